@@ -1,0 +1,5 @@
+"""ARMs, one file each."""
+
+from arm_core.arms.pixelcnn import PixelCNN, PixelCNNConfig
+
+__all__ = ["PixelCNN", "PixelCNNConfig"]

@@ -1,0 +1,126 @@
+"""Causal, channel-masked convolutions: the bricks of PixelCNN and of the forecasting modules.
+
+A row of an output never reads a row below it. Of the current row, a kernel of width 2 or 1 reads nothing to the right;
+kernels of width 3 are for streams that hold earlier rows only. What a kernel may see of the current pixel is a matter of
+channel groups: features are split into one group a channel, and group g knows the channels up to g.
+
+Feature maps are (batch, features, height, width) in channels-last memory: the flat order of `Layout` is then a view
+(paper app. A.1: channels fastest), and CPU convolutions are up to four times faster than in the default format.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+Maps = Float[Tensor, "batch features height width"]
+Groups = Int[Tensor, " features"]
+
+FREE = -1  # the group of features that hold earlier rows only: every group may see them
+
+
+def channel_groups(features: int, channels: int) -> Groups:
+    """The group of every feature: `channels` equal blocks."""
+    return torch.arange(features, device="cpu") // (features // channels)
+
+
+def may_see(out_groups: Groups, in_groups: Groups, *, strict: bool) -> Bool[Tensor, "out in"]:
+    """Mask A (`strict`: groups before one's own) or mask B (one's own too), as (out, in)."""
+    return in_groups < out_groups[:, None] if strict else in_groups <= out_groups[:, None]
+
+
+class CausalConv2d(nn.Module):
+    """A convolution that reads the current row and `height - 1` rows above it.
+
+    A kernel of width 3 is centred on the current column; one of width 2 ends there. Zeros pad the image. With stride 2
+    output (i, j) belongs to the input pixel (2i, 2j).
+
+    Args:
+        inputs, outputs: features.
+        kernel: (height, width).
+        stride: 1 or 2; both extents must then be even.
+        bias: whether there is one.
+        here: (outputs, inputs) mask of the tap on the current pixel, which is the last one of a kernel of width 1 or 2;
+            None: everything is visible.
+    """
+
+    mask: Tensor | None
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: tuple[int, int],
+        *,
+        stride: int = 1,
+        bias: bool = True,
+        here: Bool[Tensor, "out in"] | None = None,
+    ) -> None:
+        super().__init__()
+        like = nn.Conv2d(inputs, outputs, kernel, bias=bias)  # for its initialisation
+        self.weight, self.bias, self.stride = like.weight, like.bias, stride
+        self.padding = (kernel[0] - 1, kernel[1] // 2)
+        mask = None
+        if here is not None and not here.all():
+            mask = torch.ones_like(self.weight, dtype=torch.bool)
+            mask[:, :, -1, -1] = here
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, x: Maps) -> Maps:
+        weight = self.weight if self.mask is None else self.weight * self.mask
+        height, width = (extent // self.stride for extent in x.shape[2:])
+        # Padding inside the convolution and cropping what it adds below and to the right spares a padded copy of x.
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)[:, :, :height, :width]
+
+
+class CausalConvTranspose2d(nn.Module):
+    """A transposed convolution of stride 2 that undoes the geometry of a strided `CausalConv2d`.
+
+    Input (i, j) knows what lies before the pixel (2i, 2j); it is spread over rows 2i and 2i + 1, over the columns 2j and
+    2j + 1, and 2j - 1 as well with a kernel of width 3. Weights are (in, out, height, width).
+
+    Args:
+        inputs, outputs: features.
+        kernel: (2, 2) or (2, 3).
+        here: (outputs, inputs) mask of the tap on the pixel (2i, 2j) itself; None: everything is visible.
+    """
+
+    mask: Tensor | None
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: tuple[int, int],
+        *,
+        here: Bool[Tensor, "out in"] | None = None,
+    ) -> None:
+        super().__init__()
+        like = nn.ConvTranspose2d(inputs, outputs, kernel)  # for its initialisation
+        self.weight, self.bias = like.weight, like.bias
+        self.beyond = kernel[1] - 2  # 1 for a kernel that also reaches one column to the left
+        mask = None
+        if here is not None and not here.all():
+            mask = torch.ones_like(self.weight, dtype=torch.bool)
+            mask[:, :, 0, 0] = here.T
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, x: Maps) -> Maps:
+        weight = self.weight if self.mask is None else self.weight * self.mask
+        margin = (0, self.beyond)
+        return F.conv_transpose2d(x, weight, self.bias, stride=2, padding=margin, output_padding=margin)
+
+
+def shift_down(x: Maps) -> Maps:
+    """Row h gets what row h - 1 had; zeros enter at the top."""
+    return F.pad(x, (0, 0, 1, -1))
+
+
+def shift_right(x: Maps) -> Maps:
+    """Column w gets what column w - 1 had; zeros enter at the left."""
+    return F.pad(x, (1, -1, 0, 0))
+
+
+def concat_elu(x: Maps) -> Maps:
+    """elu([x, -x]): twice the features (the nonlinearity of Table 1)."""
+    return F.elu(torch.cat([x, -x], dim=1), inplace=True)

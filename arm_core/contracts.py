@@ -1,0 +1,121 @@
+"""What an ARM, a forecaster, a sampler's state and a finished sample are.
+
+Everything is flat: `x: Int (batch, dims)`, `logits, noise: Float (batch, dims, categories)`, in the order of `Layout`.
+This module knows no network and no sampler.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from arm_core.layout import Layout
+
+
+class ArmOutput(NamedTuple):
+    """One evaluation of an ARM; row i of both tensors depends on x_<i only."""
+
+    logits: Float[Tensor, "batch dims categories"]
+    hidden: Float[Tensor, "batch dims features"]
+
+
+class AutoregressiveModel(nn.Module):
+    """An ARM: it maps a flat integer sequence to logits that are strictly triangular in it.
+
+    Subclass it, call `super().__init__(layout, hidden_features)` and write `forward`. `arm_core.testing` proves
+    whether the triangularity holds.
+
+    Attributes:
+        layout: shape and categories of the images.
+        hidden_features: features of `ArmOutput.hidden` per dimension (0 when there is nothing to offer).
+    """
+
+    def __init__(self, layout: Layout, hidden_features: int) -> None:
+        super().__init__()
+        self.layout = layout
+        self.hidden_features = hidden_features
+
+    def forward(self, x: Int[Tensor, "batch dims"]) -> ArmOutput:
+        """Logits and hidden features of every dimension, in one pass."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(x) -> ArmOutput")
+
+    def log_prob(self, x: Int[Tensor, "batch dims"]) -> Float[Tensor, " batch"]:
+        """log P(x) in nats, summed over the dimensions."""
+        return log_likelihood(self(x).logits, x).sum(dim=1)
+
+
+def log_likelihood(
+    logits: Float[Tensor, "batch dims categories"], x: Int[Tensor, "batch dims"]
+) -> Float[Tensor, "batch dims"]:
+    """log P(x_i | x_<i) of every dimension in nats."""
+    return logits.log_softmax(dim=-1).gather(-1, x.unsqueeze(-1)).squeeze(-1)
+
+
+@dataclass(frozen=True)
+class SamplerState:
+    """What a sampler knows between two calls, and all that a forecaster may read.
+
+    The buffers span the whole image; each evaluated span is written into them, so that one forecaster serves whole
+    images and windows alike.
+
+    Attributes:
+        layout: shape and categories of the images.
+        noise: standard Gumbel noise, drawn once per sample.
+        x: the sequence; right in [0, known), without meaning beyond.
+        known: the frontier of every slot: how many leading dimensions are final.
+        start, stop: the span of the next evaluation is [start, stop).
+        fed: the sequence that the last evaluation was given.
+        outputs: argmax(logits + noise) where `evaluated`, else 0.
+        evaluated: which dimensions some evaluation has covered.
+        hidden, logits: what the last evaluation of each dimension gave; 0 where not `evaluated`.
+    """
+
+    layout: Layout
+    noise: Float[Tensor, "slots dims categories"]
+    x: Int[Tensor, "slots dims"]
+    known: Int[Tensor, " slots"]
+    start: Int[Tensor, " slots"]
+    stop: Int[Tensor, " slots"]
+    fed: Int[Tensor, "slots dims"]
+    outputs: Int[Tensor, "slots dims"]
+    evaluated: Bool[Tensor, "slots dims"]
+    hidden: Float[Tensor, "slots dims features"]
+    logits: Float[Tensor, "slots dims categories"]
+
+    @property
+    def is_known(self) -> Bool[Tensor, "slots dims"]:
+        """Which dimensions are final."""
+        positions = torch.arange(self.layout.dims, device=self.x.device)
+        return positions < self.known[:, None]
+
+
+Forecaster = Callable[[SamplerState], Tensor]
+"""A guess at the rest of the sequence: state -> Int (slots, dims), of which only [known, stop) is read.
+
+A wrong forecaster can cost calls but never changes a sample; values outside 0 .. categories - 1 are clamped.
+"""
+
+
+@dataclass(frozen=True)
+class SampleTrace:
+    """Finished samples and how they came to be.
+
+    Attributes:
+        x: the samples, flat.
+        arm_calls: calls in which each sample took part until it was final.
+        arm_work: full-pass equivalents each sample cost: every evaluated dimension / dims, waiting items included and
+            shared among the samples that were still unfinished.
+        converged_at: 1-based call in which the frontier passed each dimension; never decreases along the dimensions.
+        settled_at: first call from which the output of each dimension stayed final (the convergence maps).
+        mistakes: the forecast that was fed differed from the final value when the frontier passed.
+    """
+
+    x: Int[Tensor, "batch dims"]
+    arm_calls: Int[Tensor, " batch"]
+    arm_work: Float[Tensor, " batch"]
+    converged_at: Int[Tensor, "batch dims"]
+    settled_at: Int[Tensor, "batch dims"]
+    mistakes: Bool[Tensor, "batch dims"]

@@ -1,0 +1,110 @@
+"""Names for arms, forecasters and datasets, and references to those that users bring.
+
+A reference is a registered name (`pixelcnn`), an importable attribute (`package.module:attr`) or an attribute
+of a file (`my_arm.py:CausalTransformer`). Entries are strings until they are asked for, so a list of the valid
+names costs no import. This module knows no torch and must never import what it names.
+"""
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from arm_core.errors import InputError
+
+
+def suggest(kind: str, name: str, valid: Iterable[str]) -> InputError:
+    """The error for an unknown name: the nearest valid one and the list of them all. Raise what it returns."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return InputError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(names)}.")
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What a kind of component is called, and where it lives (`name -> "module:attr"`)."""
+
+    kind: str
+    entries: dict[str, str]
+
+    def names(self) -> list[str]:
+        """The registered names, sorted."""
+        return sorted(self.entries)
+
+    def resolve(self, ref: str) -> Any:
+        """Import what `ref` stands for.
+
+        Args:
+            ref: a registered name, `module:attr`, or `file.py:attr` (relative to the working directory).
+
+        Raises:
+            InputError: the name is unknown, or the file, module or attribute does not exist.
+        """
+        target = self.entries.get(ref, ref)
+        module_name, colon, attribute = target.rpartition(":")
+        if not colon:
+            raise suggest(self.kind, ref, [*self.entries, "module:attr", "file.py:attr"])
+        module = _load_file(self.kind, module_name) if module_name.endswith(".py") else _load_module(self.kind, module_name)
+        try:
+            return getattr(module, attribute)
+        except AttributeError:
+            public = [name for name in vars(module) if not name.startswith("_")]
+            raise suggest(f"{self.kind} in {module_name}", attribute, public) from None
+
+
+def _load_module(kind: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
+            raise  # the module exists; something that it imports does not
+        raise InputError(f"{kind} module {name!r} is not installed; give file.py:attr for a file of your own") from None
+
+
+def _load_file(kind: str, path: str) -> ModuleType:
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise InputError(f"{kind} file {path!r} does not exist (looked for {file})")
+    name = f"_arm_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None  # a .py file always has a loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before running it: dataclasses look their module up while they are made
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+ARMS = Registry("arm", {"pixelcnn": "arm_core.arms.pixelcnn:PixelCNN"})
+
+FORECASTERS = Registry(
+    "forecaster",
+    {
+        "zeros": "arm_core.forecasters.baselines:zeros",
+        "predict_last": "arm_core.forecasters.baselines:predict_last",
+        "row_above": "arm_core.forecasters.baselines:row_above",
+        "fixed_point": "arm_core.forecasters.fixed_point:fixed_point",
+        "learned": "arm_core.forecasters.learned:LearnedForecaster",
+    },
+)
+
+DATASETS = Registry(
+    "dataset",
+    {
+        "mnist5k": "arm_core.data.mnist5k:MNIST5k",
+        "digits": "arm_core.data.digits:Digits",
+        "photo_patches": "arm_core.data.photo_patches:PhotoPatches",
+    },
+)

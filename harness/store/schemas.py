@@ -1,0 +1,243 @@
+"""What the tables hold: a name, a type, a unit and a meaning for every column, and a version for every table.
+
+This module owns the shape of the rows and the check of a row against it; where the rows lie is the matter of
+`harness.store.store`. Numbers here are raw: whatever can be derived is derived on reading, by
+`harness.report.statistics`.
+
+Rules for a change: a new column must be nullable, and raises the version of its table; a column never changes
+its meaning, it gets a new name.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from arm_core.registry import suggest
+
+type Row = Mapping[str, object]
+
+
+class SchemaError(ValueError):
+    """A row does not fit its table. The message names table, column and value; the fault is the writer's."""
+
+
+class Column(NamedTuple):
+    """One column: `unit` and `meaning` travel in the field metadata of every part."""
+
+    name: str
+    type: pa.DataType
+    nullable: bool = False
+    unit: str = ""
+    meaning: str = ""
+
+
+STRING, BOOL, BINARY = pa.string(), pa.bool_(), pa.binary()
+INT32, INT64, FLOAT64 = pa.int32(), pa.int64(), pa.float64()
+TIME = pa.timestamp("us", tz="UTC")
+
+
+def _columns(names: str, kind: pa.DataType, *, nullable: bool = False, unit: str = "") -> list[Column]:
+    return [Column(name, kind, nullable, unit) for name in names.split()]
+
+
+_PROVENANCE = [
+    Column("started_at", TIME, meaning="when the job started, UTC"),
+    *_columns("host device cpu", STRING),
+    Column("cores", INT32, meaning="cores of the machine"),
+    Column("threads", INT32, meaning="threads that torch used"),
+    Column("load_1m", FLOAT64, meaning="one-minute load average at the start"),
+    *_columns("python torch", STRING),
+    Column("cuda", STRING, True),
+    Column("package", STRING, meaning="version of this package"),
+    Column("commit", STRING, True),
+    Column("dirty", BOOL, True, meaning="the working tree differed from the commit"),
+]
+
+_IDENTITY = [
+    Column("job", STRING, meaning="content hash of the job"),
+    *_columns("sweep", STRING),
+    Column("profile", STRING, True),
+    Column("dataset", STRING, meaning="key of the dataset in the sweep"),
+    Column("variant", STRING),
+]
+
+_SAMPLER = [
+    Column("sampler", STRING, meaning="ancestral or predictive"),
+    Column("forecaster", STRING, True, meaning="null for ancestral"),
+    Column("horizon", INT32, True, "dims", "forecasts of the modules past the frontier"),
+]
+
+_TRIALS = [
+    *_IDENTITY,
+    Column("seed", INT64, meaning="training seed"),
+    Column("status", STRING, meaning="done or failed"),
+    Column("error", STRING, True),
+    *_columns("dataset_name dataset_variant", STRING, nullable=True),
+    Column("dataset_status", STRING, True, meaning="official, unverified or sample"),
+    Column("dataset_sha256", STRING, True),
+    *_columns("channels height width categories dims", INT32, nullable=True),
+    Column("arm", STRING),
+    Column("arm_config", STRING, meaning="JSON"),
+    Column("forecasting_config", STRING, True, meaning="JSON; null without modules"),
+    Column("training_config", STRING, meaning="JSON"),
+    *_columns("parameters iterations", INT64, nullable=True),
+    *_columns("train_bits_per_dim valid_bits_per_dim test_bits_per_dim", FLOAT64, nullable=True, unit="bits/dim"),
+    Column("forecasting_kl_nats", FLOAT64, True, "nats"),
+    Column("checkpoint", STRING, True, meaning="path relative to the store"),
+    Column("checkpoint_sha256", STRING, True),
+    Column("wall_s", FLOAT64, True, "s"),
+    Column("peak_mem_bytes", INT64, True, "bytes"),
+    *_PROVENANCE,
+]
+
+_CURVES = [
+    Column("job", STRING),
+    Column("step", INT64, False, "iterations"),
+    Column("train_bits_per_dim", FLOAT64, False, "bits/dim"),
+    Column("valid_bits_per_dim", FLOAT64, True, "bits/dim"),
+    Column("forecasting_kl_nats", FLOAT64, True, "nats"),
+    Column("learning_rate", FLOAT64),
+    Column("iterations_per_s", FLOAT64, False, "1/s"),
+    Column("wall_s", FLOAT64, False, "s"),
+]
+
+_TIMINGS = [
+    *_IDENTITY[:1],
+    Column("train_job", STRING, meaning="the training job whose checkpoint is timed"),
+    *_IDENTITY[1:],
+    Column("train_seed", INT64),
+    Column("status", STRING, meaning="done or failed"),
+    Column("error", STRING, True),
+    Column("dims", INT32, True),
+    *[column._replace(nullable=True) for column in _SAMPLER],
+    Column("window", INT32, True, "dims", "null: the whole image"),
+    Column("batch_size", INT32, True, "samples"),
+    Column("seed", INT64, True, meaning="seed of the noise"),
+    *_columns("dtype checkpoint_sha256", STRING, nullable=True),
+    Column("run_order", INT32, True, meaning="place in the interleaved order"),
+    Column("is_warmup", BOOL, True),
+    Column("wall_s", FLOAT64, True, "s"),
+    Column("arm_calls", pa.list_(INT32), True, "calls", "per sample"),
+    Column("arm_work", pa.list_(FLOAT64), True, "full passes", "full-pass equivalents per sample"),
+    Column("mistakes", pa.list_(INT32), True, "dims", "per sample"),
+    Column("exact_fraction", FLOAT64, True, "", "share of samples equal to the ancestral ones, same noise"),
+    Column("smallest_gap", FLOAT64, True, "logits", "smallest top-2 gap at a first mismatch"),
+    Column("busy", BOOL, True, meaning="something else used the machine"),
+    *_PROVENANCE,
+]
+
+_MISTAKES = [
+    Column("job", STRING),
+    *_SAMPLER,
+    *_columns("row column channel", INT32),
+    Column("samples", INT64, False, "samples", "figure samples counted"),
+    Column("mistakes", INT64, False, "samples", "how many of them were mistaken here"),
+    Column("mean_settled_at", FLOAT64, True, "calls", "first call from which the output stayed final"),
+]
+
+_SAMPLES = [
+    Column("job", STRING),
+    *_SAMPLER,
+    *_columns("seed sample_id", INT64),
+    *_columns("channels height width categories", INT32),
+    Column("image", BINARY, meaning="uint8, (C, H, W) order, values 0 .. categories - 1"),
+    Column("mistakes", BINARY, meaning="uint8 0 or 1, (C, H, W) order"),
+    Column("settled_at", pa.list_(INT32), True, "calls", "(C, H, W) order"),
+    Column("exact", BOOL, meaning="equal to the ancestral sample"),
+]
+
+
+def _schema(table: str, version: int, columns: Sequence[Column]) -> pa.Schema:
+    fields = [
+        pa.field(c.name, c.type, c.nullable, metadata={"unit": c.unit, "meaning": c.meaning}) for c in columns
+    ]
+    return pa.schema(fields, metadata={"table": table, "version": str(version)})
+
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "trials": _schema("trials", 1, _TRIALS),
+    "curves": _schema("curves", 1, _CURVES),
+    "timings": _schema("timings", 1, _TIMINGS),
+    "mistakes": _schema("mistakes", 1, _MISTAKES),
+    "samples": _schema("samples", 1, _SAMPLES),
+}
+DECIDING = ("trials", "timings")
+"""The tables whose part says that a job is complete; every job writes exactly one of them, last."""
+
+STATUSES = ("done", "failed")
+
+
+def schema_of(table: str) -> pa.Schema:
+    """The schema of a table; an unknown name is an InputError that lists the tables."""
+    if table not in SCHEMAS:
+        raise suggest("table", table, SCHEMAS)
+    return SCHEMAS[table]
+
+
+def version_of(schema: pa.Schema) -> int:
+    """The version that a schema of ours carries in its metadata."""
+    return int(schema.metadata[b"version"])
+
+
+def to_arrow(table: str, rows: Sequence[Row]) -> pa.Table:
+    """Rows as an Arrow table of exactly the table's schema.
+
+    Args:
+        table: one of `SCHEMAS`.
+        rows: mappings; a nullable column may be left out.
+
+    Raises:
+        SchemaError: an unknown column, a missing value, or a value of another type; values are never rounded,
+            cut or parsed to make them fit.
+    """
+    schema = schema_of(table)
+    for row in rows:
+        for name in row:
+            if name not in schema.names:
+                raise SchemaError(str(suggest(f"column of {table}", name, schema.names)))
+    return pa.Table.from_arrays([_array(table, field, rows) for field in schema], schema=schema)
+
+
+def _array(table: str, field: pa.Field, rows: Sequence[Row]) -> pa.Array:
+    values = [row.get(field.name) for row in rows]
+    for value in values:
+        _check(table, field, value)
+    try:
+        return pa.array(values, type=field.type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError):
+        raise _misfit(table, field, _first_misfit(field, values)) from None
+
+
+def _check(table: str, field: pa.Field, value: object) -> None:
+    """What Arrow lets pass: nulls in a required column, true as a number, a time without its zone."""
+    if value is None:
+        if not field.nullable:
+            raise SchemaError(f"{table}.{field.name} must have a value, got None")
+        return
+    number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+    naive = isinstance(value, datetime) and value.tzinfo is None
+    unknown_status = field.name == "status" and value not in STATUSES
+    if (number and isinstance(value, bool)) or naive or unknown_status or _has_gap(value):
+        raise _misfit(table, field, value)
+
+
+def _has_gap(value: object) -> bool:
+    return isinstance(value, list | tuple) and any(item is None or isinstance(item, bool) for item in value)
+
+
+def _first_misfit(field: pa.Field, values: Iterable[object]) -> object:
+    for value in values:
+        try:
+            pa.array([value], type=field.type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError):
+            return value
+    return None
+
+
+def _misfit(table: str, field: pa.Field, value: object) -> SchemaError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    rule = "done or failed" if field.name == "status" else str(field.type)
+    return SchemaError(f"{table}.{field.name} must be {rule}, got {shown}")
