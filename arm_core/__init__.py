@@ -5,4 +5,27 @@ a deterministic fixed point. A forecaster guesses the rest of the sequence, and 
 confirms.
 """
 
-__all__ = []
+from arm_core.checkpoint import Checkpoint, load_arm, load_checkpoint, save_arm
+from arm_core.contracts import ArmOutput, AutoregressiveModel, Forecaster, SamplerState, SampleTrace
+from arm_core.errors import InputError
+from arm_core.gumbel import posterior_gumbel, sample_noise
+from arm_core.layout import Layout
+from arm_core.samplers import ancestral_sample, predictive_sample
+
+__all__ = [
+    "ArmOutput",
+    "AutoregressiveModel",
+    "Checkpoint",
+    "Forecaster",
+    "InputError",
+    "Layout",
+    "SampleTrace",
+    "SamplerState",
+    "ancestral_sample",
+    "load_arm",
+    "load_checkpoint",
+    "posterior_gumbel",
+    "predictive_sample",
+    "sample_noise",
+    "save_arm",
+]

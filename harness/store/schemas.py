@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from arm_core.registry import suggest
 
-type Row = Mapping[str, object]
+Row = Mapping[str, object]
 
 
 class SchemaError(ValueError):

@@ -1,0 +1,16 @@
+"""ARM fixed-point iteration (paper Alg. 2): the ARM's own last outputs are the forecasts."""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from arm_core.contracts import SamplerState
+
+
+def fixed_point(state: SamplerState) -> Int[Tensor, "slots dims"]:
+    """The outputs of the last evaluation; 0 where there has been none.
+
+    With fixed noise the sample is the only fixed point of x -> argmax(logits(x) + noise), and feeding the outputs back
+    reaches it without anything learned.
+    """
+    return torch.where(state.evaluated, state.outputs, 0)

@@ -1,0 +1,39 @@
+"""The conditions under which samples are exact: eval mode, no gradients, one deterministic arithmetic."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from arm_core.contracts import AutoregressiveModel
+from arm_core.errors import InputError
+
+
+@contextmanager
+def sampling_mode(arm: AutoregressiveModel) -> Iterator[None]:
+    """Eval and inference mode, TF32 and cudnn.benchmark off; all of it restored afterwards.
+
+    TF32 keeps 10 bits of mantissa and benchmark mode may choose another kernel at every shape: both move logits
+    between two evaluations of the same prefix, and a moved logit can flip a sample.
+
+    Raises:
+        InputError: autocast is on; it would round logits to 8 or 11 bits.
+    """
+    for device in ("cpu", "cuda"):
+        if torch.is_autocast_enabled(device):
+            raise InputError(
+                f"sampling under torch.autocast({device!r}) is not exact; leave the autocast block "
+                "or convert the ARM with arm.to(dtype)"
+            )
+    training = [module for module in arm.modules() if module.training]
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    try:
+        arm.eval()
+        matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
+        with torch.inference_mode():
+            yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+        for module in training:
+            module.training = True
