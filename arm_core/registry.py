@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -57,6 +58,16 @@ class Registry:
         except AttributeError:
             public = [name for name in vars(module) if not name.startswith("_")]
             raise suggest(f"{self.kind} in {module_name}", attribute, public) from None
+
+
+def config_type(component: Any) -> type | None:
+    """The type of a component's configuration: the annotation of `config` in the `__init__` of its class.
+
+    None for a function, and for a class without that parameter.
+    """
+    if not inspect.isclass(component):
+        return None
+    return inspect.get_annotations(component.__init__, eval_str=True).get("config")
 
 
 def _load_module(kind: str, name: str) -> ModuleType:
