@@ -8,7 +8,6 @@ This module knows no Ray, no logger and no files.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import UInt8
@@ -45,8 +44,6 @@ class TrainingConfig:
     forecasting_weight: float = 0.01
     evaluate_every: int = 1000
     checkpoint_every: int = 1000
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
         for name in ("iterations", "batch_size", "evaluate_every", "checkpoint_every"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -43,8 +43,6 @@ class DataOptions:
     bits: int | None = None
     crop: int | None = None
     downscale: int = 1
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
         if self.binarise is not None and self.binarise not in BINARISATIONS:

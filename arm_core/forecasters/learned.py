@@ -5,7 +5,7 @@ n + t - 1, which the ARM itself could not say yet for t > 1. Indices are 0-based
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,8 +39,6 @@ class ForecastingConfig:
     unit: Literal["dimension", "pixel"] = "dimension"
     inputs: tuple[str, ...] = ("hidden",)
     detach_hidden: bool = False
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
 
 class ForecastingModules(nn.Module):

@@ -1,0 +1,1 @@
+"""The bench: trains, times, counts and reports what `arm_core` samples."""

@@ -1,0 +1,50 @@
+"""Turns options from a sweep file or the command line into a component's config, strictly."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from arm_core.errors import InputError
+from arm_core.registry import config_type, suggest
+
+
+def make_config(component: Any, options: Mapping[str, Any]) -> Any:
+    """The config of a component: its dataclass, filled with `options`; None if it takes none.
+
+    Args:
+        component: what a reference resolved to.
+        options: field -> value; fields that are left out keep their defaults.
+
+    Raises:
+        InputError: an unknown field, a value of another type ("3" is no 3, true is no 1), or one out of range.
+    """
+    kind = config_type(component)
+    if kind is None:
+        if options:
+            name = getattr(component, "__name__", component)
+            raise InputError(f"{name} takes no options, got {', '.join(options)}; leave them out")
+        return None
+    return fill(kind, options)
+
+
+def fill(kind: type, options: Mapping[str, Any]) -> Any:
+    """An instance of the dataclass `kind` from JSON-like options; see `make_config`."""
+    names = [field.name for field in fields(kind)]
+    for name in options:
+        if name not in names:
+            raise suggest("key", name, names)
+    try:
+        # by way of JSON, where strict means strict but a list may still fill a tuple
+        return TypeAdapter(kind).validate_json(json.dumps(dict(options)), strict=True)
+    except ValidationError as error:
+        raise InputError("; ".join(_message(dict(item)) for item in error.errors())) from None
+
+
+def _message(item: dict[str, Any]) -> str:
+    if item["type"] == "value_error":  # the dataclass's own sentence
+        return str(item["ctx"]["error"])
+    place = ".".join(map(str, item["loc"]))
+    return f"{place}: {item['msg'].replace('Input should be', 'must be')}, got {item['input']!r}"

@@ -1,0 +1,270 @@
+"""From a sweep to its jobs: what each one is, which are done already, and why the others are not.
+
+A job's id is the hash of what its result depends on: data, model, training or timing settings, the source of plug-in
+files, and the two numbers below. Commit and versions are recorded with the results, not hashed.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from arm_core.errors import InputError
+from arm_core.registry import ARMS, DATASETS, FORECASTERS, Registry
+from arm_core.training import TrainingConfig
+from harness.sweep.components import fill, make_config
+from harness.sweep.spec import DatasetSpec, SamplerEntry, Sweep, VariantSpec
+
+TRAINING_FORMAT = 1
+"""Raise it when training gives other weights from the same settings."""
+SAMPLING_FORMAT = 1
+"""Raise it when timings mean something else."""
+
+T = TypeVar("T")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Component(_Frozen):
+    """A reference and the options of what it stands for."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class SamplerSpec(_Frozen):
+    """A sampler to time; `ancestral` has no forecaster."""
+
+    sampler: Literal["ancestral", "predictive"]
+    forecaster: str | None = None
+    horizon: int | None = None
+    options: dict[str, Any] = {}
+
+
+class _Job(_Frozen):
+    id: str
+    title: str
+    sweep: str
+    profile: str | None
+    dataset: str
+    variant: str
+    arm: Component
+
+
+class TrainJob(_Job):
+    """Train one ARM, and its forecasting modules if there are any."""
+
+    kind: Literal["train"] = "train"
+    seed: int
+    data: Component
+    root: str | None
+    forecasting: dict[str, Any] | None
+    training: dict[str, Any]
+
+
+class TimingJob(_Job):
+    """Time all samplers on one trained ARM, interleaved in one run."""
+
+    kind: Literal["timing"] = "timing"
+    train_job: str
+    train_seed: int
+    samplers: list[SamplerSpec]
+    batch_sizes: list[int]
+    seeds: list[int]
+    dtype: str
+    figure_seed: int
+    figure_count: int
+
+
+Job = TrainJob | TimingJob
+
+
+class Planned(_Frozen):
+    """A job, whether it has to run, and why."""
+
+    job: TrainJob | TimingJob
+    run: bool
+    reason: str
+
+
+class Plan(_Frozen):
+    """All jobs of a sweep, trainings before their timings."""
+
+    sweep: str
+    profile: str | None
+    jobs: list[Planned]
+
+    @property
+    def to_run(self) -> list[Planned]:
+        """The jobs that are not done."""
+        return [planned for planned in self.jobs if planned.run]
+
+    def record(self) -> dict[str, Any]:
+        """What the store keeps of a plan: enough for a report's filter and for `harness status`."""
+        jobs = [{"id": p.job.id, "kind": p.job.kind, "title": p.job.title} for p in self.jobs]
+        return {"sweep": self.sweep, "profile": self.profile, "jobs": jobs}
+
+
+def make_plan(sweep: Sweep, outcomes: Mapping[str, str]) -> Plan:
+    """The jobs of a sweep, each with the reason why it has to run or has not.
+
+    Args:
+        sweep: from `load_sweep`.
+        outcomes: job id -> "done" or "failed", from the store.
+
+    Raises:
+        InputError: a name, option or value that does not fit, with its line.
+    """
+    jobs: dict[str, Planned] = {}
+    for key, entry in sweep.datasets.items():
+        for variant, settings in sweep.variants.items():
+            for seed in sweep.training.seeds:
+                job = _train_job(sweep, key, entry or DatasetSpec(), variant, settings, seed)
+                if job.id in jobs:
+                    continue  # two names for the same training
+                jobs[job.id] = _planned(job, outcomes)
+                if sweep.timing is not None:
+                    timing = _timing_job(sweep, job)
+                    jobs[timing.id] = _planned(timing, outcomes, after=jobs[job.id])
+    return Plan(sweep=sweep.name, profile=sweep.profile, jobs=list(jobs.values()))
+
+
+def _planned(job: Job, outcomes: Mapping[str, str], *, after: Planned | None = None) -> Planned:
+    outcome = outcomes.get(job.id)
+    if outcome == "done" and after is not None and after.run:
+        return Planned(job=job, run=True, reason="its training runs again")
+    reason = {"done": "done before", "failed": "failed before", None: "not done yet"}[outcome]
+    return Planned(job=job, run=outcome != "done", reason=reason)
+
+
+def _train_job(
+    sweep: Sweep, key: str, entry: DatasetSpec, variant: str, settings: VariantSpec, seed: int
+) -> TrainJob:
+    at, model = ("datasets", key), ("variants", variant)
+    data_name, data_at = (entry.name, (*at, "name")) if entry.name is not None else (key, at)
+    dataset = _checked(sweep, data_at, lambda: DATASETS.resolve(data_name))
+    data_options = dict(entry.model_extra or {})
+    data_config = _checked(sweep, at, lambda: make_config(dataset, data_options))
+    arm_options = {"name": "pixelcnn", **settings.arm, **entry.arm}
+    arm_name = arm_options.pop("name")
+    arm = _checked(sweep, (*model, "arm", "name"), lambda: ARMS.resolve(arm_name))
+    arm_config = _checked(sweep, (*(at if entry.arm else model), "arm"), lambda: make_config(arm, arm_options))
+    forecasting = None
+    if settings.forecasting is not None:
+        from arm_core.forecasters import ForecastingConfig
+
+        options = {**settings.forecasting, **entry.forecasting}
+        place = (*(at if entry.forecasting else model), "forecasting")
+        forecasting = asdict(_checked(sweep, place, lambda: fill(ForecastingConfig, options)))
+    shared = dict(sweep.training.model_extra or {})
+    place = (*at, "training") if entry.training else ("training",)
+    training = asdict(_checked(sweep, place, lambda: fill(TrainingConfig, {**shared, **entry.training})))
+    matters = {
+        "format": TRAINING_FORMAT,
+        "data": [data_name, _source_of(DATASETS, data_name), _as_dict(data_config), entry.root],
+        "arm": [arm_name, _source_of(ARMS, arm_name), _as_dict(arm_config)],
+        "forecasting": forecasting,
+        "training": {name: value for name, value in training.items() if not name.endswith("_every")},
+        "seed": seed,
+    }
+    many = f" {variant}" if len(sweep.variants) > 1 else ""
+    return TrainJob(
+        id=content_hash(matters),
+        title=f"{key}{many} seed {seed}",
+        sweep=sweep.name,
+        profile=sweep.profile,
+        dataset=key,
+        variant=variant,
+        arm=Component(name=arm_name, options=_as_dict(arm_config)),
+        seed=seed,
+        data=Component(name=data_name, options=_as_dict(data_config)),
+        root=entry.root,
+        forecasting=forecasting,
+        training=training,
+    )
+
+
+def _timing_job(sweep: Sweep, train: TrainJob) -> TimingJob:
+    timing = sweep.timing
+    assert timing is not None
+    samplers = [_sampler(sweep, index, entry, train) for index, entry in enumerate(timing.samplers)]
+    if not any(spec.sampler == "ancestral" for spec in samplers):
+        place = ("timing", "samplers")
+        raise sweep.error(place, "'ancestral' is missing: it is what the others are compared with; add it")
+    settings = timing.model_dump(exclude={"samplers"})
+    matters = {
+        "format": SAMPLING_FORMAT,
+        "train": train.id,
+        "samplers": [spec.model_dump() for spec in samplers],
+        "sources": [_source_of(FORECASTERS, spec.forecaster) for spec in samplers if spec.forecaster],
+        "settings": settings,
+        "role": sweep.resources.timing.model_dump(),
+    }
+    return TimingJob(
+        id=content_hash(matters),
+        title=train.title,
+        sweep=sweep.name,
+        profile=sweep.profile,
+        dataset=train.dataset,
+        variant=train.variant,
+        arm=train.arm,
+        train_job=train.id,
+        train_seed=train.seed,
+        samplers=samplers,
+        **settings,
+    )
+
+
+def _sampler(sweep: Sweep, index: int, entry: str | SamplerEntry, train: TrainJob) -> SamplerSpec:
+    place = ("timing", "samplers", index)
+    if entry == "ancestral":
+        return SamplerSpec(sampler="ancestral")
+    given = SamplerEntry(forecaster=entry) if isinstance(entry, str) else entry
+    if given.forecaster == "ancestral":
+        raise sweep.error(place, "ancestral sampling takes no forecaster or horizon; write just `ancestral`")
+    forecaster = _checked(sweep, place, lambda: FORECASTERS.resolve(given.forecaster))
+    horizon = given.horizon
+    if given.forecaster == "learned":
+        if train.forecasting is None:
+            raise sweep.error(place, f"learned needs `forecasting:` in the variant {train.variant!r}; add it there")
+        horizon = horizon or train.forecasting["horizon"]
+        if horizon > train.forecasting["horizon"]:
+            most = train.forecasting["horizon"]
+            raise sweep.error(place, f"horizon must be in [1, {most}], the horizon of training, got {horizon}")
+    elif horizon is not None:
+        raise sweep.error(place, f"horizon is for learned only, not for {given.forecaster}; leave it out")
+    else:
+        _checked(sweep, place, lambda: make_config(forecaster, given.options))
+    return SamplerSpec(
+        sampler="predictive", forecaster=given.forecaster, horizon=horizon, options=given.options
+    )
+
+
+def content_hash(matters: Mapping[str, Any]) -> str:
+    """16 hex digits that depend on the content alone, not on the order of keys or the process."""
+    canonical = json.dumps(matters, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _source_of(registry: Registry, reference: str) -> str | None:
+    """The sha256 of a plug-in file; None for what is registered or installed."""
+    if reference in registry.entries or not (file := reference.rpartition(":")[0]).endswith(".py"):
+        return None
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _as_dict(config: Any) -> dict[str, Any]:
+    return asdict(config) if config is not None else {}
+
+
+def _checked(sweep: Sweep, place: tuple[str | int, ...], make: Callable[[], T]) -> T:
+    try:
+        return make()
+    except InputError as error:
+        raise sweep.error(place, str(error)) from None

@@ -1,0 +1,197 @@
+"""The sweep file: its shape, checked strictly. What its names stand for is checked when the plan is made."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from arm_core.errors import InputError
+from arm_core.registry import suggest
+from harness.sweep.source import Source, merged, read_source
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=1)]
+Options = dict[str, Any]
+
+
+class Part(BaseModel):
+    """A part of a sweep file: frozen, strict, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Role(Part):
+    """What a job of one kind asks of its node.
+
+    Attributes:
+        cpus: None: one for training, all of the node for timing.
+        gpus: per job.
+        threads: of torch; None: as many as cpus.
+        device: class of the accelerator (V100, GTX1080Ti, ...), or None for any node.
+    """
+
+    cpus: Count | None = None
+    gpus: Annotated[int, Field(ge=0)] = 0
+    threads: Count | None = None
+    device: str | None = None
+
+
+class Resources(Part):
+    """One role for each kind of job."""
+
+    train: Role = Role()
+    timing: Role = Role()
+
+
+class DatasetSpec(Part):
+    """A dataset; keys beyond these are its options. `arm`, `forecasting` and `training` override for it alone."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    name: str | None = None
+    root: str | None = None
+    arm: Options = {}
+    forecasting: Options = {}
+    training: Options = {}
+
+
+class VariantSpec(Part):
+    """Model settings; `arm` holds its `name` and the fields of its config."""
+
+    arm: Options = {}
+    forecasting: Options | None = None
+
+
+class TrainingSpec(Part):
+    """Seeds; the other keys are the fields of `arm_core.training.TrainingConfig`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+
+
+class SamplerEntry(Part):
+    """A sampler to time: a forecaster, its horizon if it is `learned`, and options of a forecaster of one's own."""
+
+    forecaster: str
+    horizon: Count | None = None
+    options: Options = {}
+
+
+class TimingSpec(Part):
+    """What to time on every trained checkpoint, in one run each."""
+
+    samplers: Annotated[list[str | SamplerEntry], Field(min_length=1)]
+    batch_sizes: Annotated[list[Count], Field(min_length=1)] = [1, 32]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = list(range(10))
+    dtype: Literal["float32", "float64"] = "float32"
+    figure_seed: Seed = 10
+    figure_count: Count = 16
+
+
+class Sweep(Part):
+    """A sweep file with its profile applied."""
+
+    name: Name
+    description: str = ""
+    profile: str | None = None
+    datasets: Annotated[dict[Name, DatasetSpec | None], Field(min_length=1)]
+    variants: Annotated[dict[Name, VariantSpec], Field(min_length=1)] = {"default": VariantSpec()}
+    training: TrainingSpec = TrainingSpec()
+    timing: TimingSpec | None = None
+    resources: Resources = Resources()
+    _source: Source
+
+    def error(self, place: Sequence[str | int], message: str) -> InputError:
+        """An error at a place of the file. Raise what it returns."""
+        return InputError(self._source.error(place, message))
+
+
+def load_sweep(path: str | Path, *, profile: str | None = None, only: Sequence[str] = ()) -> Sweep:
+    """Read a sweep file.
+
+    Args:
+        path: of the YAML file.
+        profile: one of its `profiles`, laid over the rest.
+        only: `dataset=KEY`, `variant=KEY` or `seed=N` (of training); several values of one key add up.
+
+    Raises:
+        InputError: lists every fault with its line; or names the profile or filter that does not exist.
+    """
+    source = read_source(Path(path))
+    data = dict(source.data)
+    profiles = data.pop("profiles", None) or {}
+    if not isinstance(profiles, dict):
+        raise InputError(source.error(("profiles",), "must be a mapping from profile names to overrides"))
+    if profile is not None:
+        if profile not in profiles:
+            raise InputError(source.error(("profiles",), str(suggest("profile", profile, profiles))))
+        data = merged(data, profiles[profile])
+    try:
+        sweep = Sweep.model_validate({**data, "profile": profile})
+    except ValidationError as error:
+        faults = dict.fromkeys(_fault(source, dict(item)) for item in error.errors())
+        raise InputError("\n".join(faults)) from None
+    sweep._source = source
+    return _filtered(sweep, only)
+
+
+
+
+def _fault(source: Source, item: dict[str, Any]) -> str:
+    """One fault that pydantic found, as file:line: key: what is wrong."""
+    place = tuple(part for part in item["loc"] if part not in ("str", "SamplerEntry"))
+    if item["type"] == "extra_forbidden":
+        model = _model_at(place[:-1])
+        valid = [name for name in model.model_fields if name != "profile"] + ["profiles"] * (model is Sweep)
+        return source.error(place, str(suggest("key", str(place[-1]), valid)))
+    if item["type"] == "missing":
+        return source.error(place, "is missing and must be given")
+    got = item["input"]
+    shown = f", got {got!r}" if not isinstance(got, dict | list) else f", got {'a mapping' if isinstance(got, dict) else 'a list'}"
+    return source.error(place, item["msg"].replace("Input should be", "must be") + shown)
+
+
+def _model_at(place: tuple[str | int, ...]) -> type[Part]:
+    """The model that describes a place of the file."""
+    match place:
+        case ("resources",):
+            return Resources
+        case ("resources", _):
+            return Role
+        case ("variants", _):
+            return VariantSpec
+        case ("timing",):
+            return TimingSpec
+        case ("timing", "samplers", _):
+            return SamplerEntry
+    return Sweep
+
+
+def _filtered(sweep: Sweep, only: Sequence[str]) -> Sweep:
+    wanted: dict[str, list[str]] = {}
+    for item in only:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise InputError(f"--only takes KEY=VALUE, for example dataset={next(iter(sweep.datasets))}; got {item!r}")
+        wanted.setdefault(key, []).append(value)
+    valid = {
+        "dataset": list(sweep.datasets),
+        "variant": list(sweep.variants),
+        "seed": [str(seed) for seed in sweep.training.seeds],
+    }
+    for key, values in wanted.items():
+        if key not in valid:
+            raise suggest("key of --only", key, valid)
+        for value in values:
+            if value not in valid[key]:
+                raise suggest(f"{key} in --only", value, valid[key])
+    keep = {key: wanted.get(key, values) for key, values in valid.items()}
+    seeds = [seed for seed in sweep.training.seeds if str(seed) in keep["seed"]]
+    return sweep.model_copy(
+        update={
+            "datasets": {key: value for key, value in sweep.datasets.items() if key in keep["dataset"]},
+            "variants": {key: value for key, value in sweep.variants.items() if key in keep["variant"]},
+            "training": sweep.training.model_copy(update={"seeds": seeds}),
+        }
+    )
