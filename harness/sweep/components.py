@@ -11,6 +11,14 @@ from arm_core.errors import InputError
 from arm_core.registry import config_type, suggest
 
 
+class OptionError(InputError):
+    """An option is wrong; `option` names it, so that a sweep file's line can be found."""
+
+    def __init__(self, message: str, option: str) -> None:
+        super().__init__(message)
+        self.option = option
+
+
 def make_config(component: Any, options: Mapping[str, Any]) -> Any:
     """The config of a component: its dataclass, filled with `options`; None if it takes none.
 
@@ -35,12 +43,14 @@ def fill(kind: type, options: Mapping[str, Any]) -> Any:
     names = [field.name for field in fields(kind)]
     for name in options:
         if name not in names:
-            raise suggest("key", name, names)
+            raise OptionError(str(suggest("key", name, names)), name)
     try:
         # by way of JSON, where strict means strict but a list may still fill a tuple
         return TypeAdapter(kind).validate_json(json.dumps(dict(options)), strict=True)
     except ValidationError as error:
-        raise InputError("; ".join(_message(dict(item)) for item in error.errors())) from None
+        first = error.errors()[0]["loc"]
+        message = "; ".join(_message(dict(item)) for item in error.errors())
+        raise OptionError(message, str(first[0]) if first else "") from None
 
 
 def _message(item: dict[str, Any]) -> str:

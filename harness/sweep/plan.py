@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from arm_core.errors import InputError
 from arm_core.registry import ARMS, DATASETS, FORECASTERS, Registry
 from arm_core.training import TrainingConfig
-from harness.sweep.components import fill, make_config
+from harness.sweep.components import OptionError, fill, make_config
 from harness.sweep.spec import DatasetSpec, SamplerEntry, Sweep, VariantSpec
 
 TRAINING_FORMAT = 1
@@ -266,5 +266,7 @@ def _as_dict(config: Any) -> dict[str, Any]:
 def _checked(sweep: Sweep, place: tuple[str | int, ...], make: Callable[[], T]) -> T:
     try:
         return make()
+    except OptionError as error:
+        raise sweep.error((*place, error.option) if error.option else place, str(error)) from None
     except InputError as error:
         raise sweep.error(place, str(error)) from None

@@ -1,0 +1,68 @@
+"""What one job does, without Ray: it works in its own folder of the store and leaves its rows there."""
+
+import contextlib
+import traceback
+from pathlib import Path
+
+import torch
+
+from harness.jobs.progress import Reporter
+from harness.jobs.rows import Rows, clear_rows, read_rows, status_of, write_rows
+from harness.jobs.timing import failed_timing, time_samplers
+from harness.jobs.train import CHECKPOINT, Report, failed_trial, train
+from harness.sweep.plan import Job, TrainJob
+
+__all__ = ["checkpoint_of", "failed_rows", "job_folder", "read_rows", "run_job", "status_of"]
+
+
+def job_folder(root: Path, job_id: str) -> Path:
+    """Where a job keeps checkpoint, progress, log and rows."""
+    return root / "jobs" / job_id
+
+
+def checkpoint_of(root: Path, train_job: str) -> Path:
+    """Where a training job leaves its checkpoint."""
+    return job_folder(root, train_job) / CHECKPOINT
+
+
+def run_job(job: Job, root: Path, *, threads: int | None = None, report: Report = lambda metrics: None) -> str:
+    """Run a job to its end. A job that fails leaves a failed row and its traceback in log.txt; it does not raise.
+
+    Args:
+        job: what to do.
+        root: of the store.
+        threads: of torch; None leaves them as they are.
+        report: called with the metrics of a training at every evaluation.
+
+    Returns:
+        "done" or "failed".
+    """
+    folder = job_folder(root, job.id)
+    folder.mkdir(parents=True, exist_ok=True)
+    clear_rows(folder)
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    reporter = Reporter(folder, job.id, job.kind, job.title, unit="")
+    with (folder / "log.txt").open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+        try:
+            if isinstance(job, TrainJob):
+                rows = train(job, folder, report)
+            else:
+                rows = time_samplers(job, folder, checkpoint_of(root, job.train_job))
+            note = ""
+        except Exception as error:  # whatever it is, it must become a row
+            traceback.print_exc(file=log)
+            note = f"{type(error).__name__}: {error}"
+            rows = failed_rows(job, note)
+        finally:
+            torch.set_num_threads(before)
+    write_rows(folder, rows)
+    status = status_of(rows)
+    reporter.end(status, note)
+    return status
+
+
+def failed_rows(job: Job, error: str) -> Rows:
+    """The rows of a job that did not come to its end."""
+    return failed_trial(job, error) if isinstance(job, TrainJob) else failed_timing(job, error)

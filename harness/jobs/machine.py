@@ -1,0 +1,81 @@
+"""Where and with what a result came about: the provenance columns of every row."""
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def device_of_this_job() -> torch.device:
+    """The GPU that the job was given, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def provenance() -> dict[str, Any]:
+    """Time, machine, versions and commit, as they are now."""
+    device = device_of_this_job()
+    return {
+        "started_at": datetime.now(UTC),
+        "host": platform.node(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "cpu": _cpu_name(),
+        "cores": available_cpus(),
+        "threads": torch.get_num_threads(),
+        "load_1m": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "package": metadata.version("arm-sampling"),
+        **_commit(),
+    }
+
+
+def available_cpus() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def other_cpu_seconds() -> float | None:
+    """CPU time that other processes of this machine have used since it started; None where nobody counts it."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    except OSError:
+        return None
+    user, nice, system, _, _, irq, softirq = map(int, fields[:7])
+    own = os.times()
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK") - own.user - own.system
+
+
+@cache
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+@cache
+def _commit() -> dict[str, Any]:
+    """The commit of the checkout that this package runs from, if it runs from one."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / ".git").exists():
+        return {"commit": None, "dirty": None}
+    git = ["git", "-C", str(checkout)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        # What the bench itself writes into the checkout makes no difference to what ran.
+        paths = ["arm_core", "harness", "sweeps", "pyproject.toml"]
+        status = subprocess.run(
+            [*git, "status", "--porcelain", "--", *paths], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}

@@ -1,0 +1,62 @@
+"""The rows that a job found out, kept in its folder until the driver puts them into the tables.
+
+A job writes them last and atomically, so their presence means that it came to its end. The driver may die in between:
+the next one finds them here.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+Rows = dict[str, list[dict[str, Any]]]
+FILE = "rows.json"
+
+
+def write_rows(folder: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Write table -> rows; values are JSON values, bytes or times."""
+    temporary = folder / f".{FILE}"
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(rows, file, default=_encode)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / FILE)
+
+
+def read_rows(folder: Path) -> Rows | None:
+    """What `write_rows` wrote; None if the job has not come to its end."""
+    try:
+        text = (folder / FILE).read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return json.loads(text, object_hook=_decode)
+
+
+def clear_rows(folder: Path) -> None:
+    """Forget what an earlier run of the job wrote."""
+    (folder / FILE).unlink(missing_ok=True)
+
+
+def status_of(rows: Rows) -> str:
+    """ "done", or "failed" if any row is."""
+    decided = [row["status"] for part in rows.values() for row in part if "status" in row]
+    return "failed" if "failed" in decided else "done"
+
+
+def _encode(value: Any) -> dict[str, str]:
+    if isinstance(value, bytes):
+        return {"$bytes": base64.b64encode(value).decode()}
+    if isinstance(value, datetime):
+        return {"$time": value.isoformat()}
+    raise TypeError(f"rows hold JSON values, bytes and times, got {type(value).__name__}")
+
+
+def _decode(value: dict[str, Any]) -> Any:
+    if value.keys() == {"$bytes"}:
+        return base64.b64decode(value["$bytes"])
+    if value.keys() == {"$time"}:
+        return datetime.fromisoformat(value["$time"])
+    return value
