@@ -8,6 +8,7 @@ All reading and writing of tables is in this module, the only importer of pyarro
 another file system needs changes here alone. One process writes a store: the driver.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -23,6 +24,8 @@ import pyarrow.parquet as pq
 
 from arm_core.errors import InputError
 from harness.store.schemas import DECIDING, SCHEMAS, Row, SchemaError, schema_of, to_arrow, version_of
+
+T = TypeVar("T")
 
 _PANDAS_TYPES = {
     pa.int32(): pd.Int32Dtype(),
@@ -74,12 +77,30 @@ class Store:
                 os.replace(staged[place], place)
                 _sync_folder(place.parent)
 
-    def read(self, table: str, *, jobs: Collection[str] | None = None) -> pd.DataFrame:
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the store as its only writer.
+
+        Raises:
+            InputError: another process holds it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"another sweep is writing to the store {self.root}; wait, or give another --store") from None
+            yield
+
+    def read(
+        self, table: str, *, jobs: Collection[str] | None = None, columns: Sequence[str] | None = None
+    ) -> pd.DataFrame:
         """All rows of a table, in the order of the job ids.
 
         Args:
             table: one of the schemas' names.
             jobs: only the rows of these jobs; None reads all.
+            columns: only these; None keeps all.
 
         Returns:
             A frame with exactly the columns of the schema, whatever version the parts have; integers and
@@ -91,6 +112,7 @@ class Store:
         schema = schema_of(table)
         parts = [_read_part(path, schema) for path in self._parts(table) if jobs is None or path.stem in jobs]
         joined = pa.concat_tables(parts) if parts else schema.empty_table()
+        joined = joined if columns is None else joined.select(list(columns))
         return cast(pd.DataFrame, joined.to_pandas(types_mapper=_PANDAS_TYPES.get))
 
     def outcomes(self) -> dict[str, str]:
@@ -204,7 +226,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _open[T](path: Path, read: Callable[[Path], T]) -> T:
+def _open(path: Path, read: Callable[[Path], T]) -> T:
     try:
         return read(path)
     except (pa.ArrowException, OSError, KeyError) as error:

@@ -1,0 +1,126 @@
+"""The command line. Bad input ends in one message and exit code 2; failed jobs in exit code 1."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from arm_core.errors import InputError
+
+STORE = click.option("--store", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where results lie.")
+
+
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            raise click.ClickException(str(error)) from None
+
+
+click.ClickException.exit_code = 2
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="arm-sampling")
+def main() -> None:
+    """Train autoregressive image models, time exact fast samplers on them, and report it.
+
+    \b
+    Start here:
+      harness sweep sweeps/quickstart.yaml
+      harness report --out results/
+    """
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--profile", help="One of the file's profiles, which override its settings.")
+@click.option("--only", multiple=True, metavar="KEY=VALUE", help="dataset=, variant= or seed=; may be repeated.")
+@click.option("--dry-run", is_flag=True, help="Show what would run, and why; run nothing.")
+@click.option("--serial", is_flag=True, help="Run the jobs one after the other in this process, without Ray.")
+@click.option("--address", default="local", show_default=True, metavar="local|HOST:PORT", help="The Ray cluster.")
+@click.option("--dashboard/--no-dashboard", default=True, show_default=True, help="Of the local Ray.")
+@STORE
+def sweep(
+    file: Path,
+    profile: str | None,
+    only: tuple[str, ...],
+    dry_run: bool,
+    serial: bool,
+    address: str,
+    dashboard: bool,
+    store: Path,
+) -> None:
+    """Train and time what FILE asks for; what is done already is left alone.
+
+    \b
+    Examples:
+      harness sweep sweeps/quickstart.yaml --dry-run
+      harness sweep sweeps/quickstart.yaml --only dataset=digits --serial
+    """
+    from harness.commands import run_sweep
+
+    raise SystemExit(
+        run_sweep(
+            file, profile=profile, only=only, dry_run=dry_run, serial=serial, address=address, dashboard=dashboard, root=store
+        )
+    )
+
+
+@main.command()
+@click.option("--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Folder to write to.")
+@click.option("--sweep", "name", help="Only the jobs of this sweep.")
+@STORE
+def report(out: Path, name: str | None, store: Path) -> None:
+    """Write tables, figures and one HTML page from the results in the store."""
+    from harness.commands import run_report
+
+    run_report(store, out, name)
+
+
+@main.command()
+@STORE
+def status(store: Path) -> None:
+    """How far every job of every sweep is; reads files only, also while a sweep runs."""
+    from harness.commands import show_status
+
+    show_status(store)
+
+
+@main.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--count", default=16, show_default=True, type=click.IntRange(min=1), help="Samples.")
+@click.option("--seed", default=10, show_default=True, type=click.IntRange(min=0), help="Of the noise.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A .png grid or .npz arrays.")
+@click.option("--sampler", default="fixed_point", show_default=True, help="A forecaster, or ancestral.")
+@click.option("--horizon", type=int, help="Modules to use, with --sampler learned.")
+@click.option("--arm", "reference", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
+def sample(
+    checkpoint: Path, count: int, seed: int, out: Path, sampler: str, horizon: int | None, reference: str | None
+) -> None:
+    """Draw samples from the ARM in CHECKPOINT (a folder that a training left).
+
+    \b
+    Example:
+      harness sample runs/jobs/JOB/checkpoint --seed 10 --count 16 --out grid.png
+    """
+    from harness.commands import draw_samples
+
+    draw_samples(checkpoint, count=count, seed=seed, out=out, sampler=sampler, horizon=horizon, reference=reference)
+
+
+@main.command()
+@click.argument("reference")
+@click.option("--kind", type=click.Choice(["arm", "forecaster", "dataset"]), help="If it cannot be told from the class.")
+def check(reference: str, kind: str | None) -> None:
+    """Prove that an ARM, a forecaster or a dataset keeps its contract; REFERENCE is a name or file.py:attribute.
+
+    \b
+    Examples:
+      harness check pixelcnn
+      harness check my_forecaster.py:copy_left
+    """
+    from harness.commands import run_checks
+
+    raise SystemExit(run_checks(reference, kind))

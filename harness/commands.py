@@ -1,0 +1,226 @@
+"""What the commands do, apart from reading their options."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from arm_core import AutoregressiveModel, InputError, Layout, load_checkpoint, sample_noise, testing
+from arm_core.arms import PixelCNN, PixelCNNConfig
+from arm_core.data import load_dataset
+from arm_core.registry import ARMS, DATASETS, FORECASTERS, Registry, config_type, suggest
+from harness.execution.ledger import Ledger
+from harness.execution.monitor import failures_text, status_table, watching
+from harness.jobs import checkpoint_of
+from harness.store import Store
+from harness.sweep import Plan, SamplerSpec, Sweep, TrainJob, load_sweep, make_plan
+
+CONSOLE = Console(highlight=False)
+
+
+def run_sweep(
+    file: Path,
+    *,
+    profile: str | None,
+    only: Sequence[str],
+    dry_run: bool,
+    serial: bool,
+    address: str,
+    dashboard: bool,
+    root: Path,
+) -> int:
+    """Do what `harness sweep` says; returns the exit code."""
+    store = Store(root)
+    spec = load_sweep(file, profile=profile, only=only)
+    plan = make_plan(spec, _outcomes(store))
+    _print_plan(plan)
+    if dry_run or not plan.to_run:
+        return 0
+    with store.locked():
+        store.write_sweep(plan.record())
+        try:
+            ledger = _execute(spec, plan, store, serial=serial, address=address, dashboard=dashboard)
+        except KeyboardInterrupt:
+            CONSOLE.print("\nStopped. What was finished is kept; the same command goes on from there.")
+            return 130
+    return _conclude(plan, ledger, store)
+
+
+def _outcomes(store: Store) -> dict[str, str]:
+    """The store's outcomes, but for trainings whose checkpoint is gone."""
+    trained = set(store.read("trials", columns=["job"])["job"])
+    outcomes = store.outcomes()
+    return {
+        job: state
+        for job, state in outcomes.items()
+        if job not in trained or state == "failed" or (checkpoint_of(store.root, job) / "manifest.json").exists()
+    }
+
+
+def _print_plan(plan: Plan) -> None:
+    name = plan.sweep if plan.profile is None else f"{plan.sweep} ({plan.profile})"
+    CONSOLE.print(f"{name}: {len(plan.to_run)} of {len(plan.jobs)} jobs to run")
+    for planned in plan.jobs:
+        mark = "run " if planned.run else "skip"
+        CONSOLE.print(f"  {mark}  {planned.job.kind:<6}  {planned.job.title}  [dim]({planned.reason})[/dim]")
+    if not plan.to_run:
+        CONSOLE.print("Nothing to do: every job is done. See the results with: harness report --out results/")
+
+
+def _execute(spec: Sweep, plan: Plan, store: Store, *, serial: bool, address: str, dashboard: bool) -> Ledger:
+    if serial:
+        from harness.execution import serial as backend
+
+        with watching(plan, store.root, CONSOLE):
+            return backend.execute(plan, store, spec.resources)
+    from harness.execution import ray
+
+    CONSOLE.print("Starting Ray ..." if address == "local" else f"Connecting to Ray at {address} ...")
+    with ray.connected(address, dashboard=dashboard) as url:
+        if url:
+            CONSOLE.print(f"Dashboard: http://{url} (it asks for the token that `ray get-auth-token` prints)")
+        with watching(plan, store.root, CONSOLE):
+            return ray.execute(plan, store, spec.resources)
+
+
+def _conclude(plan: Plan, ledger: Ledger, store: Store) -> int:
+    for planned in plan.jobs:
+        place = checkpoint_of(store.root, planned.job.id)
+        if isinstance(planned.job, TrainJob) and place.exists():
+            CONSOLE.print(f"{planned.job.title}: checkpoint {place}", soft_wrap=True)
+    CONSOLE.print(f"{ledger.done} jobs done, {len(ledger.failures)} failed.")
+    if ledger.failures:
+        CONSOLE.print(failures_text(ledger.failures), soft_wrap=True, markup=False)
+        CONSOLE.print("Run the same command again to retry the failed jobs.")
+        return 1
+    return 0
+
+
+def run_report(root: Path, out: Path, sweep: str | None) -> None:
+    """Write the report and print its tables."""
+    from harness.report import terminal_tables, write_report
+
+    report = write_report(Store(root), out, sweep=sweep)
+    for table in terminal_tables(report):
+        CONSOLE.print(table)
+    for note in report.notes:
+        CONSOLE.print(note, soft_wrap=True)
+    CONSOLE.print(f"Wrote {len(report.files)} files; open {out / 'index.html'}", soft_wrap=True)
+
+
+def show_status(root: Path) -> None:
+    """Print how every recorded job stands."""
+    store = Store(root)
+    sweeps = store.sweeps()
+    if not sweeps:
+        raise InputError(f"no sweep has been run on the store {root}; start with: harness sweep sweeps/quickstart.yaml")
+    outcomes = store.outcomes()
+    for name, record in sweeps.items():
+        CONSOLE.print(status_table(store, outcomes, name, record))
+
+
+def draw_samples(
+    checkpoint: Path, *, count: int, seed: int, out: Path, sampler: str, horizon: int | None, reference: str | None
+) -> None:
+    """Sample from a checkpoint into a picture or arrays."""
+    from harness.jobs.sampling import make_sampler
+
+    if out.suffix not in (".png", ".npz"):
+        raise InputError(f"--out must end in .png (a grid) or .npz (arrays), got {out}")
+    if horizon is not None and sampler != "learned":
+        raise InputError(f"--horizon is for --sampler learned, not for {sampler}; leave it out")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = load_checkpoint(checkpoint, device=device, arm=ARMS.resolve(reference) if reference else None)
+    if sampler == "ancestral":
+        spec = SamplerSpec(sampler="ancestral")
+    else:
+        FORECASTERS.resolve(sampler)
+        spec = SamplerSpec(sampler="predictive", forecaster=sampler, horizon=horizon)
+    layout = loaded.arm.layout
+    run = make_sampler(spec, loaded)
+    with CONSOLE.status(f"Drawing {count} samples ..."):
+        trace = run(sample_noise(layout, seed=seed, sample_ids=range(count), device=device))
+    images = layout.unflatten(trace.x).to(torch.uint8).cpu().numpy()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".npz":
+        np.savez_compressed(out, images=images, arm_calls=trace.arm_calls.cpu().numpy(), seed=seed)
+    else:
+        _save_grid(images, layout, out)
+    calls = trace.arm_calls.double()
+    CONSOLE.print(
+        f"{count} samples in {int(calls.max())} ARM calls ({calls.max().item() / layout.dims:.1%} of the "
+        f"{layout.dims} that ancestral sampling takes; {calls.mean().item():.1f} per sample on average): {out}",
+        soft_wrap=True,
+    )
+
+
+def _save_grid(images: np.ndarray, layout: Layout, out: Path) -> None:
+    from PIL import Image
+
+    if layout.channels not in (1, 3):
+        raise InputError(f"a picture needs 1 or 3 channels, the samples have {layout.channels}; use --out FILE.npz")
+    columns = int(np.ceil(np.sqrt(len(images))))
+    rows = -(-len(images) // columns)
+    scale = max(1, 512 // (columns * (max(layout.height, layout.width) + 1)))
+    grid = np.full((rows * (layout.height + 1) + 1, columns * (layout.width + 1) + 1, layout.channels), 255, np.uint8)
+    shades = np.rint(images.astype(np.float64) * 255 / (layout.categories - 1)).astype(np.uint8)
+    for index, image in enumerate(shades.transpose(0, 2, 3, 1)):
+        top, left = (place * (size + 1) + 1 for place, size in zip(divmod(index, columns), image.shape, strict=False))
+        grid[top : top + layout.height, left : left + layout.width] = image
+    grid = grid.repeat(scale, axis=0).repeat(scale, axis=1)
+    Image.fromarray(grid[:, :, 0] if layout.channels == 1 else grid).save(out)
+
+
+def run_checks(reference: str, kind: str | None) -> int:
+    """Run the contract checks, a line each; returns the exit code."""
+    failed = 0
+    for name, check in _checks(reference, kind or _kind_of(reference)):
+        try:
+            check()
+            CONSOLE.print(f"[green]holds[/green]  {name}")
+        except AssertionError as error:
+            failed += 1
+            CONSOLE.print(f"[red]fails[/red]  {name}: {error}", soft_wrap=True)
+    CONSOLE.print("Every property holds." if not failed else f"{failed} properties fail.")
+    return 1 if failed else 0
+
+
+_REGISTRIES: dict[str, Registry] = {"arm": ARMS, "forecaster": FORECASTERS, "dataset": DATASETS}
+
+
+def _kind_of(reference: str) -> str:
+    for kind, registry in _REGISTRIES.items():
+        if reference in registry.entries:
+            return kind
+    if ":" not in reference:
+        every = [name for registry in _REGISTRIES.values() for name in registry.entries]
+        raise suggest("component", reference, [*every, "module:attr", "file.py:attr"])
+    found = ARMS.resolve(reference)
+    if isinstance(found, type) and issubclass(found, AutoregressiveModel):
+        return "arm"
+    return "dataset" if hasattr(found, "split") else "forecaster"
+
+
+def _checks(reference: str, kind: str) -> Iterator[testing.Check]:
+    component = _REGISTRIES[kind].resolve(reference)
+    config = config_type(component)
+    if kind == "arm":
+        small = PixelCNNConfig(resnets=1, filters=12) if component is PixelCNN else config and config()
+        return testing.arm_checks(lambda layout: component(layout, small) if config else component(layout))
+    if kind == "dataset":
+        dataset = load_dataset(reference)
+        return iter([(f"{reference}: splits fit the layout", lambda: testing.check_dataset(dataset))])
+    if reference == "learned":
+        raise InputError("learned is made of trained modules, not a class of its own; `harness sweep` times it exactly")
+    arms = [PixelCNN(layout, PixelCNNConfig(resnets=1, filters=12)).double() for layout in testing.SMALL_LAYOUTS]
+    for arm in arms:
+        testing.randomise(arm)
+
+    def build(layout: Layout) -> testing.Forecaster:
+        if not isinstance(component, type):
+            return component
+        return component(layout, config()) if config else component(layout)
+
+    return testing.forecaster_checks(build, arms)

@@ -1,0 +1,144 @@
+"""Shows how far jobs are, from the files that they write: live while a sweep runs, and for `harness status`.
+
+On a terminal a bar a job; elsewhere a line when a job starts, every ten seconds, and when it ends.
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from harness.jobs import job_folder
+from harness.jobs.progress import Progress, read_progress
+from harness.store import Store
+from harness.sweep import Plan
+
+_POLL_S, _LINE_S, STALE_S = 0.5, 10.0, 60.0
+
+
+@contextmanager
+def watching(plan: Plan, root: Path, console: Console) -> Iterator[None]:
+    """Show the jobs of a plan while the body runs."""
+    folders = [job_folder(root, planned.job.id) for planned in plan.to_run]
+    view = _BarView(console) if console.is_terminal else _LineView(console)
+    since, stop = time.time(), threading.Event()
+
+    def poll() -> None:
+        last = False
+        while not last:
+            last = stop.wait(_POLL_S)
+            for folder in folders:
+                progress = read_progress(folder)
+                if progress is not None and progress.updated_at >= since:
+                    view.show(progress)
+
+    thread = threading.Thread(target=poll, daemon=True)
+    with view:
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+class _LineView:
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.said: dict[str, tuple[str, float]] = {}
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def show(self, progress: Progress) -> None:
+        state, at = self.said.get(progress.job, ("", 0.0))
+        now = time.time()
+        if progress.state == state and (state != "running" or now - at < _LINE_S):
+            return
+        self.said[progress.job] = (progress.state, now)
+        self.console.print(describe(progress), highlight=False, soft_wrap=True)
+
+
+class _BarView:
+    def __init__(self, console: Console) -> None:
+        self.bars = Bars(
+            TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"),
+            console=console,
+        )  # fmt: skip
+        self.tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> None:
+        self.bars.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.bars.stop()
+
+    def show(self, progress: Progress) -> None:
+        if progress.job not in self.tasks:
+            self.tasks[progress.job] = self.bars.add_task(f"{progress.kind} {progress.title}", detail="")
+        self.bars.update(
+            self.tasks[progress.job], completed=progress.step, total=progress.total or None, detail=_detail(progress)
+        )
+
+
+def describe(progress: Progress) -> str:
+    """One line: what, how far, with which figures, and how long still."""
+    return f"{progress.kind} {progress.title}: {progress.step}/{progress.total} {_detail(progress)}".rstrip()
+
+
+def _detail(progress: Progress) -> str:
+    parts = [f"{name} {value:.3g}" for name, value in progress.metrics.items()]
+    parts += [progress.note] if progress.note else []
+    if progress.state != "running":
+        parts.append(progress.state)
+    elif progress.seconds_left is not None:
+        parts.append(f"{duration(progress.seconds_left)} left")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def status_table(store: Store, outcomes: Mapping[str, str], sweep: str, record: Mapping[str, Any]) -> Table:
+    """The jobs of a recorded plan and how each one stands; reads files only."""
+    table = Table(title=sweep, title_justify="left")
+    for name in ("job", "kind", "state", "progress"):
+        table.add_column(name)
+    for job in record["jobs"]:
+        state, detail = _state(store.root, job["id"], outcomes)
+        table.add_row(job["title"], job["kind"], state, detail)
+    return table
+
+
+def _state(root: Path, job_id: str, outcomes: Mapping[str, str]) -> tuple[str, str]:
+    folder = job_folder(root, job_id)
+    progress = read_progress(folder)
+    if progress is not None and progress.state == "running":
+        silent = time.time() - progress.updated_at
+        text = f"{progress.step}/{progress.total} {_detail(progress)}"
+        if silent < STALE_S:
+            return "running", text
+        if job_id not in outcomes:
+            return "stale", f"{text}; silent for {duration(silent)}, run the sweep again to go on"
+    outcome = outcomes.get(job_id, "waiting")
+    return outcome, f"see {folder / 'log.txt'}" if outcome == "failed" else ""
+
+
+def failures_text(failures: Sequence[Any]) -> str:
+    """The failed jobs, one a line, with their logs."""
+    return "\n".join(f"{failure.title}: {failure.error} (log: {failure.log})" for failure in failures)

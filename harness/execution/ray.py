@@ -1,0 +1,181 @@
+"""Jobs on Ray: Tune trials train, and each checkpoint is timed by a task that has its node to itself.
+
+The only importer of ray. Results do not travel through Ray: a job leaves its rows in its folder of the store, which all
+nodes share, and the driver takes them over from there.
+"""
+
+import os
+
+os.environ.update(
+    RAY_AIR_NEW_OUTPUT="0",  # these four are read while ray is imported
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_CHDIR_TO_TRIAL_DIR="0",
+    RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
+)
+
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from arm_core.errors import InputError
+from harness.execution.ledger import Ledger
+from harness.execution.placement import Request, place
+from harness.jobs import run_job
+from harness.jobs.machine import available_cpus
+from harness.store import Store
+from harness.sweep import Plan, TimingJob, TrainJob
+from harness.sweep.spec import Resources
+
+RETRIES = 2
+"""How often a job whose process died is tried again; a job that raises is not, it would raise again."""
+_PAUSE_S = 0.2
+
+
+@contextmanager
+def connected(address: str, *, dashboard: bool = True) -> Iterator[str | None]:
+    """A Ray of our own ("local") or a running cluster; gives the dashboard's address.
+
+    Raises:
+        InputError: there is no cluster at the address.
+    """
+    local: dict[str, Any] = {}
+    if address == "local":
+        local = {"num_cpus": available_cpus(), "resources": {"timing": 1}, "include_dashboard": dashboard}
+    try:
+        context = ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
+    except ConnectionError as error:
+        raise InputError(f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`") from None
+    try:
+        yield context.dashboard_url
+    finally:
+        ray.shutdown()
+
+
+def execute(plan: Plan, store: Store, resources: Resources) -> Ledger:
+    """Run what the plan says has to run, on the Ray that is connected.
+
+    A timing job is submitted as soon as its training is done, while others still train.
+
+    Args:
+        plan: from `make_plan`.
+        store: takes the rows; on a cluster a folder that all nodes share.
+        resources: of the sweep.
+
+    Raises:
+        InputError: no node of the cluster can run one of the kinds of job.
+    """
+    placement = place(ray.nodes(), resources)
+    ledger = Ledger(plan, store)
+    waiting = ledger.waiting
+    training = _Trainings(waiting.trainings, store, placement.train, resources)
+    timing: dict[Any, TimingJob] = {}
+    submitted: set[str] = set()
+    while waiting.trainings or waiting.timings:
+        ended = training.ended()  # asked first: what it left behind is then there to be found
+        for job in waiting.trainings:
+            if ledger.settle(job) is None and ended:
+                ledger.lose(job, training.error or f"its process died {RETRIES + 1} times")
+        for job in waiting.timings:
+            if ledger.ready(job) and job.id not in submitted:
+                submitted.add(job.id)
+                timing[_submit(job, store, placement.timing, resources)] = job
+        for task in _finished(list(timing)):
+            _settle_timing(ledger, timing.pop(task), task)
+        time.sleep(_PAUSE_S)
+        waiting = ledger.waiting
+    return ledger
+
+
+class _Trainings:
+    """All trainings as one Tune run, in a thread of its own."""
+
+    def __init__(self, jobs: list[TrainJob], store: Store, request: Request, resources: Resources) -> None:
+        self.error = ""
+        self._thread: threading.Thread | None = None
+        if jobs:
+            fit = _tuner(jobs, store, request, resources).fit
+            self._thread = threading.Thread(target=self._fit, args=(fit,), daemon=True)
+            self._thread.start()
+
+    def ended(self) -> bool:
+        return self._thread is None or not self._thread.is_alive()
+
+    def _fit(self, fit: Callable[[], Any]) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                fit()
+        except Exception as error:  # it must reach the rows of the trainings that did not end
+            self.error = f"Ray Tune stopped: {type(error).__name__}: {error}"
+
+
+def _tuner(jobs: list[TrainJob], store: Store, request: Request, resources: Resources) -> tune.Tuner:
+    titles = {job.model_dump_json(): job.title.replace(" ", "-") for job in jobs}
+    bundle = {"CPU": request.cpus, **({"GPU": request.gpus} if request.gpus else {})}
+    selector = {"bundle_label_selector": [request.labels]} if request.labels else {}
+    return tune.Tuner(
+        tune.with_resources(_train, tune.PlacementGroupFactory([bundle], **selector)),
+        param_space={
+            "job": tune.grid_search(list(titles)),
+            "root": str(store.root.resolve()),
+            "threads": resources.train.threads or int(request.cpus),
+        },
+        tune_config=tune.TuneConfig(
+            trial_name_creator=lambda trial: titles[trial.config["job"]],
+            trial_dirname_creator=lambda trial: titles[trial.config["job"]],
+        ),
+        run_config=tune.RunConfig(
+            name=f"{jobs[0].sweep}-{int(time.time())}",
+            storage_path=str((store.root / "ray").resolve()),
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            verbose=0,
+        ),
+    )
+
+
+def _train(config: dict[str, Any]) -> None:
+    job = TrainJob.model_validate_json(config["job"])
+    run_job(job, Path(config["root"]), threads=config["threads"], report=tune.report)
+
+
+_train.__name__ = "train"  # what the dashboard shows
+
+
+def _time(job: str, root: str, threads: int) -> None:
+    run_job(TimingJob.model_validate_json(job), Path(root), threads=threads)
+
+
+def _submit(job: TimingJob, store: Store, request: Request, resources: Resources) -> Any:
+    threads = resources.timing.threads or int(request.cpus)
+    remote = ray.remote(_time).options(
+        name=f"timing {job.title}",
+        num_cpus=request.cpus,
+        num_gpus=request.gpus,
+        resources={"timing": request.timing},
+        label_selector=request.labels or None,
+        max_retries=RETRIES,
+    )
+    return remote.remote(job.model_dump_json(), str(store.root.resolve()), threads)
+
+
+def _finished(tasks: list[Any]) -> list[Any]:
+    return ray.wait(tasks, num_returns=len(tasks), timeout=0)[0] if tasks else []
+
+
+def _settle_timing(ledger: Ledger, job: TimingJob, task: Any) -> None:
+    try:
+        ray.get(task)
+        error = "it ended without a result"
+    except ray.exceptions.RayError as died:
+        error = f"its process died {RETRIES + 1} times: {str(died).splitlines()[0]}"
+    if ledger.settle(job) is None:
+        ledger.lose(job, error)
+
+
