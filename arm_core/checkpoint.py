@@ -112,12 +112,13 @@ def load_checkpoint(
         layout = Layout(**content["layout"])
         saved, heads = content["arm"], content["modules"]
         built = _build(_class_of(saved["class"], arm, path), layout, saved["config"])
-        built.load_state_dict(parts["arm"])
+        kept = next((value.dtype for value in parts["arm"].values() if value.is_floating_point()), None)
+        built.to(kept).load_state_dict(parts["arm"])
         modules = None
         if heads is not None:
             config = ForecastingConfig(**{**heads["config"], "inputs": tuple(heads["config"]["inputs"])})
             modules = ForecastingModules(layout, config, heads["hidden_features"])
-            modules.load_state_dict(parts["modules"])
+            modules.to(kept).load_state_dict(parts["modules"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"checkpoint {path} does not fit this version of its classes ({error})") from error
     for module in (built, modules):

@@ -1,40 +1,89 @@
 """Datasets: one file each, registered by name, or a file of your own."""
 
-from dataclasses import fields
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from arm_core.data.base import Dataset, DataOptions
+import torch
+
+from arm_core.data.base import SPLITS, DataOptions, Dataset
+from arm_core.errors import InputError
 from arm_core.registry import DATASETS, config_type, suggest
 
 __all__ = ["DataOptions", "Dataset", "load_dataset"]
 
 
-def load_dataset(name: str, root: str | Path | None = None, **options: Any) -> Any:
+def load_dataset(name: str, root: str | Path | None = None, **options: Any) -> Dataset:
     """Load a dataset: `mnist5k`, `digits`, `photo_patches`, or a reference to a class of your own.
 
     Args:
-        name: a registered name, `module:attr` or `file.py:attr`. A class of your own is built with (root, config), or
-            with (root) if it takes no config, and has `.layout` and `.split(name)`.
+        name: a registered name, `module:attr` or `file.py:attr`. A class of your own is built with
+            (root, config), or with (root) if it takes no config; it has `.layout` and `.split(name)`.
         root: the folder with the data; the registered datasets come from installed packages and refuse one.
-        **options: the fields of the dataset's config dataclass. For the registered ones: binarise
-            ("threshold" or "static"), bits (1 .. 8), crop (side in pixels), downscale (whole factor).
+        **options: the fields of the dataset's config dataclass. For the registered ones they are those of
+            `DataOptions`: binarise, bits, crop, downscale.
 
     Returns:
-        The dataset: .name .layout .variant .status .sha256 and .split("train" | "valid" | "test") -> uint8 (n, C, H, W).
+        The dataset: .name .layout .variant .status .sha256 and .split("train" | "valid" | "test"), which
+        gives uint8 (n, C, H, W). One of your own gets its reference as name, its options as variant and the
+        status `unverified`.
 
     Raises:
-        InputError: unknown name or option, a value that the dataset cannot serve, or data that are not installed.
+        InputError: unknown name or option, a value that the dataset cannot serve, data that are not
+            installed, or images of your own that do not fit their layout.
 
     Example:
         >>> load_dataset("digits").layout
         Layout(channels=1, height=8, width=8, categories=17)
     """
     cls = DATASETS.resolve(name)
+    if not callable(cls):
+        raise InputError(f"dataset {name} must be a class, got {cls!r}")
+    place = Path(root) if root is not None else None
     kind = config_type(cls)
-    valid = [field.name for field in fields(kind)] if kind is not None else []
+    if kind is None:
+        if options:
+            raise InputError(f"dataset {name} takes no options, got {', '.join(options)}; leave them out")
+        built = cls(place)
+    else:
+        built = cls(place, _config(name, kind, options))
+    return built if isinstance(built, Dataset) else _completed(name, options, built)
+
+
+def _config(name: str, kind: type, options: dict[str, Any]) -> Any:
+    """The config dataclass of a dataset, filled with `options`."""
+    if not is_dataclass(kind):
+        raise InputError(f"dataset {name}: the type of its config must be a dataclass, got {kind.__name__}")
+    valid = {field.name: field for field in fields(kind)}
     for option in options:
         if option not in valid:
             raise suggest(f"option of dataset {name}", option, valid)
-    place = Path(root) if root is not None else None
-    return cls(place) if kind is None else cls(place, kind(**options))
+    for option, field in valid.items():
+        if option not in options and field.default is MISSING and field.default_factory is MISSING:
+            raise InputError(f"dataset {name} needs the option {option!r}; give it a value")
+    return kind(**options)
+
+
+def _completed(name: str, options: dict[str, Any], own: Any) -> Dataset:
+    """A user's dataset as a `Dataset`, once its images are seen to fit its layout."""
+    for attribute in ("layout", "split"):
+        if not hasattr(own, attribute):
+            raise InputError(f"dataset {name} must have .{attribute}, but {type(own).__name__} has none")
+    layout, splits = own.layout, {}
+    for split in SPLITS:
+        images = own.split(split)
+        shape = (layout.channels, layout.height, layout.width)
+        if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
+            kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
+            raise InputError(f"dataset {name}: split {split!r} must be a torch.uint8 tensor, got {kind}")
+        if images.ndim != 4 or tuple(images.shape[1:]) != shape:
+            rule = f"must have the shape of its layout, (n, {', '.join(map(str, shape))})"
+            raise InputError(f"dataset {name}: split {split!r} {rule}, got {tuple(images.shape)}")
+        if len(images) and int(images.max()) >= layout.categories:
+            rule = f"must have values below its layout's {layout.categories} categories"
+            raise InputError(f"dataset {name}: split {split!r} {rule}, got {int(images.max())}")
+        splits[split] = images.cpu().numpy()
+    variant = " ".join(f"{option}={value}" for option, value in sorted(options.items())) or "default"
+    return Dataset(
+        name=name, variant=variant, status="unverified", categories=layout.categories, splits=splits
+    )

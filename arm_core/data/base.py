@@ -1,11 +1,15 @@
 """What a dataset is, the options that the registered ones share, and what those options do to pixels.
 
-A dataset's status says what its figures may be compared with: `official` (checksum known and equal), `unverified`, or
-`sample` (a shipped subset, or patches). Nothing is ever downloaded here.
+A dataset's status says what its figures may be compared with: `official` (checksum known and equal),
+`unverified`, or `sample` (a shipped subset, or patches). Nothing is ever downloaded here.
+
+Random draws are the raw bits of Philox: NumPy promises that these never change, which it does not for the
+methods of its generators. So a split stays the same split under every version.
 """
 
 import gzip
 import hashlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +29,7 @@ Images = UInt8[np.ndarray, "count channels height width"]
 SPLITS = ("train", "valid", "test")
 BINARISATIONS = ("fixed", "dynamic", "static", "threshold")
 _STATIC_SEED = 0
+_REMEDY = "install the sample data with: pip install 'arm-sampling[samples]'"
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,12 @@ class DataOptions:
     """How the images of a registered dataset are prepared.
 
     Attributes:
-        binarise: `threshold` (value >= 128) or `static` (one seeded draw with probability value / 255); `fixed` is the
-            field's published draw of MNIST, `dynamic` a fresh draw at every step: no dataset here offers those yet.
-        bits: keep that many of the 8 bits of a value, in [1, 8].
-        crop: side of the squares that are cut, a multiple of 4.
-        downscale: average blocks of that many pixels a side first.
+        binarise: `threshold` (value >= 128) or `static` (one seeded draw with probability value / 255);
+            `fixed` is the field's published draw of MNIST, `dynamic` a fresh draw at every step: no dataset
+            here offers those yet.
+        bits: keep that many of the 8 bits of a value, the highest ones, in [1, 8].
+        crop: side of the squares that are cut, a multiple of 4 (as PixelCNN needs).
+        downscale: average blocks of that many pixels a side, before anything else.
     """
 
     binarise: Literal["fixed", "dynamic", "static", "threshold"] | None = None
@@ -45,12 +51,19 @@ class DataOptions:
     downscale: int = 1
 
     def __post_init__(self) -> None:
+        for name in ("bits", "crop", "downscale"):
+            value = getattr(self, name)
+            unset = value is None and name != "downscale"
+            if not unset and (not isinstance(value, int) or isinstance(value, bool)):
+                raise InputError(f"{name} must be a whole number, got {value!r}")
         if self.binarise is not None and self.binarise not in BINARISATIONS:
             raise InputError(f"binarise must be one of {', '.join(BINARISATIONS)}, got {self.binarise!r}")
         if self.bits is not None and not 1 <= self.bits <= 8:
             raise InputError(f"bits must be in [1, 8], got {self.bits}")
         if self.bits is not None and self.binarise is not None:
-            raise InputError(f"bits={self.bits} and binarise={self.binarise!r} exclude each other; leave one out")
+            raise InputError(
+                f"bits={self.bits} and binarise={self.binarise!r} exclude each other; leave one out"
+            )
         if self.crop is not None and (self.crop < 4 or self.crop % 4):
             raise InputError(f"crop must be a positive multiple of 4, got {self.crop}")
         if self.downscale < 1:
@@ -66,7 +79,9 @@ class Dataset:
         layout: of its images.
     """
 
-    def __init__(self, *, name: str, variant: str, status: str, categories: int, splits: Mapping[str, Images]) -> None:
+    def __init__(
+        self, *, name: str, variant: str, status: str, categories: int, splits: Mapping[str, Images]
+    ) -> None:
         self.name, self.variant, self.status = name, variant, status
         self._splits = dict(splits)
         channels, height, width = self._splits["train"].shape[1:]
@@ -100,22 +115,23 @@ def refuse(name: str, options: DataOptions, **reasons: str) -> None:
 def no_root(name: str, package: str, root: Path | None) -> None:
     """Sample data lie in a package: a root would be ignored, so it is refused."""
     if root is not None:
-        raise InputError(f"{name}: its images come from the package {package!r}, not from {root}; leave root out")
+        raise InputError(f"{name}: its images come from {package}, not from {root}; leave root out")
 
 
 def binarise(images: Images, how: str) -> Images:
     """0 or 1 for every value, by `threshold` or one `static` draw."""
     if how == "threshold":
         return (images >= 128).astype(np.uint8)
-    draw = np.random.Generator(np.random.Philox(_STATIC_SEED)).random(images.shape)
-    return (draw * 255 < images).astype(np.uint8)
+    draw = _draws(images.size, seed=_STATIC_SEED).reshape(images.shape) % 255  # uniform on 0 .. 254
+    return (draw < images).astype(np.uint8)
 
 
 def downscale(images: Images, factor: int) -> Images:
     """Average blocks of factor x factor pixels; what does not fill a block is cut off."""
     count, channels, height, width = images.shape
     rows, columns = height // factor, width // factor
-    blocks = images[:, :, : rows * factor, : columns * factor].reshape(count, channels, rows, factor, columns, factor)
+    whole = images[:, :, : rows * factor, : columns * factor]
+    blocks = whole.reshape(count, channels, rows, factor, columns, factor)
     return np.rint(blocks.mean(axis=(3, 5))).astype(np.uint8)
 
 
@@ -128,41 +144,51 @@ def crop_centre(images: Images, side: int) -> Images:
     return np.ascontiguousarray(images[:, :, top : top + side, left : left + side])
 
 
-def stratified_split(labels: np.ndarray, sizes: Mapping[str, int], *, seed: int) -> dict[str, np.ndarray]:
+def stratified_split(
+    labels: np.ndarray, sizes: Mapping[str, int], *, seed: int
+) -> dict[str, np.ndarray]:
     """Rows of each split, shuffled, every label in the same proportion (up to one image) in all of them."""
-    generator = np.random.Generator(np.random.Philox(seed))
-    place = np.empty(len(labels))
+    key = _draws(len(labels), seed=seed)
+    quantile = np.empty(len(labels))  # of each row among the rows of its label
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        place[generator.permutation(rows)] = (np.arange(len(rows)) + 0.5) / len(rows)
-    order = np.argsort(place + generator.random(len(labels)) * 1e-9, kind="stable")
-    bounds = np.cumsum(list(sizes.values()))[:-1]
-    return {name: generator.permutation(rows) for name, rows in zip(sizes, np.split(order, bounds), strict=True)}
+        quantile[rows[np.argsort(key[rows])]] = (np.arange(len(rows)) + 0.5) / len(rows)
+    order = np.lexsort((key, quantile))  # labels interleaved, so that a cut anywhere cuts each in proportion
+    parts = np.split(order, np.cumsum(list(sizes.values()))[:-1])
+    shuffles = np.split(_draws(len(labels), seed=seed + 1), np.cumsum([len(part) for part in parts])[:-1])
+    return {
+        name: part[np.argsort(shuffle)] for name, part, shuffle in zip(sizes, parts, shuffles, strict=True)
+    }
+
+
+def _draws(count: int, *, seed: int) -> np.ndarray:
+    """Uniform 64-bit integers."""
+    return np.random.Philox(key=seed).random_raw(count)
 
 
 def shipped_file(package: str, path: str, sha256: str) -> bytes:
     """The bytes of a file that an installed package ships; the package itself is not imported.
 
     Raises:
-        InputError: the package is not installed, or its file is missing or another one.
+        InputError: the package is not installed, or its file is missing or another one; the message names
+            every path that was looked for.
     """
-    remedy = "install the sample data with: pip install 'arm-sampling[samples]'"
     try:
         files = metadata.files(package) or []
     except metadata.PackageNotFoundError:
-        raise InputError(f"the package {package!r}, which ships {path}, is not installed; {remedy}") from None
+        looked = ", ".join(f"{folder}/{path}" for folder in sys.path if folder.endswith("-packages"))
+        problem = f"the package {package!r} is not installed (looked for {looked})"
+        raise InputError(f"{problem}; {_REMEDY}") from None
     place = next((Path(str(file.locate())) for file in files if file.as_posix() == path), None)
     if place is None or not place.is_file():
-        raise InputError(f"the package {package!r} is installed without {path}; {remedy}")
+        raise InputError(f"the package {package!r} is installed without {place or path}; {_REMEDY}")
     data = place.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
-        raise InputError(f"{place} has sha256 {found}, expected {sha256}; {remedy} (the tested version)")
+        raise InputError(f"{place} has sha256 {found}, expected {sha256}; {_REMEDY}")
     return data
 
 
 def gzipped_integers(data: bytes) -> np.ndarray:
     """A gzipped table of comma-separated integers, as (rows, columns) uint8."""
-    text = gzip.decompress(data).decode()
-    columns = text.partition("\n")[0].count(",") + 1
-    return np.array(text.replace("\n", ",").rstrip(",").split(","), dtype=np.float32).astype(np.uint8).reshape(-1, columns)
+    return np.loadtxt(gzip.decompress(data).decode().splitlines(), delimiter=",", dtype=np.uint8)

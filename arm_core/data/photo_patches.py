@@ -1,26 +1,65 @@
 """Colour patches cut at run time from seven photos that packages ship, at three scales.
 
-Photos: china and flower (scikit-learn, CC BY 2.0), astronaut, coffee, chelsea and rocket (scikit-image, CC0 or public
-domain), grace_hopper (matplotlib, public domain). Patches of downscaled photos are easier than CIFAR images: their
-figures do not stand beside those of CIFAR.
+Photos: china and flower (scikit-learn, CC BY 2.0), astronaut, coffee, chelsea and rocket (scikit-image, CC0
+or public domain), grace_hopper (matplotlib, public domain). Patches of downscaled photos are easier than
+CIFAR images: their figures do not stand beside those of CIFAR.
 """
 
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from arm_core.data.base import Dataset, DataOptions, Images, downscale, no_root, refuse, shipped_file
+from arm_core.data.base import DataOptions, Dataset, Images, downscale, no_root, refuse, shipped_file
+from arm_core.errors import InputError
+
+
+class Photo(NamedTuple):
+    """A file that an installed package ships."""
+
+    package: str
+    path: str
+    sha256: str
+
 
 PHOTOS = {
-    "china": ("scikit-learn", "sklearn/datasets/images/china.jpg", "8378025ad2519d649d02e32bd98990db4ab572357d9f09841c2fbfbb4fefad29"),
-    "flower": ("scikit-learn", "sklearn/datasets/images/flower.jpg", "a77f6ec41e353afdf8bdff2ea981b2955535d8d83294f8cfa49cf4e423dd5638"),
-    "astronaut": ("scikit-image", "skimage/data/astronaut.png", "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5"),
-    "coffee": ("scikit-image", "skimage/data/coffee.png", "cc02f8ca188b167c775a7101b5d767d1e71792cf762c33d6fa15a4599b5a8de7"),
-    "chelsea": ("scikit-image", "skimage/data/chelsea.png", "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb"),
-    "rocket": ("scikit-image", "skimage/data/rocket.jpg", "c2dd0de7c538df8d111e479619b129464d0269d0ae5fd18ca91d33a7fdfea95c"),
-    "grace_hopper": ("matplotlib", "matplotlib/mpl-data/sample_data/grace_hopper.jpg", "a8ca6d734765703b09728ab47fe59f473d93ae3967fc24c7c0288c3c7adb7130"),
-}  # fmt: skip
+    "china": Photo(
+        "scikit-learn",
+        "sklearn/datasets/images/china.jpg",
+        "8378025ad2519d649d02e32bd98990db4ab572357d9f09841c2fbfbb4fefad29",
+    ),
+    "flower": Photo(
+        "scikit-learn",
+        "sklearn/datasets/images/flower.jpg",
+        "a77f6ec41e353afdf8bdff2ea981b2955535d8d83294f8cfa49cf4e423dd5638",
+    ),
+    "astronaut": Photo(
+        "scikit-image",
+        "skimage/data/astronaut.png",
+        "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5",
+    ),
+    "coffee": Photo(
+        "scikit-image",
+        "skimage/data/coffee.png",
+        "cc02f8ca188b167c775a7101b5d767d1e71792cf762c33d6fa15a4599b5a8de7",
+    ),
+    "chelsea": Photo(
+        "scikit-image",
+        "skimage/data/chelsea.png",
+        "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb",
+    ),
+    "rocket": Photo(
+        "scikit-image",
+        "skimage/data/rocket.jpg",
+        "c2dd0de7c538df8d111e479619b129464d0269d0ae5fd18ca91d33a7fdfea95c",
+    ),
+    "grace_hopper": Photo(
+        "matplotlib",
+        "matplotlib/mpl-data/sample_data/grace_hopper.jpg",
+        "a8ca6d734765703b09728ab47fe59f473d93ae3967fc24c7c0288c3c7adb7130",
+    ),
+}
 SPLIT_PHOTOS = {
     "train": ("china", "flower", "astronaut", "coffee", "rocket"),
     "valid": ("chelsea",),
@@ -31,31 +70,52 @@ SCALES = (1, 2, 4)
 
 
 class PhotoPatches(Dataset):
-    """Patches of `crop` x `crop` pixels (32 unless told), side by side, from each photo at scales 1, 1/2 and 1/4."""
+    """Square patches, side by side, from each photo at scales 1, 1/2 and 1/4 (area averages).
+
+    `crop` is the side of a patch, 32 unless told: a smaller one gives more patches, none of them overlapping
+    another of its scale. `downscale` shrinks the photos first.
+    """
 
     def __init__(self, root: Path | None, config: DataOptions) -> None:
-        no_root("photo_patches", "scikit-image and others", root)
+        no_root("photo_patches", "the packages scikit-learn, scikit-image and matplotlib", root)
         refuse("photo_patches", config, binarise="these are colour photos; use bits for fewer levels")
-        side, bits = config.crop or 32, config.bits or 8
+        side = config.crop if config.crop is not None else 32
+        bits = config.bits if config.bits is not None else 8
         splits = {}
-        for split, photos in SPLIT_PHOTOS.items():
-            patches = [_patches(_photo(photo), config.downscale, side) for photo in photos]
+        for split, names in SPLIT_PHOTOS.items():
+            patches = [_patches(_photo(name), config.downscale, side) for name in names]
             splits[split] = np.concatenate(patches) >> (8 - bits)
-        if any(len(images) == 0 for images in splits.values()):
-            refuse("photo_patches", config, crop="a photo is smaller than one patch", downscale="a photo is too small")
-        said = f"{side}x{side} {bits}-bit" + (f" 1/{config.downscale}" if config.downscale > 1 else "")
-        super().__init__(name="photo_patches", variant=said, status="sample", categories=2**bits, splits=splits)
+        scale = f" 1/{config.downscale}" if config.downscale > 1 else ""
+        super().__init__(
+            name="photo_patches",
+            variant=f"{side}x{side} {bits}-bit{scale}",
+            status="sample",
+            categories=2**bits,
+            splits=splits,
+        )
 
 
 def _photo(name: str) -> Images:
-    from PIL import Image  # only this reader needs it
-
-    with Image.open(io.BytesIO(shipped_file(*PHOTOS[name]))) as image:
+    data = shipped_file(*PHOTOS[name])
+    try:
+        from PIL import Image  # only this reader needs it
+    except ModuleNotFoundError:
+        raise InputError(
+            "photo_patches: the package 'pillow', which reads photos, is not installed; "
+            "install it with: pip install 'arm-sampling[samples]'"
+        ) from None
+    with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB")).transpose(2, 0, 1)[None]
 
 
 def _patches(photo: Images, first: int, side: int) -> Images:
     """All whole patches of the photo at every scale, (n, 3, side, side)."""
+    room = min(photo.shape[2:]) // first
+    if side > room:
+        raise InputError(
+            f"photo_patches: patches of {side}x{side} pixels do not fit a photo that has {room} rows "
+            f"or columns at downscale={first}; use a smaller crop or downscale"
+        )
     found = []
     for scale in SCALES:
         image = downscale(photo, first * scale)[0]
