@@ -25,8 +25,8 @@ def load_dataset(name: str, root: str | Path | None = None, **options: Any) -> D
 
     Returns:
         The dataset: .name .layout .variant .status .sha256 and .split("train" | "valid" | "test"), which
-        gives uint8 (n, C, H, W). One of your own gets its reference as name, its options as variant and the
-        status `unverified`.
+        gives uint8 (n, C, H, W). One of your own gets its reference as name, the options that are not at
+            their defaults as variant, and the status `unverified`.
 
     Raises:
         InputError: unknown name or option, a value that the dataset cannot serve, data that are not
@@ -44,10 +44,11 @@ def load_dataset(name: str, root: str | Path | None = None, **options: Any) -> D
     if kind is None:
         if options:
             raise InputError(f"dataset {name} takes no options, got {', '.join(options)}; leave them out")
-        built = cls(place)
+        config, built = None, cls(place)
     else:
-        built = cls(place, _config(name, kind, options))
-    return built if isinstance(built, Dataset) else _completed(name, options, built)
+        config = _config(name, kind, options)
+        built = cls(place, config)
+    return built if isinstance(built, Dataset) else _completed(name, _variant(config), built)
 
 
 def _config(name: str, kind: type, options: dict[str, Any]) -> Any:
@@ -64,7 +65,18 @@ def _config(name: str, kind: type, options: dict[str, Any]) -> Any:
     return kind(**options)
 
 
-def _completed(name: str, options: dict[str, Any], own: Any) -> Dataset:
+def _variant(config: Any) -> str:
+    """The options that differ from their defaults: the same text whether a default was given or left out."""
+    changed = []
+    for field in fields(config) if config is not None else ():
+        value = getattr(config, field.name)
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if value != default:
+            changed.append(f"{field.name}={value}")
+    return " ".join(changed) or "default"
+
+
+def _completed(name: str, variant: str, own: Any) -> Dataset:
     """A user's dataset as a `Dataset`, once its images are seen to fit its layout."""
     for attribute in ("layout", "split"):
         if not hasattr(own, attribute):
@@ -83,7 +95,4 @@ def _completed(name: str, options: dict[str, Any], own: Any) -> Dataset:
             rule = f"must have values below its layout's {layout.categories} categories"
             raise InputError(f"dataset {name}: split {split!r} {rule}, got {int(images.max())}")
         splits[split] = images.cpu().numpy()
-    variant = " ".join(f"{option}={value}" for option, value in sorted(options.items())) or "default"
-    return Dataset(
-        name=name, variant=variant, status="unverified", categories=layout.categories, splits=splits
-    )
+    return Dataset(name=name, variant=variant, status="unverified", categories=layout.categories, splits=splits)

@@ -28,7 +28,7 @@ from arm_core.layout import Layout
 Images = UInt8[np.ndarray, "count channels height width"]
 SPLITS = ("train", "valid", "test")
 BINARISATIONS = ("fixed", "dynamic", "static", "threshold")
-_STATIC_SEED = 0
+_STATIC_SEED = 1  # not that of a split: the draws would be the same
 _REMEDY = "install the sample data with: pip install 'arm-sampling[samples]'"
 
 
@@ -144,9 +144,7 @@ def crop_centre(images: Images, side: int) -> Images:
     return np.ascontiguousarray(images[:, :, top : top + side, left : left + side])
 
 
-def stratified_split(
-    labels: np.ndarray, sizes: Mapping[str, int], *, seed: int
-) -> dict[str, np.ndarray]:
+def stratified_split(labels: np.ndarray, sizes: Mapping[str, int], *, seed: int) -> dict[str, np.ndarray]:
     """Rows of each split, shuffled, every label in the same proportion (up to one image) in all of them."""
     key = _draws(len(labels), seed=seed)
     quantile = np.empty(len(labels))  # of each row among the rows of its label
@@ -155,10 +153,7 @@ def stratified_split(
         quantile[rows[np.argsort(key[rows])]] = (np.arange(len(rows)) + 0.5) / len(rows)
     order = np.lexsort((key, quantile))  # labels interleaved, so that a cut anywhere cuts each in proportion
     parts = np.split(order, np.cumsum(list(sizes.values()))[:-1])
-    shuffles = np.split(_draws(len(labels), seed=seed + 1), np.cumsum([len(part) for part in parts])[:-1])
-    return {
-        name: part[np.argsort(shuffle)] for name, part, shuffle in zip(sizes, parts, shuffles, strict=True)
-    }
+    return {name: part[np.argsort(key[part])] for name, part in zip(sizes, parts, strict=True)}
 
 
 def _draws(count: int, *, seed: int) -> np.ndarray:
@@ -185,7 +180,11 @@ def shipped_file(package: str, path: str, sha256: str) -> bytes:
     data = place.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
-        raise InputError(f"{place} has sha256 {found}, expected {sha256}; {_REMEDY}")
+        version = metadata.version(package)
+        raise InputError(
+            f"{place} has sha256 {found}, expected {sha256}: {package} {version} ships another file than the "
+            "tested one, or it is damaged; install the package anew, or another version of it"
+        )
     return data
 
 

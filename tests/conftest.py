@@ -1,0 +1,55 @@
+"""ARMs small enough to be understood whole, and the settings of hypothesis."""
+
+import os
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from torch import Tensor
+
+from arm_core import ArmOutput, AutoregressiveModel, InputError, Layout
+from arm_core.data import load_dataset
+
+settings.register_profile(
+    "fixed", deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("fixed")
+
+
+class ConstantArm(AutoregressiveModel):
+    """The same logits everywhere, whatever came before; no parameters."""
+
+    def __init__(self, layout: Layout, logits: Tensor) -> None:
+        super().__init__(layout, 0)
+        self.logits = logits
+
+    def forward(self, x: Tensor) -> ArmOutput:
+        logits = self.logits.expand(len(x), self.layout.dims, -1)
+        return ArmOutput(logits, logits[..., :0])
+
+
+class TableArm(AutoregressiveModel):
+    """logits_i = sum over j < i of a random table[i, j, x_j]: every later dimension depends on every earlier one."""
+
+    def __init__(self, layout: Layout, seed: int = 0, scale: float = 1.0) -> None:
+        super().__init__(layout, 0)
+        d, k = layout.dims, layout.categories
+        generator = torch.Generator().manual_seed(seed)
+        table = torch.randn(d, d, k, k, generator=generator, dtype=torch.float64) * scale
+        self.register_buffer("table", table * torch.ones(d, d).tril(-1)[:, :, None, None])
+
+    def forward(self, x: Tensor) -> ArmOutput:
+        hot = torch.nn.functional.one_hot(x, self.layout.categories).to(self.table.dtype)
+        logits = torch.einsum("ijvk,bjv->bik", self.table, hot)
+        return ArmOutput(logits, logits[..., :0])
+
+
+@pytest.fixture
+def sample_data():
+    """Skip where the packages with sample images are missing; fail there in CI."""
+    try:
+        load_dataset("digits")
+    except InputError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))

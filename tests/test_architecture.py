@@ -1,0 +1,72 @@
+"""Who may import whom, read from the source; and what an import must not load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FORBIDDEN_IN_CORE = {"ray", "pandas", "pyarrow", "click", "pydantic", "matplotlib", "seaborn", "rich", "harness"}
+STAGES = {  # harness.<stage> -> what it may import of harness
+    "sweep": {"sweep"},
+    "store": {"store"},
+    "jobs": {"jobs", "sweep"},
+    "execution": {"execution", "jobs", "sweep", "store"},
+    "report": {"report", "store"},
+}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def files(folder):
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", files("arm_core"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_arm_core_imports_nothing_of_the_bench(path):
+    assert not {name.split(".")[0] for name in imports(path)} & FORBIDDEN_IN_CORE
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_import_only_earlier_ones(stage):
+    for path in files(f"harness/{stage}"):
+        for name in imports(path):
+            if name.startswith("harness."):
+                assert name.split(".")[1] in STAGES[stage], f"{path} imports {name}"
+
+
+def test_only_their_owners_import_ray_and_pyarrow():
+    owners = {"ray": {"execution/ray.py"}, "pyarrow": {"store/store.py", "store/schemas.py"}}
+    for package, allowed in owners.items():
+        found = {
+            str(path.relative_to(ROOT / "harness"))
+            for path in files("harness")
+            if any(name.split(".")[0] == package for name in imports(path))
+        }
+        assert found == allowed
+
+
+def test_samplers_know_no_arm_and_no_forecaster():
+    for path in files("arm_core/samplers"):
+        assert not any(name.startswith(("arm_core.arms", "arm_core.forecasters")) for name in imports(path))
+
+
+@pytest.mark.parametrize("module", ["arm_core", "arm_core.arms", "arm_core.forecasters", "arm_core.data", "arm_core.training"])
+def test_importing_the_library_loads_nothing_of_the_bench(module):
+    code = f"import sys, {module}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {name.split(".")[0] for name in loaded} & FORBIDDEN_IN_CORE
+
+
+def test_the_command_line_starts_without_torch_or_ray():
+    code = "import sys, harness.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "ray", "pandas", "matplotlib"} & set(loaded)
