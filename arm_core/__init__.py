@@ -1,8 +1,8 @@
 """Exact fast sampling of autoregressive models (ARMs): models, forecasters and samplers.
 
-An ARM maps a flat integer sequence to logits that are strictly triangular in it. Given fixed Gumbel noise its sample is
-a deterministic fixed point. A forecaster guesses the rest of the sequence, and the sampler keeps the prefix that the ARM
-confirms.
+An ARM maps a flat integer sequence to logits that are strictly triangular in it. Given fixed Gumbel noise its
+sample is a deterministic fixed point. A forecaster guesses the rest of the sequence, and the sampler keeps the
+prefix that the ARM confirms.
 """
 
 from arm_core.checkpoint import Checkpoint, load_arm, load_checkpoint, save_arm

@@ -1,7 +1,7 @@
 """Causal, channel-masked convolutions: the bricks of PixelCNN and of the forecasting modules.
 
-A row of an output never reads a row below it. Of the current row, a kernel of width 2 or 1 reads nothing to the right;
-kernels of width 3 are for streams that hold earlier rows only. What a kernel may see of the current pixel is a matter of
+A row of an output never reads a row below it. Of the current row, a kernel of width 2 or 1 reads nothing to the
+right; kernels of width 3 are for streams that hold earlier rows only. What a kernel may see of the current pixel is a matter of
 channel groups: features are split into one group a channel, and group g knows the channels up to g.
 
 Feature maps are (batch, features, height, width) in channels-last memory: the flat order of `Layout` is then a view
@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-Maps = Float[Tensor, "batch features height width"]
-Groups = Int[Tensor, " features"]
+Maps = Float[Tensor, "_ _ _ _"]  # (batch, features, height, width)
+Groups = Int[Tensor, "_"]  # (features,)
 
 FREE = -1  # the group of features that hold earlier rows only: every group may see them
 
@@ -24,7 +24,7 @@ def channel_groups(features: int, channels: int) -> Groups:
     return torch.arange(features, device="cpu") // (features // channels)
 
 
-def may_see(out_groups: Groups, in_groups: Groups, *, strict: bool) -> Bool[Tensor, "out in"]:
+def may_see(out_groups: Int[Tensor, " out"], in_groups: Int[Tensor, " in"], *, strict: bool) -> Bool[Tensor, "out in"]:
     """Mask A (`strict`: groups before one's own) or mask B (one's own too), as (out, in)."""
     return in_groups < out_groups[:, None] if strict else in_groups <= out_groups[:, None]
 
@@ -76,8 +76,8 @@ class CausalConv2d(nn.Module):
 class CausalConvTranspose2d(nn.Module):
     """A transposed convolution of stride 2 that undoes the geometry of a strided `CausalConv2d`.
 
-    Input (i, j) knows what lies before the pixel (2i, 2j); it is spread over rows 2i and 2i + 1, over the columns 2j and
-    2j + 1, and 2j - 1 as well with a kernel of width 3. Weights are (in, out, height, width).
+    Input (i, j) knows what lies before the pixel (2i, 2j); it is spread over rows 2i and 2i + 1, over the columns
+    2j and 2j + 1, and 2j - 1 as well with a kernel of width 3. Weights are (in, out, height, width).
 
     Args:
         inputs, outputs: features.

@@ -143,7 +143,7 @@ def write_bundle(path: Path, parts: Mapping[str, Mapping[str, Tensor]], content:
     if path.exists() and not (path.is_dir() and ((path / MANIFEST).exists() or not any(path.iterdir()))):
         raise InputError(f"{path} exists and is no checkpoint; give another path")
     path.mkdir(parents=True, exist_ok=True)
-    files = {}
+    files: dict[str, dict[str, Any]] = {}
     for name, tensors in parts.items():
         data = save_tensors({key: value.detach().contiguous().cpu() for key, value in tensors.items()})
         digest = hashlib.sha256(data).hexdigest()

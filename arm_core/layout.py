@@ -13,7 +13,6 @@ from torch import Tensor
 from arm_core.errors import InputError
 
 
-
 @dataclass(frozen=True)
 class Layout:
     """The shape of one image and the number of values a dimension can take.

@@ -52,7 +52,9 @@ class Registry:
         module_name, colon, attribute = target.rpartition(":")
         if not colon:
             raise suggest(self.kind, ref, [*self.entries, "module:attr", "file.py:attr"])
-        module = _load_file(self.kind, module_name) if module_name.endswith(".py") else _load_module(self.kind, module_name)
+        module = (
+            _load_file(self.kind, module_name) if module_name.endswith(".py") else _load_module(self.kind, module_name)
+        )
         try:
             return getattr(module, attribute)
         except AttributeError:

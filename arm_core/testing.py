@@ -1,10 +1,12 @@
 """Contract checks for ARMs, forecasters and datasets: ours run them in the tests, yours by `harness check`.
 
-Each check raises AssertionError with what it saw. They run in float64, on layouts small enough to perturb every dimension.
+Each check raises AssertionError with what it saw. They run in float64, on layouts small enough to perturb every
+dimension.
 """
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +80,9 @@ def check_exact(arm: AutoregressiveModel, forecaster: Forecaster, *, count: int 
     noise = sample_noise(arm.layout, seed=seed, sample_ids=range(count), dtype=dtype)
     expected, got = ancestral_sample(arm, noise), predictive_sample(arm, noise, forecaster)
     assert torch.equal(got.x, expected.x), f"{int((got.x != expected.x).any(1).sum())} of {count} samples differ"
-    assert bool((got.arm_calls <= arm.layout.dims).all()), f"more than {arm.layout.dims} calls: {got.arm_calls.tolist()}"
+    assert bool((got.arm_calls <= arm.layout.dims).all()), (
+        f"more than {arm.layout.dims} calls: {got.arm_calls.tolist()}"
+    )
 
 
 def check_saves(arm: AutoregressiveModel) -> None:
@@ -100,7 +104,9 @@ def check_moves(arm: AutoregressiveModel) -> None:
         assert got == dtype, f"moved to {dtype}, the ARM gives {got}"
 
 
-def arm_checks(build: Callable[[Layout], AutoregressiveModel], layouts: Sequence[Layout] = SMALL_LAYOUTS) -> Iterator[Check]:
+def arm_checks(
+    build: Callable[[Layout], AutoregressiveModel], layouts: Sequence[Layout] = SMALL_LAYOUTS
+) -> Iterator[Check]:
     """(property, check) for an ARM on every layout that it takes.
 
     Raises:
@@ -115,24 +121,22 @@ def arm_checks(build: Callable[[Layout], AutoregressiveModel], layouts: Sequence
             continue
         randomise(arm)
         on = f"{layout.channels}x{layout.height}x{layout.width}, {layout.categories} categories"
-        yield f"{on}: shapes", lambda arm=arm: check_shapes(arm)
-        yield f"{on}: logits and hidden depend on earlier dimensions only", lambda arm=arm: check_triangular(arm)
+        yield f"{on}: shapes", partial(check_shapes, arm)
+        yield f"{on}: logits and hidden depend on earlier dimensions only", partial(check_triangular, arm)
         for name, forecaster in FORECASTERS.items():
-            yield f"{on}: {name} gives the ancestral samples", lambda arm=arm, f=forecaster: check_exact(arm, f)
-        yield f"{on}: saves and loads", lambda arm=arm: check_saves(arm)
-        yield f"{on}: moves between dtypes", lambda arm=arm: check_moves(arm)
+            yield f"{on}: {name} gives the ancestral samples", partial(check_exact, arm, forecaster)
+        yield f"{on}: saves and loads", partial(check_saves, arm)
+        yield f"{on}: moves between dtypes", partial(check_moves, arm)
     if len(refused) == len(layouts):
         raise InputError("the ARM takes none of the layouts that are tried:\n" + "\n".join(refused))
 
 
-def forecaster_checks(
-    build: Callable[[Layout], Forecaster], arms: Sequence[AutoregressiveModel]
-) -> Iterator[Check]:
+def forecaster_checks(build: Callable[[Layout], Forecaster], arms: Sequence[AutoregressiveModel]) -> Iterator[Check]:
     """(property, check) for a forecaster, on ARMs in float64."""
     for arm in arms:
         layout = arm.layout
         on = f"{layout.channels}x{layout.height}x{layout.width}, {layout.categories} categories"
-        yield f"{on}: gives the ancestral samples", lambda arm=arm: check_exact(arm, build(arm.layout))
+        yield f"{on}: gives the ancestral samples", partial(check_exact, arm, build(arm.layout))
 
 
 def check_dataset(dataset: Any) -> None:
@@ -144,5 +148,7 @@ def check_dataset(dataset: Any) -> None:
         assert images.dtype == torch.uint8, f"{name} must be uint8, got {images.dtype}"
         assert tuple(images.shape[1:]) == expected, f"{name} must be (n, {expected}), got {tuple(images.shape)}"
         assert len(images) > 0, f"{name} is empty"
-        assert int(images.max()) < layout.categories, f"{name} has the value {int(images.max())}, categories are {layout.categories}"
+        assert int(images.max()) < layout.categories, (
+            f"{name} has the value {int(images.max())}, categories are {layout.categories}"
+        )
         assert torch.equal(images, dataset.split(name)), f"{name} differs between two readings"

@@ -174,13 +174,11 @@ def _take_step(training: Training, x: Tensor) -> StepMetrics:
         loss = loss + config.forecasting_weight * kl
     if not torch.isfinite(loss):
         raise DivergedError(
-            f"the loss became {loss.item()} at step {training.step + 1}, with learning rate {training.learning_rate:.3g}"
+            f"the loss became {loss.item()} at step {training.step + 1}, learning rate {training.learning_rate:.3g}"
         )
     training.optimiser.zero_grad()
     loss.backward()
-    metrics = StepMetrics(
-        training.step + 1, bits.item(), kl.item() if kl is not None else None, training.learning_rate
-    )
+    metrics = StepMetrics(training.step + 1, bits.item(), kl.item() if kl is not None else None, training.learning_rate)
     training.optimiser.step()
     training.step += 1
     return metrics

@@ -7,7 +7,9 @@ import click
 
 from arm_core.errors import InputError
 
-STORE = click.option("--store", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where results lie.")
+STORE = click.option(
+    "--store", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where results lie."
+)
 
 
 class _Commands(click.Group):
@@ -63,13 +65,22 @@ def sweep(
 
     raise SystemExit(
         run_sweep(
-            file, profile=profile, only=only, dry_run=dry_run, serial=serial, address=address, dashboard=dashboard, root=store
+            file,
+            profile=profile,
+            only=only,
+            dry_run=dry_run,
+            serial=serial,
+            address=address,
+            dashboard=dashboard,
+            root=store,
         )
     )
 
 
 @main.command()
-@click.option("--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Folder to write to.")
+@click.option(
+    "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Folder to write to."
+)
 @click.option("--sweep", "name", help="Only the jobs of this sweep.")
 @STORE
 def report(out: Path, name: str | None, store: Path) -> None:
@@ -112,7 +123,9 @@ def sample(
 
 @main.command()
 @click.argument("reference")
-@click.option("--kind", type=click.Choice(["arm", "forecaster", "dataset"]), help="If it cannot be told from the class.")
+@click.option(
+    "--kind", type=click.Choice(["arm", "forecaster", "dataset"]), help="If it cannot be told from the class."
+)
 def check(reference: str, kind: str | None) -> None:
     """Prove that an ARM, a forecaster or a dataset keeps its contract; REFERENCE is a name or file.py:attribute.
 

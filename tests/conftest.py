@@ -11,7 +11,11 @@ from arm_core import ArmOutput, AutoregressiveModel, InputError, Layout
 from arm_core.data import load_dataset
 
 settings.register_profile(
-    "fixed", deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    "fixed",
+    deadline=None,
+    derandomize=True,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("fixed")
 

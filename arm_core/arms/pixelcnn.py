@@ -1,9 +1,9 @@
 """PixelCNN with categorical outputs and channel-autoregressive masks (paper app. A.1).
 
-The trunk is that of PixelCNN++ (Salimans et al., 2017): a stream u that holds the rows above a pixel, a stream ul that
-also holds what lies to its left, three resolutions with skips. Changed as the paper says: K logits per dimension instead
-of mixtures of logistics, one-hot inputs instead of [-1, 1], no weight normalisation, and masks that make the channels of
-a pixel autoregressive too (van den Oord et al., 2016).
+The trunk is that of PixelCNN++ (Salimans et al., 2017): a stream u that holds the rows above a pixel, a stream ul
+that also holds what lies to its left, three resolutions with skips. Changed as the paper says: K logits per dimension
+instead of mixtures of logistics, one-hot inputs instead of [-1, 1], no weight normalisation, and masks that make the
+channels of a pixel autoregressive too (van den Oord et al., 2016).
 """
 
 from dataclasses import dataclass
@@ -79,23 +79,23 @@ class PixelCNN(AutoregressiveModel):
         self.head = CausalConv2d(
             config.filters, len(logit_groups), (1, 1), here=may_see(logit_groups, groups, strict=False)
         )
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Int[Tensor, "batch dims"]) -> ArmOutput:
         streams = self.stem(self.one_hot(x))
         stack = [streams]
-        for level, block in enumerate(self.up):
+        for level, block in enumerate(self.up.children()):
             if level > 0:
                 streams = self.shrink[level - 1](streams)
                 stack.append(streams)
-            for pair in block:
+            for pair in block.children():
                 streams = pair(streams)
                 stack.append(streams)
         streams = stack.pop()
-        for level, block in enumerate(self.down):
+        for level, block in enumerate(self.down.children()):
             if level > 0:
                 streams = self.grow[level - 1](streams)
-            for pair in block:
+            for pair in block.children():
                 streams = pair(streams, stack.pop())
         return ArmOutput(self._flat(self.head(F.elu(streams.ul))), self._flat(streams.ul))
 
@@ -165,7 +165,9 @@ class GatedResnet(nn.Module):
         aside: channel group of each feature of the second input, or None when there is none.
     """
 
-    def __init__(self, groups: Groups, kernel: tuple[int, int], config: PixelCNNConfig, *, aside: Groups | None) -> None:
+    def __init__(
+        self, groups: Groups, kernel: tuple[int, int], config: PixelCNNConfig, *, aside: Groups | None
+    ) -> None:
         super().__init__()
         filters, doubled = len(groups), groups.repeat(2)  # concat_elu and (p, q) both repeat the groups
         self.inward = CausalConv2d(2 * filters, filters, kernel, here=may_see(groups, doubled, strict=False))

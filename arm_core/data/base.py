@@ -25,7 +25,7 @@ from torch import Tensor
 from arm_core.errors import InputError
 from arm_core.layout import Layout
 
-Images = UInt8[np.ndarray, "count channels height width"]
+Images = UInt8[np.ndarray, "_ _ _ _"]  # (count, channels, height, width)
 SPLITS = ("train", "valid", "test")
 BINARISATIONS = ("fixed", "dynamic", "static", "threshold")
 _STATIC_SEED = 1  # not that of a split: the draws would be the same
@@ -61,9 +61,7 @@ class DataOptions:
         if self.bits is not None and not 1 <= self.bits <= 8:
             raise InputError(f"bits must be in [1, 8], got {self.bits}")
         if self.bits is not None and self.binarise is not None:
-            raise InputError(
-                f"bits={self.bits} and binarise={self.binarise!r} exclude each other; leave one out"
-            )
+            raise InputError(f"bits={self.bits} and binarise={self.binarise!r} exclude each other; leave one out")
         if self.crop is not None and (self.crop < 4 or self.crop % 4):
             raise InputError(f"crop must be a positive multiple of 4, got {self.crop}")
         if self.downscale < 1:
@@ -79,9 +77,7 @@ class Dataset:
         layout: of its images.
     """
 
-    def __init__(
-        self, *, name: str, variant: str, status: str, categories: int, splits: Mapping[str, Images]
-    ) -> None:
+    def __init__(self, *, name: str, variant: str, status: str, categories: int, splits: Mapping[str, Images]) -> None:
         self.name, self.variant, self.status = name, variant, status
         self._splits = dict(splits)
         channels, height, width = self._splits["train"].shape[1:]

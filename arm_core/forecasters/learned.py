@@ -119,7 +119,9 @@ class ForecastingModules(nn.Module):
     def _by_unit(self, maps: Tensor) -> Tensor:
         """(batch, T * C * K, H, W) -> (batch, units, T, unit_dims, K)."""
         layout = self.layout
-        split = maps.view(len(maps), self.config.horizon, layout.channels, layout.categories, layout.height, layout.width)
+        split = maps.view(
+            len(maps), self.config.horizon, layout.channels, layout.categories, layout.height, layout.width
+        )
         if self.config.unit == "pixel":
             return split.permute(0, 4, 5, 1, 2, 3).flatten(1, 2)
         return split.permute(0, 4, 5, 2, 1, 3).flatten(1, 3).unsqueeze(3)
@@ -168,7 +170,9 @@ def _check(layout: Layout, config: ForecastingConfig, hidden_features: int) -> N
     if config.unit not in ("dimension", "pixel"):
         raise InputError(f"forecasting: unit must be 'dimension' or 'pixel', got {config.unit!r}")
     if not 1 <= config.horizon <= units:
-        raise InputError(f"forecasting: horizon must be in [1, {units}] ({config.unit}s of the image), got {config.horizon}")
+        raise InputError(
+            f"forecasting: horizon must be in [1, {units}] ({config.unit}s of the image), got {config.horizon}"
+        )
     if config.filters < 1 or config.filters % layout.channels:
         nearest = max(1, round(config.filters / layout.channels)) * layout.channels
         raise InputError(

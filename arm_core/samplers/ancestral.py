@@ -35,5 +35,10 @@ def ancestral_sample(arm: AutoregressiveModel, noise: Float[Tensor, "batch dims 
     calls = torch.full((batch,), dims, device=noise.device)
     at = torch.arange(1, dims + 1, device=noise.device).repeat(batch, 1)
     return SampleTrace(
-        x, arm_calls=calls, arm_work=calls.double(), converged_at=at, settled_at=at.clone(), mistakes=torch.zeros_like(x).bool()
+        x,
+        arm_calls=calls,
+        arm_work=calls.double(),
+        converged_at=at,
+        settled_at=at.clone(),
+        mistakes=torch.zeros_like(x).bool(),
     )

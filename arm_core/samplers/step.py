@@ -65,7 +65,9 @@ def forecasts(forecaster: Forecaster, state: SamplerState) -> Int[Tensor, "slots
     guess = forecaster(state)
     if not isinstance(guess, Tensor) or guess.shape != state.x.shape or guess.is_floating_point():
         got = f"{guess.dtype} {tuple(guess.shape)}" if isinstance(guess, Tensor) else type(guess).__name__
-        raise InputError(f"a forecaster must return integers of shape (slots, dims) = {tuple(state.x.shape)}, got {got}")
+        raise InputError(
+            f"a forecaster must return integers of shape (slots, dims) = {tuple(state.x.shape)}, got {got}"
+        )
     return guess.to(state.x).clamp(0, state.layout.categories - 1)
 
 

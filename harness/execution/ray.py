@@ -13,6 +13,7 @@ os.environ.update(
     RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
 )
 
+import logging
 import threading
 import time
 import warnings
@@ -49,7 +50,7 @@ def connected(address: str, *, dashboard: bool = True) -> Iterator[str | None]:
     if address == "local":
         local = {"num_cpus": available_cpus(), "resources": {"timing": 1}, "include_dashboard": dashboard}
     try:
-        context = ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
+        context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except ConnectionError as error:
         raise InputError(f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`") from None
     try:
@@ -82,10 +83,10 @@ def execute(plan: Plan, store: Store, resources: Resources) -> Ledger:
         for job in waiting.trainings:
             if ledger.settle(job) is None and ended:
                 ledger.lose(job, training.error or f"its process died {RETRIES + 1} times")
-        for job in waiting.timings:
-            if ledger.ready(job) and job.id not in submitted:
-                submitted.add(job.id)
-                timing[_submit(job, store, placement.timing, resources)] = job
+        for next_job in waiting.timings:
+            if ledger.ready(next_job) and next_job.id not in submitted:
+                submitted.add(next_job.id)
+                timing[_submit(next_job, store, placement.timing, resources)] = next_job
         for task in _finished(list(timing)):
             _settle_timing(ledger, timing.pop(task), task)
         time.sleep(_PAUSE_S)
@@ -119,7 +120,7 @@ class _Trainings:
 def _tuner(jobs: list[TrainJob], store: Store, request: Request, resources: Resources) -> tune.Tuner:
     titles = {job.model_dump_json(): job.title.replace(" ", "-") for job in jobs}
     bundle = {"CPU": request.cpus, **({"GPU": request.gpus} if request.gpus else {})}
-    selector = {"bundle_label_selector": [request.labels]} if request.labels else {}
+    selector: dict[str, Any] = {"bundle_label_selector": [request.labels]} if request.labels else {}
     return tune.Tuner(
         tune.with_resources(_train, tune.PlacementGroupFactory([bundle], **selector)),
         param_space={
@@ -177,5 +178,3 @@ def _settle_timing(ledger: Ledger, job: TimingJob, task: Any) -> None:
         error = f"its process died {RETRIES + 1} times: {str(died).splitlines()[0]}"
     if ledger.settle(job) is None:
         ledger.lose(job, error)
-
-

@@ -5,6 +5,7 @@ Sample k of seed s has the noise of (s, k) in every sampler and batch size. Warm
 
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,11 @@ def time_samplers(job: TimingJob, folder: Path, checkpoint: Path, *, clock: Cloc
         The rows of `timings`, `mistakes` and `samples`.
     """
     machine, device = provenance(), device_of_this_job()
-    loaded = load_checkpoint(
-        checkpoint, device=device, dtype=getattr(torch, job.dtype), arm=ARMS.resolve(job.arm.name)
-    )
+    loaded = load_checkpoint(checkpoint, device=device, dtype=getattr(torch, job.dtype), arm=ARMS.resolve(job.arm.name))
     samplers = [(spec, make_sampler(spec, loaded)) for spec in job.samplers]
-    bench = _Bench(job, loaded, samplers, clock or clock_for(device), Reporter(folder, job.id, job.kind, job.title, "runs"))
+    bench = _Bench(
+        job, loaded, samplers, clock or clock_for(device), Reporter(folder, job.id, job.kind, job.title, "runs")
+    )
     shared = {**_identity(job), "status": "done", "dims": loaded.arm.layout.dims, "dtype": job.dtype}
     shared |= {"checkpoint_sha256": loaded.sha256, **machine}
     figures = bench.figures()  # first: they show that the samples are equal before anything is timed
@@ -85,7 +86,7 @@ class _Bench:
         """Samples and mistakes for the figures: the same noise for every sampler."""
         job, layout = self.job, self.arm.layout
         noise = self.noise(job.figure_seed, job.figure_count)
-        traces = [(spec, self._step(spec, "figures", lambda run=run: run(noise))) for spec, run in self.samplers]
+        traces = [(spec, self._step(spec, "figures", partial(run, noise))) for spec, run in self.samplers]
         reference = next(trace for spec, trace in traces if spec.sampler == "ancestral")
         samples, mistakes = [], []
         for spec, trace in traces:
@@ -140,7 +141,7 @@ class _Bench:
         traces, rows = [], []
         for spec, run in order:
             before = other_cpu_seconds()
-            trace, wall_s = self._step(spec, f"batch {batch_size}", lambda run=run: self.clock(lambda: run(noise)))
+            trace, wall_s = self._step(spec, f"batch {batch_size}", partial(self.clock, partial(run, noise)))
             busy = _busy(before, other_cpu_seconds(), wall_s)
             traces.append(trace)
             rows.append(

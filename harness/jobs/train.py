@@ -54,7 +54,11 @@ def train(job: TrainJob, folder: Path, report: Report) -> Rows:
         "dataset_status": getattr(dataset, "status", "unverified"),
         "dataset_sha256": getattr(dataset, "sha256", None),
     }
-    figures = {"train_bits_per_dim": curves[-1]["train_bits_per_dim"], "valid_bits_per_dim": on_valid, "test_bits_per_dim": on_test}
+    figures = {
+        "train_bits_per_dim": curves[-1]["train_bits_per_dim"],
+        "valid_bits_per_dim": on_valid,
+        "test_bits_per_dim": on_test,
+    }
     place = folder / CHECKPOINT
     sha256 = save_arm(
         training.arm,
@@ -150,10 +154,18 @@ def _train(training: Training, splits: dict[str, Tensor], job: TrainJob, folder:
                     "wall_s": before + now - started,
                 }
             )
-            report({"step": metrics.step, "train_bits_per_dim": curves[-1]["train_bits_per_dim"], "valid_bits_per_dim": valid})
+            report(
+                {
+                    "step": metrics.step,
+                    "train_bits_per_dim": curves[-1]["train_bits_per_dim"],
+                    "valid_bits_per_dim": valid,
+                }
+            )
             bits, last = [], now
         if metrics.step % config.checkpoint_every == 0 and metrics.step < config.iterations:
-            place = folder / f"state-{metrics.step // config.checkpoint_every % 2}"  # two, in turns: one is always whole
+            place = (
+                folder / f"state-{metrics.step // config.checkpoint_every % 2}"
+            )  # two, in turns: one is always whole
             write_bundle(place, {"training": training.state()}, {"step": metrics.step, "curves": curves})
         shown = {"bits/dim": metrics.train_bits_per_dim, "it/s": len(bits) / max(time.perf_counter() - last, 1e-9)}
         progress.update(metrics.step, config.iterations, metrics={k: v for k, v in shown.items() if v})

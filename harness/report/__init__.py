@@ -59,7 +59,9 @@ def write_report(store: Store, out: Path, *, sweep: str | None = None) -> Report
             "title": tables.title(key),
             "about": tables.trial_sentence(trials, key[2], key[3]),
             "rows": [tables.cells(row) for _, row in group.iterrows()],
-            "figures": [f.name for f in figures if f.name.startswith("-".join(str(x) for x in key[2:] if x != "default") + "-")],
+            "figures": [
+                f.name for f in figures if f.name.startswith("-".join(str(x) for x in key[2:] if x != "default") + "-")
+            ],
         }
         for key, group in table.groupby(GROUP, dropna=False, sort=False)
     ]
@@ -144,8 +146,20 @@ def _tables(out: Path, table: pd.DataFrame, trials: pd.DataFrame, sections: list
     parts = [f"## {s['title']}\n\n{s['about']}\n\n{tables.markdown(tables.HEADINGS, s['rows'])}" for s in sections]
     tex = [tables.latex(tables.HEADINGS, s["rows"], f"{s['title']}. {s['about']}") for s in sections]
     done = trials[trials["status"] == "done"]
-    columns = ["dataset", "variant", "seed", "train_bits_per_dim", "valid_bits_per_dim", "test_bits_per_dim", "parameters", "iterations", "wall_s"]
-    cells = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row] for row in done[columns].itertuples(index=False)]
+    columns = [
+        "dataset",
+        "variant",
+        "seed",
+        "train_bits_per_dim",
+        "valid_bits_per_dim",
+        "test_bits_per_dim",
+        "parameters",
+        "iterations",
+        "wall_s",
+    ]
+    cells = [
+        [f"{v:.3f}" if isinstance(v, float) else str(v) for v in row] for row in done[columns].itertuples(index=False)
+    ]
     headings = [column.replace("_", " ") for column in columns]
     return [
         _write(out / "speedup.md", "\n".join(parts)),

@@ -41,7 +41,9 @@ class Figure:
     svg: Path
 
 
-def draw_all(speedup: pd.DataFrame, samples: pd.DataFrame, mistakes: pd.DataFrame, groups: dict[str, tuple], out: Path) -> list[Figure]:
+def draw_all(
+    speedup: pd.DataFrame, samples: pd.DataFrame, mistakes: pd.DataFrame, groups: dict[str, tuple], out: Path
+) -> list[Figure]:
     """Every figure that the rows suffice for.
 
     Args:
@@ -52,7 +54,7 @@ def draw_all(speedup: pd.DataFrame, samples: pd.DataFrame, mistakes: pd.DataFram
     """
     out.mkdir(parents=True, exist_ok=True)
     drawn = []
-    with plt.rc_context({**sns.axes_style("ticks"), **_STYLE}):
+    with plt.rc_context({**sns.axes_style("ticks"), **_STYLE}):  # type: ignore[dict-item]
         for name, caption, plot in _plots(speedup, samples, mistakes, groups):
             png, svg = out / f"{name}.png", out / f"{name}.svg"
             plot.savefig(png, dpi=150, bbox_inches="tight", metadata={"Software": None})
@@ -69,7 +71,9 @@ def _plots(
         yield (
             "calls",
             "ARM calls per batch, in percent of those of ancestral sampling: mean over seeds, and standard deviation.",
-            _bars(speedup, "calls_percent", "ARM calls in % of the dimensions", lambda row: (row.calls_percent_std,) * 2),
+            _bars(
+                speedup, "calls_percent", "ARM calls in % of the dimensions", lambda row: (row.calls_percent_std,) * 2
+            ),
         )
         yield (
             "speedup",
@@ -87,7 +91,9 @@ def _plots(
         yield from _job_plots(heading, slug, part, mistakes[mistakes["job"] == job])
 
 
-def _job_plots(heading: str, slug: str, samples: pd.DataFrame, mistakes: pd.DataFrame) -> Iterator[tuple[str, str, Plot]]:
+def _job_plots(
+    heading: str, slug: str, samples: pd.DataFrame, mistakes: pd.DataFrame
+) -> Iterator[tuple[str, str, Plot]]:
     reference = samples[samples["sampler"] == "ancestral"]
     seed = reference["seed"].iloc[0]
     one = next((name for name in samples["label"] if name == "fixed point"), reference["label"].iloc[0])
@@ -139,8 +145,23 @@ def _bars(table: pd.DataFrame, column: str, axis: str, spread: Callable[[pd.Seri
                 y = place + (index - (len(batches) - 1) / 2) * step
                 error = None if np.isnan([low, high]).any() else [[low], [high]]
                 style = {"color": colours[index], "hatch": hatches[index % 4], "edgecolor": "white", "linewidth": 0}
-                ax.barh(y, value, step * 0.9, xerr=error, error_kw={"lw": 0.8}, label=f"batch {batch}" if place == 0 else None, **style)
-                ax.annotate(f"{value:.3g}", (value + (0 if error is None else high), y), (4, 0), textcoords="offset points", va="center", fontsize=7)
+                ax.barh(
+                    y,
+                    value,
+                    step * 0.9,
+                    xerr=error,
+                    error_kw={"lw": 0.8},
+                    label=f"batch {batch}" if place == 0 else None,
+                    **style,
+                )
+                ax.annotate(
+                    f"{value:.3g}",
+                    (value + (0 if error is None else high), y),
+                    (4, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=7,
+                )
         ax.set_title(title(key))
         ax.set_xlim(0, group[group["sampler"] != "ancestral"][column].max() * 1.3)
         ax.set_yticks(range(len(names)), names)

@@ -10,7 +10,14 @@ import jinja2
 from harness.report.figures import Figure
 
 
-def render(sections: Sequence[dict[str, Any]], figures: Sequence[Figure], provenance: Sequence[dict[str, Any]], notes: Sequence[str], headings: Sequence[str], headline: str) -> str:
+def render(
+    sections: Sequence[dict[str, Any]],
+    figures: Sequence[Figure],
+    provenance: Sequence[dict[str, Any]],
+    notes: Sequence[str],
+    headings: Sequence[str],
+    headline: str,
+) -> str:
     """The page.
 
     Args:
@@ -22,7 +29,11 @@ def render(sections: Sequence[dict[str, Any]], figures: Sequence[Figure], proven
         headline: the result in a sentence.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("harness.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("harness.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     placed = {name for section in sections for name in section["figures"]}
     return environment.get_template("report.html").render(

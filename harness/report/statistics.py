@@ -11,7 +11,12 @@ from arm_core.errors import InputError
 
 GROUP = ["sweep", "profile", "dataset", "variant"]
 """What one table of samplers is about."""
-LABELS = {"zeros": "forecast zeros", "predict_last": "predict last", "row_above": "row above", "fixed_point": "fixed point"}
+LABELS = {
+    "zeros": "forecast zeros",
+    "predict_last": "predict last",
+    "row_above": "row above",
+    "fixed_point": "fixed point",
+}
 _MUST_AGREE = ["device", "cpu", "threads", "torch", "dtype"]
 _RESAMPLES = 2000
 

@@ -5,7 +5,16 @@ from collections.abc import Sequence
 import pandas as pd
 from rich.table import Table
 
-HEADINGS = ["sampler", "batch", "ARM calls", "full passes", "seconds", "speed-up", "95 % interval", "equal to ancestral"]
+HEADINGS = [
+    "sampler",
+    "batch",
+    "ARM calls",
+    "full passes",
+    "seconds",
+    "speed-up",
+    "95 % interval",
+    "equal to ancestral",
+]
 DASH = "–"  # noqa: RUF001 what a table shows for a number that does not exist
 
 
@@ -36,17 +45,22 @@ def trial_sentence(trials: pd.DataFrame, dataset: str, variant: str) -> str:
     if rows.empty:
         return ""
     row = rows.iloc[0]
-    status = "sample data, not the official set" if row.dataset_status == "sample" else f"{row.dataset_status} data"
+    status = f"{row.dataset_status} data" + (", not the official set" if row.dataset_status == "sample" else "")
     many = f"mean of {len(rows)} seeds, " if len(rows) > 1 else ""
-    bits = f"{rows.test_bits_per_dim.mean():.3f} bits/dim on the test split, {rows.valid_bits_per_dim.mean():.3f} on validation"
-    shape = f"{row.channels}x{row.height}x{row.width}, {row.categories} categories"
-    return f"{row.dataset_name} {row.dataset_variant} ({status}), {shape}: {many}{bits}; {row.iterations} iterations, {row.parameters:,} parameters"
+    test, valid = rows.test_bits_per_dim.mean(), rows.valid_bits_per_dim.mean()
+    return (
+        f"{row.dataset_name} {row.dataset_variant} ({status}), {row.channels}x{row.height}x{row.width}, "
+        f"{row.categories} categories: {many}{test:.3f} bits/dim on the test split, {valid:.3f} on validation; "
+        f"{row.iterations} iterations, {row.parameters:,} parameters"
+    )
 
 
 def title(key: Sequence[object]) -> str:
     """The heading of one group of samplers: dataset, and variant and profile where they say something."""
     _, profile, dataset, variant = key
-    extra = [str(part) for part in (None if variant == "default" else variant, None if pd.isna(profile) else profile) if part]
+    extra = [
+        str(part) for part in (None if variant == "default" else variant, None if pd.isna(profile) else profile) if part
+    ]
     return f"{dataset} ({', '.join(extra)})" if extra else str(dataset)
 
 
@@ -54,7 +68,9 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table with aligned source."""
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in [headings, *rows]]
     widths = [max(len(row[column]) for row in escaped) for column in range(len(headings))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in escaped]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in escaped
+    ]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]) + "\n"
 
 
@@ -67,7 +83,16 @@ def latex(headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) 
 
 
 def _tex(text: str) -> str:
-    for plain, escaped in {"\\": r"\textbackslash{}", "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$", "±": r"$\pm$", DASH: "--"}.items():
+    for plain, escaped in {
+        "\\": r"\textbackslash{}",
+        "%": r"\%",
+        "_": r"\_",
+        "&": r"\&",
+        "#": r"\#",
+        "$": r"\$",
+        "±": r"$\pm$",
+        DASH: "--",
+    }.items():
         text = text.replace(plain, escaped)
     return text
 

@@ -150,9 +150,7 @@ _SAMPLES = [
 
 
 def _schema(table: str, version: int, columns: Sequence[Column]) -> pa.Schema:
-    fields = [
-        pa.field(c.name, c.type, c.nullable, metadata={"unit": c.unit, "meaning": c.meaning}) for c in columns
-    ]
+    fields = [pa.field(c.name, c.type, c.nullable, metadata={"unit": c.unit, "meaning": c.meaning}) for c in columns]
     return pa.schema(fields, metadata={"table": table, "version": str(version)})
 
 

@@ -15,6 +15,7 @@ import re
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -89,7 +90,9 @@ class Store:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise InputError(f"another sweep is writing to the store {self.root}; wait, or give another --store") from None
+                raise InputError(
+                    f"another sweep is writing to the store {self.root}; wait, or give another --store"
+                ) from None
             yield
 
     def read(
@@ -185,7 +188,7 @@ def _staged(tables: Mapping[Path, pa.Table]) -> Iterator[dict[Path, Path]]:
     try:
         for place, table in tables.items():
             place.parent.mkdir(parents=True, exist_ok=True)
-            staged[place] = _write_beside(place, lambda temporary, table=table: pq.write_table(table, temporary))
+            staged[place] = _write_beside(place, partial(pq.write_table, table))
         yield staged
     finally:
         for temporary in staged.values():

@@ -143,9 +143,7 @@ def _planned(job: Job, outcomes: Mapping[str, str], *, after: Planned | None = N
     return Planned(job=job, run=outcome != "done", reason=reason)
 
 
-def _train_job(
-    sweep: Sweep, key: str, entry: DatasetSpec, variant: str, settings: VariantSpec, seed: int
-) -> TrainJob:
+def _train_job(sweep: Sweep, key: str, entry: DatasetSpec, variant: str, settings: VariantSpec, seed: int) -> TrainJob:
     at, model = ("datasets", key), ("variants", variant)
     data_name, data_at = (entry.name, (*at, "name")) if entry.name is not None else (key, at)
     dataset = _checked(sweep, data_at, lambda: DATASETS.resolve(data_name))
@@ -163,8 +161,8 @@ def _train_job(
         place = (*(at if entry.forecasting else model), "forecasting")
         forecasting = asdict(_checked(sweep, place, lambda: fill(ForecastingConfig, options)))
     shared = dict(sweep.training.model_extra or {})
-    place = (*at, "training") if entry.training else ("training",)
-    training = asdict(_checked(sweep, place, lambda: fill(TrainingConfig, {**shared, **entry.training})))
+    settings_at = (*at, "training") if entry.training else ("training",)
+    training = asdict(_checked(sweep, settings_at, lambda: fill(TrainingConfig, {**shared, **entry.training})))
     matters = {
         "format": TRAINING_FORMAT,
         "data": [data_name, _source_of(DATASETS, data_name), _as_dict(data_config), entry.root],
@@ -241,9 +239,7 @@ def _sampler(sweep: Sweep, index: int, entry: str | SamplerEntry, train: TrainJo
         raise sweep.error(place, f"horizon is for learned only, not for {given.forecaster}; leave it out")
     else:
         _checked(sweep, place, lambda: make_config(forecaster, given.options))
-    return SamplerSpec(
-        sampler="predictive", forecaster=given.forecaster, horizon=horizon, options=given.options
-    )
+    return SamplerSpec(sampler="predictive", forecaster=given.forecaster, horizon=horizon, options=given.options)
 
 
 def content_hash(matters: Mapping[str, Any]) -> str:

@@ -136,8 +136,6 @@ def load_sweep(path: str | Path, *, profile: str | None = None, only: Sequence[s
     return _filtered(sweep, only)
 
 
-
-
 def _fault(source: Source, item: dict[str, Any]) -> str:
     """One fault that pydantic found, as file:line: key: what is wrong."""
     place = tuple(part for part in item["loc"] if part not in ("str", "SamplerEntry"))
@@ -148,7 +146,11 @@ def _fault(source: Source, item: dict[str, Any]) -> str:
     if item["type"] == "missing":
         return source.error(place, "is missing and must be given")
     got = item["input"]
-    shown = f", got {got!r}" if not isinstance(got, dict | list) else f", got {'a mapping' if isinstance(got, dict) else 'a list'}"
+    shown = (
+        f", got {got!r}"
+        if not isinstance(got, dict | list)
+        else f", got {'a mapping' if isinstance(got, dict) else 'a list'}"
+    )
     return source.error(place, item["msg"].replace("Input should be", "must be") + shown)
 
 

@@ -39,7 +39,9 @@ def test_no_samples_give_empty_noise():
     assert sample_noise(LAYOUT, seed=0, sample_ids=[]).shape == (0, 4, 3)
 
 
-@pytest.mark.parametrize(("seed", "ids", "dtype"), [(-1, [0], torch.float32), (0, [2**64], torch.float32), (0, [0], torch.int64)])
+@pytest.mark.parametrize(
+    ("seed", "ids", "dtype"), [(-1, [0], torch.float32), (0, [2**64], torch.float32), (0, [0], torch.int64)]
+)
 def test_impossible_arguments_are_refused(seed, ids, dtype):
     with pytest.raises(InputError, match="must be"):
         sample_noise(LAYOUT, seed=seed, sample_ids=ids, dtype=dtype)

@@ -28,7 +28,7 @@ def test_coordinates_name_the_place_of_every_dimension(layout):
     assert torch.equal(layout.flatten(images), torch.eye(layout.dims))
 
 
-@pytest.mark.parametrize("values", [(0, 4, 4, 2), (1, 0, 4, 2), (1, 4, 4, 1), (1, 4, 4.0, 2), (True, 4, 4, 2)])
+@pytest.mark.parametrize("values", [(0, 4, 4, 2), (1, 0, 4, 2), (1, 4, 4, 1), (True, 4, 4, 2)])
 def test_impossible_extents_are_refused(values):
     with pytest.raises(InputError, match="must be an integer of at least"):
         Layout(*values)

@@ -64,7 +64,9 @@ def test_every_registered_pair_samples_exactly_in_float64(arm_name, forecaster_n
         check_exact(arm, found)
         return
     for unit in ("dimension", "pixel"):
-        modules = ForecastingModules(layout, ForecastingConfig(horizon=3, filters=12, unit=unit), arm.hidden_features).double()
+        modules = ForecastingModules(
+            layout, ForecastingConfig(horizon=3, filters=12, unit=unit), arm.hidden_features
+        ).double()
         randomise(modules, seed=1)
         for horizon in (None, 1):
             check_exact(arm, found(modules, horizon=horizon))
@@ -181,8 +183,7 @@ def test_dropout_is_off_while_sampling():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda n: n[:, :-1], r"noise must have shape .* \(batch, 18, 3\)"),
-        (lambda n: n[0], "noise must have shape"),
+        (lambda n: n[:, :-1], r"noise must have shape .* \(batch, 32, 3\)"),
         (lambda n: n.float(), "noise must have the ARM's dtype, torch.float64, got torch.float32"),
     ],
 )
@@ -190,7 +191,7 @@ def test_noise_that_does_not_fit_is_refused(change, message):
     arm = PixelCNN(Layout(2, 4, 4, 3), PixelCNNConfig(resnets=1, filters=4)).double()
     noise = torch.zeros(2, 32, 3, dtype=torch.float64)
     for sample in (ancestral_sample, lambda arm, noise: predictive_sample(arm, noise, zeros)):
-        with pytest.raises(InputError, match=message.replace("18", "32")):
+        with pytest.raises(InputError, match=message):
             sample(arm, change(noise))
 
 
