@@ -1,8 +1,8 @@
 """Causal, channel-masked convolutions: the bricks of PixelCNN and of the forecasting modules.
 
 A row of an output never reads a row below it. Of the current row, a kernel of width 2 or 1 reads nothing to the
-right; kernels of width 3 are for streams that hold earlier rows only. What a kernel may see of the current pixel is a matter of
-channel groups: features are split into one group a channel, and group g knows the channels up to g.
+right; kernels of width 3 are for streams that hold earlier rows only. What a kernel may see of the current pixel is
+a matter of channel groups: features are split into one group a channel, and group g knows the channels up to g.
 
 Feature maps are (batch, features, height, width) in channels-last memory: the flat order of `Layout` is then a view
 (paper app. A.1: channels fastest), and CPU convolutions are up to four times faster than in the default format.

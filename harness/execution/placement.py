@@ -1,7 +1,8 @@
 """Which node a job may go to: pure functions of what `ray.nodes()` says.
 
 A cluster gives its nodes a label `role` (train or timing) and its timing nodes the resource `timing: 1`. Training
-keeps off timing nodes; a timing job takes all of its node, so that nothing runs beside it. A single unlabelled node does both.
+keeps off timing nodes; a timing job takes all of its node, so that nothing runs beside it. A single unlabelled node
+does both.
 """
 
 import re

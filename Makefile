@@ -1,0 +1,30 @@
+# Everything happens in .venv; `make quickstart` and `make test` set it up on a fresh machine.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test fast lint clean
+
+quickstart: .venv/installed
+	$(BIN)/harness sweep sweeps/quickstart.yaml
+	$(BIN)/harness report --out results/ --sweep quickstart
+
+test: lint
+	CI=$${CI:-1} $(BIN)/python -m pytest -q
+
+fast: .venv/installed
+	$(BIN)/python -m pytest -q -m "not ray and not slow"
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# torch first and alone: its pinned version decides which of the larger packages are pulled in after it.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e '.[samples,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
