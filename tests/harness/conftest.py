@@ -1,0 +1,40 @@
+"""A sweep small enough to run in seconds, and one Ray for all tests that need it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+SMALL = """
+name: small
+datasets:
+  digits: {}
+variants:
+  default:
+    arm: {resnets: 1, filters: 4, dropout: 0.0}
+    forecasting: {horizon: 2, filters: 4}
+training: {iterations: 4, batch_size: 8, learning_rate: 1e-2, evaluate_every: 2, checkpoint_every: 2}
+timing:
+  samplers: [ancestral, zeros, fixed_point, learned]
+  batch_sizes: [1, 2]
+  seeds: [0, 1, 2]
+  figure_count: 4
+"""
+
+
+@pytest.fixture
+def small_sweep(tmp_path, sample_data) -> Path:
+    """The path of a sweep file of one tiny training and its timings."""
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL)
+    return file
+
+
+@pytest.fixture(scope="session")
+def local_ray():
+    """A Ray of our own for the whole session, without dashboard."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # on loopback, for tests only
+    from harness.execution import ray
+
+    with ray.connected("local", dashboard=False):
+        yield ray

@@ -1,0 +1,101 @@
+"""Rows made by hand, valid unless a test says otherwise."""
+
+from datetime import UTC, datetime
+
+MACHINE = {
+    "started_at": datetime(2026, 1, 2, tzinfo=UTC),
+    "host": "h",
+    "device": "CPU",
+    "cpu": "c",
+    "cores": 2,
+    "threads": 2,
+    "load_1m": 0.0,
+    "python": "3.11",
+    "torch": "2.9",
+    "cuda": None,
+    "package": "0.1",
+    "commit": "0" * 40,
+    "dirty": False,
+}
+
+
+def timing_row(**changes):
+    row = {
+        "job": "a",
+        "train_job": "t",
+        "sweep": "q",
+        "profile": None,
+        "dataset": "digits",
+        "variant": "default",
+        "train_seed": 0,
+        "status": "done",
+        "error": None,
+        "dims": 10,
+        "sampler": "ancestral",
+        "forecaster": None,
+        "horizon": None,
+        "batch_size": 2,
+        "seed": 0,
+        "dtype": "float32",
+        "checkpoint_sha256": "f" * 64,
+        "run_order": 0,
+        "is_warmup": False,
+        "wall_s": 1.0,
+        "arm_calls": [4, 7],
+        "arm_work": [5.5, 8.5],
+        "mistakes": [3, 6],
+        "exact_fraction": 1.0,
+        "smallest_gap": None,
+        "busy": False,
+        **MACHINE,
+    }
+    return {**row, **changes}
+
+
+def trial_row(**changes):
+    row = {
+        "job": "t",
+        "sweep": "q",
+        "profile": None,
+        "dataset": "digits",
+        "variant": "default",
+        "seed": 0,
+        "status": "done",
+        "error": None,
+        "dataset_name": "digits",
+        "dataset_variant": "17 levels",
+        "dataset_status": "sample",
+        "dataset_sha256": "0" * 64,
+        "channels": 1,
+        "height": 2,
+        "width": 5,
+        "categories": 17,
+        "dims": 10,
+        "arm": "pixelcnn",
+        "arm_config": "{}",
+        "training_config": "{}",
+        "parameters": 123456,
+        "iterations": 10,
+        "train_bits_per_dim": 1.0,
+        "valid_bits_per_dim": 1.1,
+        "test_bits_per_dim": 1.2,
+        "wall_s": 3.0,
+        **MACHINE,
+    }
+    return {**row, **changes}
+
+
+def mistake_row(**changes):
+    row = {
+        "job": "a",
+        "sampler": "predictive",
+        "forecaster": "fixed_point",
+        "horizon": None,
+        "row": 0,
+        "column": 0,
+        "channel": 0,
+        "samples": 4,
+        "mistakes": 1,
+        "mean_settled_at": 2.5,
+    }
+    return {**row, **changes}

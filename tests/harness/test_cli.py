@@ -1,0 +1,140 @@
+"""What a user sees: outputs, exit codes, and errors without a traceback."""
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from arm_core import Layout, save_arm
+from arm_core.arms import PixelCNN, PixelCNNConfig
+from arm_core.testing import randomise
+from harness.cli import main
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    place = tmp_path_factory.mktemp("cli") / "checkpoint"
+    arm = PixelCNN(Layout(1, 8, 8, 2), PixelCNNConfig(resnets=1, filters=4))
+    randomise(arm)
+    save_arm(arm, place)
+    return place
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_once_and_then_says_that_nothing_is_to_do(small_sweep, tmp_path):
+    store = tmp_path / "store"
+    dry = run("sweep", small_sweep, "--store", store, "--dry-run")
+    assert dry.exit_code == 0 and "2 of 2 jobs to run" in dry.output and not store.exists()
+    first = run("sweep", small_sweep, "--store", store, "--serial")
+    assert first.exit_code == 0, first.output
+    assert "2 jobs done, 0 failed" in first.output and "checkpoint" in first.output
+    second = run("sweep", small_sweep, "--store", store)
+    assert second.exit_code == 0
+    assert "0 of 2 jobs to run" in second.output and "done before" in second.output and "Nothing to do" in second.output
+    assert "done" in run("status", "--store", store).output
+    report = run("report", "--store", store, "--out", tmp_path / "out")
+    assert report.exit_code == 0, report.output
+    assert "fixed point" in report.output and "index.html" in report.output
+
+
+@pytest.mark.slow
+def test_a_failed_job_makes_the_exit_code_1_and_is_retried(small_sweep, tmp_path):
+    small_sweep.write_text(small_sweep.read_text().replace("1e-2", "1e20"))
+    for reason in ("not done yet", "failed before"):
+        result = run("sweep", small_sweep, "--store", tmp_path / "store", "--serial")
+        assert result.exit_code == 1
+        assert reason in result.output
+        assert (
+            "DivergedError" in result.output and "log.txt" in result.output and "its training failed" in result.output
+        )
+
+
+def test_samples_are_drawn_into_a_grid_or_arrays(checkpoint, tmp_path):
+    grid = run("sample", checkpoint, "--count", 5, "--seed", 10, "--out", tmp_path / "grid.png")
+    assert grid.exit_code == 0, grid.output
+    assert "5 samples in" in grid.output
+    picture = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert picture.ndim == 2 and picture.shape[0] < picture.shape[1] and set(np.unique(picture)) == {0, 255}
+    for sampler in ("fixed_point", "ancestral", "row_above"):
+        arrays = run("sample", checkpoint, "--count", 5, "--out", tmp_path / f"{sampler}.npz", "--sampler", sampler)
+        assert arrays.exit_code == 0, arrays.output
+    images = [np.load(tmp_path / f"{name}.npz")["images"] for name in ("fixed_point", "ancestral", "row_above")]
+    assert images[0].shape == (5, 1, 8, 8)
+    assert all(np.array_equal(images[0], other) for other in images[1:])
+
+
+def test_properties_are_printed_a_line_each():
+    result = run("check", "row_above")
+    assert result.exit_code == 0
+    assert result.output.count("holds") == 4  # three layouts, and the last line
+
+
+def test_a_plug_in_that_breaks_its_contract_is_found_out(tmp_path):
+    file = tmp_path / "leaky.py"
+    file.write_text(
+        "import torch\n"
+        "from arm_core import ArmOutput, AutoregressiveModel\n"
+        "class Leaky(AutoregressiveModel):\n"
+        "    def __init__(self, layout):\n"
+        "        super().__init__(layout, 0)\n"
+        "        self.weight = torch.nn.Parameter(torch.ones(layout.categories))\n"
+        "    def forward(self, x):\n"
+        "        seen = x.cumsum(1).unsqueeze(-1)\n"  # includes x_i itself
+        "        logits = seen * self.weight\n"
+        "        return ArmOutput(logits, logits[..., :0])\n"
+        "def floats(state):\n"
+        "    return state.x * 0.5\n"
+    )
+    result = run("check", f"{file}:Leaky")
+    assert result.exit_code == 1
+    assert "logits of dimension 0 change by" in result.output and "which is not before it" in result.output
+    assert "Traceback" not in result.output
+    wrong = run("check", f"{file}:floats")
+    assert wrong.exit_code == 2 and "must return integers" in wrong.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sweep", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["report", "--store", "empty"], "holds no results"),
+        (["status", "--store", "empty"], "no sweep has been run"),
+        (["sample", "nowhere", "--out", "x.png"], "is no checkpoint"),
+        (["sample", "nowhere", "--out", "x.jpg"], "must end in .png"),
+        (["sample", "nowhere", "--out", "x.png", "--horizon", "2"], "--horizon is for --sampler learned"),
+        (["check", "pixlcnn"], "Did you mean 'pixelcnn'"),
+        (["check", "nowhere.py:x"], "does not exist"),
+        (["sample", "CHECKPOINT", "--out", "x.png", "--sampler", "zeroes"], "Did you mean 'zeros'"),
+        (["sample", "CHECKPOINT", "--out", "x.png", "--sampler", "learned"], "has no forecasting modules"),
+        (["sample", "CHECKPOINT", "--out", "x.png", "--count", "0"], "0 is not in the range"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(arguments, message, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*[checkpoint if argument == "CHECKPOINT" else argument for argument in arguments])
+    assert result.exit_code == 2
+    assert message in result.output.replace("\n", " ")
+    assert "Traceback" not in result.output
+
+
+def test_a_flipped_byte_is_one_message_and_exit_code_2(checkpoint, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(checkpoint, copy)
+    weights = next(copy.glob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    result = run("sample", copy, "--out", tmp_path / "x.png")
+    assert result.exit_code == 2 and "is damaged" in result.output and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["sweep", "report", "status", "sample", "check"])
+def test_every_command_explains_itself(command):
+    result = run(command, "--help")
+    assert result.exit_code == 0 and len(result.output) > 200

@@ -1,0 +1,226 @@
+import os
+import signal
+import time
+
+import pytest
+
+from arm_core import InputError
+from harness.execution import serial
+from harness.execution.placement import place
+from harness.jobs import job_folder
+from harness.jobs.rows import read_rows, write_rows
+from harness.store import Store
+from harness.sweep import load_sweep, make_plan
+from harness.sweep.spec import Resources, Role
+from tests.harness.rows import timing_row, trial_row
+
+DERIVED_FROM_TIME = {"wall_s", "busy", "started_at", "load_1m", "iterations_per_s", "threads"}
+
+
+def fake_run(job, root, *, threads):
+    """A job function that takes no time; mnist trainings fail."""
+    folder = job_folder(root, job.id)
+    folder.mkdir(parents=True, exist_ok=True)
+    status = {"status": "failed", "error": "Boom: no\nmore"} if job.kind == "train" and job.dataset == "mnist5k" else {}
+    row = trial_row if job.kind == "train" else timing_row
+    write_rows(
+        folder, {"trials" if job.kind == "train" else "timings": [row(job=job.id, dataset=job.dataset, **status)]}
+    )
+    return "done"
+
+
+@pytest.fixture
+def two_datasets(tmp_path):
+    file = tmp_path / "two.yaml"
+    file.write_text(
+        "name: two\ndatasets: {digits: {}, mnist5k: {binarise: threshold}}\n"
+        "timing: {samplers: [ancestral], seeds: [0]}\n"
+    )
+    return load_sweep(file)
+
+
+def test_timings_of_a_failed_training_are_failed_rows_and_the_rest_is_done(two_datasets, tmp_path):
+    store = Store(tmp_path / "store")
+    plan = make_plan(two_datasets, {})
+    ledger = serial.execute(plan, store, two_datasets.resources, run=fake_run)
+    assert ledger.done == 2
+    assert [(f.title, f.error) for f in ledger.failures] == [
+        ("train mnist5k seed 0", "Boom: no"),
+        ("timing mnist5k seed 0", "its training failed"),
+    ]
+    assert sorted(store.outcomes().values()) == ["done", "done", "failed", "failed"]
+    again = make_plan(two_datasets, store.outcomes())
+    assert [p.reason for p in again.jobs] == ["done before", "done before", "failed before", "failed before"]
+
+
+def test_rows_that_a_dead_driver_left_are_taken_over_and_not_made_again(two_datasets, tmp_path):
+    store = Store(tmp_path / "store")
+    plan = make_plan(two_datasets, {})
+    for planned in plan.jobs[:2]:
+        fake_run(planned.job, store.root, threads=1)
+    ran = []
+
+    def run(job, root, *, threads):
+        ran.append(job.dataset)
+        return fake_run(job, root, threads=threads)
+
+    ledger = serial.execute(plan, store, two_datasets.resources, run=run)
+    assert set(ran) == {"mnist5k"}
+    assert ledger.done == 2
+
+
+def test_a_failed_job_is_run_again_and_not_taken_from_its_old_rows(two_datasets, tmp_path):
+    store = Store(tmp_path / "store")
+    serial.execute(make_plan(two_datasets, {}), store, two_datasets.resources, run=fake_run)
+    ran = []
+
+    def mended(job, root, *, threads):
+        ran.append(job.kind)
+        folder = job_folder(root, job.id)
+        assert read_rows(folder) is None
+        row = trial_row if job.kind == "train" else timing_row
+        write_rows(folder, {"trials" if job.kind == "train" else "timings": [row(job=job.id)]})
+        return "done"
+
+    ledger = serial.execute(make_plan(two_datasets, store.outcomes()), store, two_datasets.resources, run=mended)
+    assert ran == ["train", "timing"] and not ledger.failures
+    assert set(store.outcomes().values()) == {"done"}
+
+
+def node(alive=True, labels=None, **resources):
+    return {"Alive": alive, "Labels": labels or {}, "Resources": resources}
+
+
+LAPTOP = node(CPU=2.0, timing=1.0)
+TRAIN = node(labels={"role": "train", "ray.io/accelerator-type": "V100"}, CPU=8.0, GPU=4.0)
+TIMING = node(labels={"role": "timing", "ray.io/accelerator-type": "GeForce-GTX-1080-Ti"}, CPU=4.0, GPU=1.0, timing=1.0)
+
+
+def test_a_timing_job_takes_all_of_its_node():
+    request = place([LAPTOP], Resources()).timing
+    assert (request.cpus, request.gpus, request.timing, request.labels) == (2.0, 0, 1, {})
+    request = place([TRAIN, TIMING], Resources(timing=Role(gpus=1, device="GTX1080Ti"))).timing
+    assert (request.cpus, request.gpus) == (4.0, 1.0)
+    assert request.labels == {"ray.io/accelerator-type": "GeForce-GTX-1080-Ti"}
+
+
+def test_training_keeps_to_nodes_labelled_for_it():
+    request = place([TIMING, TRAIN], Resources(train=Role(cpus=2, gpus=1, device="V100"))).train
+    assert request.labels == {"role": "train", "ray.io/accelerator-type": "V100"}
+    assert place([LAPTOP], Resources()).train.labels == {}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "resources", "message"),
+    [
+        ([TIMING], Resources(), r"training jobs .*`ray start --address HEAD:6379 .*--labels role=train`"),
+        ([TRAIN], Resources(), r"timing jobs .*--resources '\{\"timing\": 1\}'`"),
+        ([TRAIN, TIMING], Resources(train=Role(device="A100")), "training jobs .*device A100"),
+        ([LAPTOP], Resources(train=Role(cpus=3)), "training jobs .3 CPUs, 0 GPUs"),
+        ([LAPTOP], Resources(timing=Role(gpus=1)), "timing jobs .1 CPUs, 1 GPUs"),
+        ([{**LAPTOP, "Alive": False}], Resources(), "no live node"),
+    ],
+)
+def test_what_no_node_can_give_is_an_error_with_the_line_that_mends_it(nodes, resources, message):
+    with pytest.raises(InputError, match=message):
+        place(nodes, resources)
+
+
+@pytest.mark.ray
+def test_ray_and_serial_give_the_same_rows(local_ray, small_sweep, tmp_path):
+    sweep = load_sweep(small_sweep)
+    sweep = sweep.model_copy(update={"resources": Resources(train=Role(threads=1), timing=Role(threads=1))})
+    stores = [Store(tmp_path / name) for name in ("serial", "ray")]
+    for store, execute in zip(stores, (serial.execute, local_ray.execute), strict=True):
+        ledger = execute(make_plan(sweep, {}), store, sweep.resources)
+        assert (ledger.done, ledger.failures) == (2, [])
+    for table in ("trials", "curves", "timings", "mistakes", "samples"):
+        first, second = (store.read(table).drop(columns=list(DERIVED_FROM_TIME), errors="ignore") for store in stores)
+        assert len(first) > 0
+        assert first.to_json(default_handler=str) == second.to_json(default_handler=str), table
+
+
+PLUGIN = """
+import os, signal
+from pathlib import Path
+from arm_core.arms import PixelCNN, PixelCNNConfig
+
+class Fragile(PixelCNN):
+    def __init__(self, layout, config: PixelCNNConfig):
+        super().__init__(layout, config)
+
+    def forward(self, x):
+        marker = Path(__file__).with_name("killed")
+        steps = Path(__file__).with_name("steps")
+        with steps.open("a") as file:
+            file.write(f"{os.getpid()}\\n")
+        if len(steps.read_text().splitlines()) > 3 and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(x)
+"""
+
+
+@pytest.mark.ray
+def test_a_killed_worker_is_tried_again_and_ends_the_training(local_ray, small_sweep, tmp_path):
+    plugin = tmp_path / "fragile.py"
+    plugin.write_text(PLUGIN)
+    text = small_sweep.read_text().replace("arm: {", f'arm: {{name: "{plugin}:Fragile", ').split("timing:")[0]
+    small_sweep.write_text(text)
+    sweep, store = load_sweep(small_sweep), Store(tmp_path / "store")
+    ledger = local_ray.execute(make_plan(sweep, {}), store, sweep.resources)
+    assert (tmp_path / "killed").exists()
+    assert (ledger.done, ledger.failures) == (1, [])
+    assert len(set((tmp_path / "steps").read_text().split())) == 2, "two processes took part"
+    assert store.read("curves")["step"].tolist() == [2, 4]
+
+
+DEADLY = PLUGIN.replace("and not marker.exists()", "")
+
+
+@pytest.mark.ray
+def test_a_worker_that_always_dies_becomes_a_failed_row(local_ray, small_sweep, tmp_path):
+    plugin = tmp_path / "deadly.py"
+    plugin.write_text(DEADLY)
+    small_sweep.write_text(small_sweep.read_text().replace("arm: {", f'arm: {{name: "{plugin}:Fragile", '))
+    sweep, store = load_sweep(small_sweep), Store(tmp_path / "store")
+    ledger = local_ray.execute(make_plan(sweep, {}), store, sweep.resources)
+    assert [f.error for f in ledger.failures] == ["its process died 3 times", "its training failed"]
+
+
+@pytest.mark.ray
+def test_a_killed_driver_loses_nothing_that_was_finished(small_sweep, tmp_path):
+    """A sweep that is killed after its training goes on with the timing alone."""
+    import subprocess
+    import sys
+
+    command = [
+        sys.executable,
+        "-m",
+        "harness",
+        "sweep",
+        str(small_sweep),
+        "--serial",
+        "--store",
+        str(tmp_path / "store"),
+    ]
+    small_sweep.write_text(small_sweep.read_text().replace("[0, 1, 2]", "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"))
+    plan = make_plan(load_sweep(small_sweep), {})
+    train, timing = (planned.job for planned in plan.jobs)
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (job_folder(tmp_path / "store", timing.id) / "progress.json").exists():
+            assert time.monotonic() < deadline and driver.poll() is None
+            time.sleep(0.02)
+    finally:
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+    store = Store(tmp_path / "store")
+    assert store.outcomes() == {train.id: "done"}
+    trained = (tmp_path / "store" / "jobs" / train.id / "checkpoint" / "manifest.json").stat().st_mtime_ns
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "1 of 2 jobs to run" in finished.stdout
+    assert store.outcomes() == {train.id: "done", timing.id: "done"}
+    assert (tmp_path / "store" / "jobs" / train.id / "checkpoint" / "manifest.json").stat().st_mtime_ns == trained

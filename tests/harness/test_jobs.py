@@ -1,0 +1,171 @@
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import pytest
+import torch
+
+from arm_core import load_checkpoint
+from harness.jobs import checkpoint_of, failed_rows, job_folder, run_job
+from harness.jobs.clock import clock_for
+from harness.jobs.progress import Reporter, read_progress
+from harness.jobs.rows import clear_rows, read_rows, status_of, write_rows
+from harness.jobs.timing import time_samplers
+from harness.store import Store
+from harness.sweep import load_sweep, make_plan
+
+
+def jobs_of(file, **options):
+    return [planned.job for planned in make_plan(load_sweep(file, **options), {}).jobs]
+
+
+def test_rows_survive_their_file(tmp_path):
+    rows = {"timings": [{"a": 1, "b": b"\x00\xff", "c": datetime(2026, 1, 2, 3, tzinfo=UTC), "d": None, "e": [1.5]}]}
+    assert read_rows(tmp_path) is None
+    write_rows(tmp_path, rows)
+    assert read_rows(tmp_path) == rows
+    clear_rows(tmp_path)
+    assert read_rows(tmp_path) is None
+    assert status_of({"timings": [{"status": "done"}, {"status": "failed"}]}) == "failed"
+
+
+def test_progress_survives_its_file_and_estimates_what_is_left(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("harness.jobs.progress.time.time", lambda: now[0])
+    reporter = Reporter(tmp_path, "id", "train", "digits", unit="iterations")
+    assert read_progress(tmp_path) is None
+    reporter.update(10, 110, metrics={"bits/dim": 1.5})
+    now[0] += 0.1
+    reporter.update(11, 110)  # too soon: not written
+    assert read_progress(tmp_path).step == 10
+    now[0] += 9.9
+    reporter.update(30, 110)
+    progress = read_progress(tmp_path)
+    assert (progress.step, progress.seconds_left, progress.state) == (30, 40.0, "running")
+    reporter.end("done")
+    assert read_progress(tmp_path).step == 110
+    (tmp_path / "progress.json").write_text("{torn")
+    assert read_progress(tmp_path) is None
+
+
+def test_the_cpu_clock_measures_and_passes_the_result_on(monkeypatch):
+    times = iter([5.0, 7.5])
+    monkeypatch.setattr("harness.jobs.clock.time.perf_counter", lambda: next(times))
+    assert clock_for(torch.device("cpu"))(lambda: "x") == ("x", 2.5)
+
+
+def test_the_cuda_clock_synchronises_before_and_after(monkeypatch):
+    said = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            said.append("record")
+
+        def elapsed_time(self, end):
+            said.append("elapsed")
+            return 1500.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: said.append("synchronize"))
+    result = clock_for(torch.device("cuda"))(lambda: said.append("run"))
+    assert result == (None, 1.5)
+    assert said == ["synchronize", "record", "run", "record", "synchronize", "elapsed"]
+
+
+@pytest.mark.slow
+def test_a_training_and_its_timing_leave_rows_that_fit_the_tables(small_sweep, tmp_path):
+    train, timing = jobs_of(small_sweep)
+    store = Store(tmp_path / "store")
+    for job in (train, timing):
+        assert run_job(job, store.root, threads=1) == "done", (job_folder(store.root, job.id) / "log.txt").read_text()
+        store.write_job(job.id, read_rows(job_folder(store.root, job.id)))
+    trial = store.read("trials").iloc[0]
+    assert trial["iterations"] == 4 and trial["dataset_status"] == "sample" and trial["threads"] == 1
+    assert store.read("curves")["step"].tolist() == [2, 4]
+    checkpoint = load_checkpoint(checkpoint_of(store.root, train.id))
+    assert checkpoint.sha256 == trial["checkpoint_sha256"]
+    timings = store.read("timings")
+    timed = timings[~timings["is_warmup"]]
+    assert len(timed) == 4 * 2 * 3
+    assert (timed["exact_fraction"] == 1).all()
+    assert (timed["checkpoint_sha256"] == checkpoint.sha256).all()
+    ancestral = timed[timed["sampler"] == "ancestral"]
+    assert all(calls.tolist() == [64] * len(calls) for calls in ancestral["arm_calls"])
+    assert timings["run_order"].tolist() == list(range(len(timings)))
+    orders = {tuple(group["forecaster"].astype(str)) for _, group in timed.groupby(["seed", "batch_size"])}
+    assert len(orders) > 1, "the order of the samplers must change between rounds"
+    samples = store.read("samples")
+    assert samples["exact"].all() and len(samples) == 4 * 4
+    assert len(store.read("mistakes")) == 4 * 64
+
+
+@pytest.mark.slow
+def test_seconds_come_from_the_clock_alone(small_sweep, tmp_path):
+    train, timing = jobs_of(small_sweep)
+    run_job(train, tmp_path, threads=1)
+    folder = job_folder(tmp_path, timing.id)
+    folder.mkdir(parents=True)
+    rows = time_samplers(timing, folder, checkpoint_of(tmp_path, train.id), clock=lambda run: (run(), 42.0))
+    assert {row["wall_s"] for row in rows["timings"]} == {42.0}
+
+
+@pytest.mark.slow
+def test_a_training_that_was_cut_off_ends_with_the_same_bits(small_sweep, tmp_path, monkeypatch):
+    train, _ = jobs_of(small_sweep)
+    run_job(train, tmp_path / "whole", threads=1)
+    from harness.jobs import train as module
+
+    real = module.Reporter.update
+
+    def cut(self, step, total, **rest):
+        if step == 3:
+            raise KeyboardInterrupt
+        real(self, step, total, **rest)
+
+    monkeypatch.setattr(module.Reporter, "update", cut)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(train, tmp_path / "cut", threads=1)
+    monkeypatch.undo()
+    states = list(job_folder(tmp_path / "cut", train.id).glob("state-*"))
+    assert len(states) == 1
+    assert run_job(train, tmp_path / "cut", threads=1) == "done"
+    first, second = (load_checkpoint(checkpoint_of(tmp_path / name, train.id)) for name in ("whole", "cut"))
+    for name, value in first.arm.state_dict().items():
+        assert torch.equal(value, second.arm.state_dict()[name])
+    curves = [read_rows(job_folder(tmp_path / name, train.id))["curves"] for name in ("whole", "cut")]
+    assert [[row["step"], row["valid_bits_per_dim"]] for row in curves[0]] == [
+        [row["step"], row["valid_bits_per_dim"]] for row in curves[1]
+    ]
+
+
+@pytest.mark.slow
+def test_a_damaged_newest_state_is_passed_over(small_sweep, tmp_path):
+    small_sweep.write_text(small_sweep.read_text().replace("iterations: 4", "iterations: 6"))
+    train, _ = jobs_of(small_sweep)
+    run_job(train, tmp_path / "a", threads=1)
+    folder = job_folder(tmp_path / "a", train.id)
+    states = {place.name: place for place in folder.glob("state-*")}
+    assert set(states) == {"state-0", "state-1"}  # of steps 4 and 2
+    weights = next(states["state-0"].glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    before = load_checkpoint(checkpoint_of(tmp_path / "a", train.id)).sha256
+    assert run_job(train, tmp_path / "a", threads=1) == "done"
+    assert "damaged" in (folder / "log.txt").read_text()
+    assert load_checkpoint(checkpoint_of(tmp_path / "a", train.id)).sha256 == before
+
+
+def test_a_failing_job_leaves_a_failed_row_and_its_traceback(small_sweep, tmp_path):
+    file = small_sweep.with_name("bad.yaml")
+    file.write_text(
+        "name: bad\ndatasets: {digits: {}}\ntraining: {iterations: 3, learning_rate: 1e20}\nvariants: {default: {arm: {resnets: 1, filters: 2}}}\n"
+    )
+    (train,) = jobs_of(file)
+    assert run_job(train, tmp_path, threads=1) == "failed"
+    row = read_rows(job_folder(tmp_path, train.id))["trials"][0]
+    assert row["error"].startswith("DivergedError: the loss became")
+    assert "Traceback" in (job_folder(tmp_path, train.id) / "log.txt").read_text()
+    assert read_progress(job_folder(tmp_path, train.id)).state == "failed"
+    Store(tmp_path).write_job(train.id, failed_rows(train, "x"))
+    assert asdict(read_progress(job_folder(tmp_path, train.id)))["title"] == "digits seed 0"

@@ -1,0 +1,224 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arm_core import InputError
+from harness.sweep import TrainJob, load_sweep, make_plan
+from harness.sweep.plan import Job, content_hash
+from tests.harness.conftest import SMALL
+
+BASE = """name: q
+datasets:
+  mnist5k: {binarise: threshold}
+  photo_patches:
+    crop: 8
+    bits: 3
+variants:
+  default:
+    arm: {name: pixelcnn, resnets: 1, filters: 12}
+    forecasting: {horizon: 4, filters: 12}
+training:
+  iterations: 100
+  learning_rate: 2e-3
+  seeds: [0, 1]
+timing:
+  samplers:
+    - ancestral
+    - fixed_point
+    - {forecaster: learned, horizon: 2}
+  batch_sizes: [1, 8]
+resources:
+  train: {cpus: 1}
+profiles:
+  laptop:
+    training: {iterations: 10}
+"""
+
+
+@pytest.fixture
+def plan_of(tmp_path):
+    def plan(text, outcomes=None, **options):
+        file = tmp_path / "q.yaml"
+        file.write_text(text)
+        return make_plan(load_sweep(file, **options), outcomes or {})
+
+    return plan
+
+
+def test_a_sweep_becomes_a_training_and_a_timing_per_dataset_and_seed(plan_of):
+    plan = plan_of(BASE)
+    assert [(p.job.kind, p.job.title) for p in plan.jobs] == [
+        (kind, f"{dataset} seed {seed}")
+        for dataset in ("mnist5k", "photo_patches")
+        for seed in (0, 1)
+        for kind in ("train", "timing")
+    ]
+    first = plan.jobs[0].job
+    assert first.training["iterations"] == 100
+    assert first.training["learning_rate"] == 0.002
+    assert first.data.options["binarise"] == "threshold"
+    assert plan.jobs[1].job.train_job == first.id
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("iterations: 100", "iteration: 100", "q.yaml:12: training.iteration: unknown key 'iteration'. Did you mean 'iterations'?"),
+        ("iterations: 100", "iterations: '100'", "q.yaml:12: training.iterations: .*must be a valid integer, got '100'"),
+        ("iterations: 100", "iterations: 1.5", "q.yaml:12: training.iterations: .*must be a valid integer"),
+        ("iterations: 100", "iterations: true", "q.yaml:12: training.iterations: .*must be a valid integer"),
+        ("iterations: 100", "iterations: 0", "q.yaml:12: training: training: iterations must be at least 1, got 0"),
+        ("2e-3", "fast", "q.yaml:13: training.learning_rate: .*must be a valid number, got 'fast'"),
+        ("  mnist5k", "  mnist5", "q.yaml:3: datasets.mnist5: unknown dataset 'mnist5'. Did you mean 'mnist5k'"),
+        ("threshold", "treshold", "q.yaml:3: datasets.mnist5k.binarise: .*'threshold', got 'treshold'"),
+        ("crop: 8", "crap: 8", "q.yaml:5: datasets.photo_patches.crap: unknown key 'crap'. Did you mean 'crop'"),
+        ("crop: 8", "crop: 6", "photo_patches: crop must be a positive multiple of 4, got 6"),
+        ("pixelcnn", "pixlcnn", "q.yaml:9: variants.default.arm.name: unknown arm 'pixlcnn'. Did you mean 'pixelcnn'"),
+        ("resnets", "resnet", "q.yaml:9: variants.default.arm.resnet: unknown key 'resnet'. Did you mean 'resnets'"),
+        ("arm: {", "arms: {", "q.yaml:9: variants.default.arms: unknown key 'arms'. Did you mean 'arm'"),
+        ("- fixed_point", "- fixed_pont", "q.yaml:18: timing.samplers.1: unknown forecaster 'fixed_pont'. Did you mean"),
+        ("horizon: 2}", "horizon: 5}", r"q.yaml:19: timing.samplers.2: horizon must be in \[1, 4\].*got 5"),
+        ("horizon: 2}", "horizn: 5}", "q.yaml:19: timing.samplers.2.horizn: unknown key 'horizn'. Did you mean 'horizon'"),
+        ("horizon: 2}", "window: 5}", "q.yaml:19: timing.samplers.2.window: unknown key 'window'"),
+        ("learned, horizon", "zeros, horizon", "q.yaml:19: timing.samplers.2: horizon is for learned only"),
+        ("    - ancestral\n", "", "q.yaml:17: timing.samplers: 'ancestral' is missing"),
+        ("    forecasting: {horizon: 4, filters: 12}\n", "", "learned needs `forecasting:`"),
+        ("[1, 8]", "[]", "q.yaml:20: timing.batch_sizes: .*at least 1 item"),
+        ("[1, 8]", "[1, 0]", "q.yaml:20: timing.batch_sizes.1: must be greater than or equal to 1, got 0"),
+        ("cpus: 1", "cpu: 1", "q.yaml:22: resources.train.cpu: unknown key 'cpu'. Did you mean 'cpus'"),
+        ("timing:", "timimg:", "q.yaml:15: timimg: unknown key 'timimg'. Did you mean 'timing'"),
+        ("name: q\n", "", "name: is missing"),
+        ("name: q", "name: a/../b", "q.yaml:1: name: "),
+        ("name: q", "name: q\nname: r", "q.yaml:2: the key 'name' stands twice"),
+        ("name: q", "name: [q", "not valid YAML"),
+        ("name: q", "1: q", "keys must be text, got 1"),
+        (BASE, "- 1", "must be a mapping"),
+        (BASE, "", "must be a mapping"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_with_its_line_and_the_remedy(plan_of, before, after, message):
+    assert before in BASE
+    with pytest.raises(InputError, match=message):
+        plan_of(BASE.replace(before, after, 1))
+
+
+def test_several_faults_are_told_at_once(plan_of):
+    with pytest.raises(InputError) as caught:
+        plan_of(BASE.replace("[1, 8]", "[1, 0]").replace("cpus: 1", "cpu: 1"))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.yaml cannot be read \(No such file"):
+        load_sweep(tmp_path / "nowhere.yaml")
+
+
+def test_a_profile_overrides_the_file_and_an_unknown_one_is_refused(plan_of):
+    plan = plan_of(BASE, profile="laptop")
+    assert plan.profile == "laptop"
+    assert plan.jobs[0].job.training["iterations"] == 10
+    assert plan.jobs[0].job.training["learning_rate"] == 0.002
+    with pytest.raises(InputError, match="unknown profile 'lapto'. Did you mean 'laptop'"):
+        plan_of(BASE, profile="lapto")
+
+
+def test_only_filters_and_refuses_what_it_does_not_know(plan_of):
+    plan = plan_of(BASE, only=["dataset=mnist5k", "seed=1"])
+    assert [p.job.title for p in plan.jobs] == ["mnist5k seed 1"] * 2
+    for item, message in [
+        ("dataset=svhn", "Valid: mnist5k, photo_patches"),
+        ("data=x", "key of --only"),
+        ("x", "KEY=VALUE"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            plan_of(BASE, only=[item])
+
+
+def test_a_datasets_own_settings_override_the_shared_ones(plan_of):
+    text = BASE.replace(
+        "mnist5k: {binarise: threshold}", "mnist5k: {binarise: threshold, training: {iterations: 7}, arm: {filters: 6}}"
+    )
+    jobs = [p.job for p in plan_of(text).jobs if isinstance(p.job, TrainJob)]
+    assert [(job.training["iterations"], job.arm.options["filters"]) for job in jobs[::2]] == [(7, 6), (100, 12)]
+
+
+def test_ids_depend_on_what_matters_and_on_nothing_else(plan_of):
+    def ids(text, kind="train", **options):
+        return [p.job.id for p in plan_of(text, **options).jobs if p.job.kind == kind]
+
+    same = [
+        BASE.replace("name: q", "name: other"),
+        BASE.replace("mnist5k: {binarise", "digits: {name: mnist5k, binarise"),
+        BASE.replace("iterations: 100", "iterations: 100\n  evaluate_every: 7"),
+        BASE.replace("resnets: 1, filters: 12", "filters: 12, dropout: 0.5, resnets: 1"),  # 0.5 is the default
+    ]
+    for text in same:
+        assert ids(text) == ids(BASE)
+    for text in [BASE.replace("iterations: 100", "iterations: 101"), BASE.replace("resnets: 1", "resnets: 2")]:
+        assert not set(ids(text)) & set(ids(BASE))
+    batches = BASE.replace("[1, 8]", "[1, 4]")
+    assert ids(batches) == ids(BASE)
+    assert not set(ids(batches, "timing")) & set(ids(BASE, "timing"))
+
+
+def test_the_source_of_a_plug_in_file_matters(plan_of, tmp_path):
+    plugin = tmp_path / "mine.py"
+    text = BASE.replace("- fixed_point", f'- "{plugin}:copy"')
+    plugin.write_text("def copy(state):\n    return state.x\n")
+    first = plan_of(text)
+    plugin.write_text("def copy(state):\n    return state.x * 0\n")
+    second = plan_of(text)
+    assert first.jobs[0].job.id == second.jobs[0].job.id
+    assert first.jobs[1].job.id != second.jobs[1].job.id
+
+
+@given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=6))
+def test_a_content_hash_does_not_depend_on_the_order_of_keys(content):
+    assert content_hash(content) == content_hash(dict(reversed(content.items())))
+
+
+def test_ids_are_the_same_in_another_process(plan_of, tmp_path):
+    plan = plan_of(BASE)
+    code = (
+        "import sys; from harness.sweep import *;"
+        f"print(*[p.job.id for p in make_plan(load_sweep({str(tmp_path / 'q.yaml')!r}), {{}}).jobs])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == [p.job.id for p in plan.jobs]
+
+
+def test_the_plan_says_what_runs_and_why(plan_of):
+    ids = [p.job.id for p in plan_of(SMALL).jobs]
+    cases = [
+        ({}, [(True, "not done yet"), (True, "not done yet")]),
+        ({ids[0]: "done", ids[1]: "done"}, [(False, "done before"), (False, "done before")]),
+        ({ids[0]: "failed"}, [(True, "failed before"), (True, "not done yet")]),
+        ({ids[1]: "done"}, [(True, "not done yet"), (True, "its training runs again")]),
+    ]
+    for outcomes, expected in cases:
+        assert [(p.run, p.reason) for p in plan_of(SMALL, outcomes).jobs] == expected
+
+
+def test_two_names_for_one_training_are_one_job(plan_of):
+    text = BASE.replace(
+        "  photo_patches:\n    crop: 8\n    bits: 3\n", "  again: {name: mnist5k, binarise: threshold}\n"
+    )
+    assert len(plan_of(text).jobs) == 4
+
+
+def test_jobs_survive_the_way_to_a_worker(plan_of):
+    for planned in plan_of(BASE).jobs:
+        job: Job = planned.job
+        assert type(job).model_validate_json(job.model_dump_json()) == job
+        assert json.loads(job.model_dump_json())["id"] == job.id
+
+
+def test_every_sweep_file_of_the_repository_can_be_planned(sample_data):
+    from pathlib import Path
+
+    for file in (Path(__file__).parents[2] / "sweeps").glob("*.yaml"):
+        assert make_plan(load_sweep(file), {}).jobs
