@@ -95,4 +95,5 @@ def _completed(name: str, variant: str, own: Any) -> Dataset:
             rule = f"must have values below its layout's {layout.categories} categories"
             raise InputError(f"dataset {name}: split {split!r} {rule}, got {int(images.max())}")
         splits[split] = images.cpu().numpy()
-    return Dataset(name=name, variant=variant, status="unverified", categories=layout.categories, splits=splits)
+    categories = layout.categories
+    return Dataset(name=name, variant=variant, status="unverified", categories=categories, splits=splits)

@@ -133,9 +133,12 @@ def _bars(table: pd.DataFrame, column: str, axis: str, spread: Callable[[pd.Seri
     colours = sns.color_palette("colorblind", len(batches))
     hatches = ["", "///", "...", "xxx"]
     height = 1.0 + 0.24 * len(names) * len(batches)
-    plot, axes = plt.subplots(1, len(keys), figsize=(0.8 + 2.6 * len(keys), height), sharey=True, squeeze=False)
+    plot, axes = plt.subplots(
+        1, len(keys), figsize=(0.8 + 2.6 * len(keys), height), sharey=True, squeeze=False, layout="constrained"
+    )
     step = 0.8 / len(batches)
     for ax, (key, group) in zip(axes[0], keys, strict=True):
+        reach = 0.0
         for index, batch in enumerate(batches):
             for place, name in enumerate(names):
                 row = group[(group["sampler"] == name) & (group["batch_size"] == batch)]
@@ -154,6 +157,7 @@ def _bars(table: pd.DataFrame, column: str, axis: str, spread: Callable[[pd.Seri
                     label=f"batch {batch}" if place == 0 else None,
                     **style,
                 )
+                reach = max(reach, value + (0 if error is None else high))
                 ax.annotate(
                     f"{value:.3g}",
                     (value + (0 if error is None else high), y),
@@ -163,13 +167,12 @@ def _bars(table: pd.DataFrame, column: str, axis: str, spread: Callable[[pd.Seri
                     fontsize=7,
                 )
         ax.set_title(title(key))
-        ax.set_xlim(0, group[group["sampler"] != "ancestral"][column].max() * 1.3)
+        ax.set_xlim(0, reach * 1.25)
         ax.set_yticks(range(len(names)), names)
     axes[0][0].invert_yaxis()
     plot.supxlabel(axis, fontsize=9)
     handles, texts = axes[0][0].get_legend_handles_labels()
-    plot.legend(handles, texts, loc="upper center", ncols=len(batches), frameon=False, bbox_to_anchor=(0.5, 1.04))
-    plot.tight_layout()
+    plot.legend(handles, texts, loc="outside upper center", ncols=len(batches), frameon=False)
     return plot
 
 

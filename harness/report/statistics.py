@@ -63,7 +63,7 @@ def per_repetition(rows: pd.DataFrame) -> pd.DataFrame:
 
     A batch costs as many calls as its slowest sample.
     """
-    found = rows[["job", *GROUP, "label", "batch_size", "seed", "wall_s", "exact_fraction", "busy", "run_order"]].copy()
+    found = rows[["job", *GROUP, "label", "batch_size", "seed", "wall_s", "exact_fraction", "busy"]].copy()
     found["calls_percent"] = [
         100 * max(calls) / dims for calls, dims in zip(rows["arm_calls"], rows["dims"], strict=True)
     ]
@@ -87,7 +87,6 @@ def speedup(timings: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         return pd.DataFrame(columns=[*GROUP, *_NUMBERS])
     repetitions = per_repetition(rows)
-    order = repetitions.groupby("label")["run_order"].min()
     found = []
     for key, group in repetitions.groupby([*GROUP, "label", "batch_size"], dropna=False):
         low, high = interval(group["speedup"].to_numpy(float))
@@ -108,9 +107,15 @@ def speedup(timings: pd.DataFrame) -> pd.DataFrame:
         ]
         found.append([*key[:4], *values])
     table = pd.DataFrame(found, columns=[*GROUP, *_NUMBERS])
-    place = {name: (name != "ancestral", name.startswith("learned"), order[name]) for name in order.index}
-    by = table["sampler"].map(place)
-    return table.assign(_by=by).sort_values([*GROUP, "batch_size", "_by"]).drop(columns="_by").reset_index(drop=True)
+    table = table.assign(_by=table["sampler"].map(_rank))
+    by = [*GROUP, "batch_size", "_by", "sampler"]
+    return table.sort_values(by).drop(columns="_by").reset_index(drop=True)
+
+
+def _rank(name: str) -> int:
+    """The order of samplers in tables and figures: the reference, the free forecasts, one's own, the learned ones."""
+    known = ["ancestral", *LABELS.values()]
+    return known.index(name) if name in known else len(known) + name.startswith("learned")
 
 
 _NUMBERS = [

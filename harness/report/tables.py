@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pandas as pd
+from rich import box
 from rich.table import Table
 
 HEADINGS = [
@@ -20,17 +21,22 @@ DASH = "–"  # noqa: RUF001 what a table shows for a number that does not exist
 
 def cells(row: pd.Series) -> list[str]:
     """One row of the speed-up table, formatted, in the order of `HEADINGS`."""
-    between = DASH if pd.isna(row.speedup_low) else f"{row.speedup_low:.3g} to {row.speedup_high:.3g}"
+    between = DASH if pd.isna(row.speedup_low) else f"{times(row.speedup_low)} to {times(row.speedup_high)}"
     return [
         row.sampler,
         str(row.batch_size),
         with_std(row.calls_percent, row.calls_percent_std, 1) + " %",
         f"{row.work:.1f}",
         with_std(row.seconds, row.seconds_std, 3 if row.seconds < 1 else 2),
-        DASH if pd.isna(row.speedup) else f"{row.speedup:.3g}x",
+        DASH if pd.isna(row.speedup) else times(row.speedup),
         DASH if row.sampler == "ancestral" else between,
         "yes" if row.equal else "NO",
     ]
+
+
+def times(ratio: float) -> str:
+    """A ratio with two digits after the point below ten, one above."""
+    return f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.1f}x"
 
 
 def with_std(mean: float, std: float, digits: int) -> str:
@@ -98,15 +104,13 @@ def _tex(text: str) -> str:
 
 
 def terminal(key: Sequence[object], group: pd.DataFrame, caption: str) -> Table:
-    """The samplers of one dataset, for a terminal of 80 columns."""
-    table = Table(title=title(key), caption=caption, title_justify="left", caption_justify="left")
+    """The samplers of one dataset, for a terminal of 80 columns: means only."""
+    table = Table(title=title(key), caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("sampler", "batch", "ARM calls", "seconds", "speed-up", "equal to ancestral"):
-        table.add_column(heading, justify="left" if heading == "sampler" else "right")
-    before = None
-    for _, row in group.iterrows():
-        if before is not None and before != row.batch_size:
-            table.add_section()
-        before = row.batch_size
-        name, batch, calls, _, seconds, speed, _, equal = cells(row)
-        table.add_row(name, batch, calls, seconds, speed, equal)
+        table.add_column(heading, justify="left" if heading == "sampler" else "right", no_wrap=True)
+    last = group["batch_size"].ne(group["batch_size"].shift(-1))
+    for (_, row), ends in zip(group.iterrows(), last, strict=True):
+        name, batch, *_, speed, _, equal = cells(row)
+        seconds = f"{row.seconds:.3f}" if row.seconds < 10 else f"{row.seconds:.1f}"
+        table.add_row(name, batch, f"{row.calls_percent:.1f} %", seconds, speed, equal, end_section=bool(ends))
     return table
