@@ -48,14 +48,14 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("iterations", "batch_size", "evaluate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
-                raise InputError(f"training: {name} must be at least 1, got {getattr(self, name)}")
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("weight_decay", "forecasting_weight"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"training: {name} must be finite and not negative, got {getattr(self, name)}")
+                raise InputError(f"{name} must be finite and not negative, got {getattr(self, name)}")
         if not 0 < self.learning_rate < math.inf:
-            raise InputError(f"training: learning_rate must be positive, got {self.learning_rate}")
+            raise InputError(f"learning_rate must be positive, got {self.learning_rate}")
         if not 0 < self.lr_decay <= 1:
-            raise InputError(f"training: lr_decay must be in (0, 1], got {self.lr_decay}")
+            raise InputError(f"lr_decay must be in (0, 1], got {self.lr_decay}")
 
 
 class DivergedError(ArithmeticError):

@@ -10,6 +10,7 @@ its meaning, it gets a new name.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from numbers import Integral
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -214,15 +215,19 @@ def _check(table: str, field: pa.Field, value: object) -> None:
         if not field.nullable:
             raise SchemaError(f"{table}.{field.name} must have a value, got None")
         return
-    number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+    items = value if isinstance(value, list | tuple) else [value]
+    kind = field.type.value_type if pa.types.is_list(field.type) else field.type
     naive = isinstance(value, datetime) and value.tzinfo is None
     unknown_status = field.name == "status" and value not in STATUSES
-    if (number and isinstance(value, bool)) or naive or unknown_status or _has_gap(value):
+    if naive or unknown_status or any(_is_cut(kind, item) for item in items):
         raise _misfit(table, field, value)
 
 
-def _has_gap(value: object) -> bool:
-    return isinstance(value, list | tuple) and any(item is None or isinstance(item, bool) for item in value)
+def _is_cut(kind: pa.DataType, item: object) -> bool:
+    """Whether Arrow would quietly make another number of it, or nothing."""
+    if pa.types.is_integer(kind):
+        return isinstance(item, bool) or not isinstance(item, Integral)
+    return pa.types.is_floating(kind) and (item is None or isinstance(item, bool))
 
 
 def _first_misfit(field: pa.Field, values: Iterable[object]) -> object:

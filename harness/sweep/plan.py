@@ -159,10 +159,10 @@ def _train_job(sweep: Sweep, key: str, entry: DatasetSpec, variant: str, setting
 
         options = {**settings.forecasting, **entry.forecasting}
         place = (*(at if entry.forecasting else model), "forecasting")
-        forecasting = asdict(_checked(sweep, place, lambda: fill(ForecastingConfig, options)))
+        forecasting = _as_dict(_checked(sweep, place, lambda: fill(ForecastingConfig, options)))
     shared = dict(sweep.training.model_extra or {})
     settings_at = (*at, "training") if entry.training else ("training",)
-    training = asdict(_checked(sweep, settings_at, lambda: fill(TrainingConfig, {**shared, **entry.training})))
+    training = _as_dict(_checked(sweep, settings_at, lambda: fill(TrainingConfig, {**shared, **entry.training})))
     matters = {
         "format": TRAINING_FORMAT,
         "data": [data_name, _source_of(DATASETS, data_name), _as_dict(data_config), entry.root],
@@ -256,7 +256,7 @@ def _source_of(registry: Registry, reference: str) -> str | None:
 
 
 def _as_dict(config: Any) -> dict[str, Any]:
-    return asdict(config) if config is not None else {}
+    return json.loads(json.dumps(asdict(config))) if config is not None else {}  # tuples become lists, as on the way
 
 
 def _checked(sweep: Sweep, place: tuple[str | int, ...], make: Callable[[], T]) -> T:

@@ -91,7 +91,7 @@ def test_a_plug_in_that_breaks_its_contract_is_found_out(tmp_path):
     )
     result = run("check", f"{file}:Leaky")
     assert result.exit_code == 1
-    assert "logits of dimension 0 change by" in result.output and "which is not before it" in result.output
+    assert "logits of dimension" in result.output and "which is not before it" in result.output
     assert "Traceback" not in result.output
     wrong = run("check", f"{file}:floats")
     assert wrong.exit_code == 2 and "must return integers" in wrong.output

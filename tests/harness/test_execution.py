@@ -14,7 +14,7 @@ from harness.sweep import load_sweep, make_plan
 from harness.sweep.spec import Resources, Role
 from tests.harness.rows import timing_row, trial_row
 
-DERIVED_FROM_TIME = {"wall_s", "busy", "started_at", "load_1m", "iterations_per_s", "threads"}
+DERIVED_FROM_TIME = {"wall_s", "busy", "started_at", "load_1m", "iterations_per_s", "threads", "dirty"}
 
 
 def fake_run(job, root, *, threads):
@@ -78,6 +78,7 @@ def test_a_failed_job_is_run_again_and_not_taken_from_its_old_rows(two_datasets,
         ran.append(job.kind)
         folder = job_folder(root, job.id)
         assert read_rows(folder) is None
+        folder.mkdir(parents=True, exist_ok=True)
         row = trial_row if job.kind == "train" else timing_row
         write_rows(folder, {"trials" if job.kind == "train" else "timings": [row(job=job.id)]})
         return "done"

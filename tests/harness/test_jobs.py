@@ -115,16 +115,14 @@ def test_seconds_come_from_the_clock_alone(small_sweep, tmp_path):
 def test_a_training_that_was_cut_off_ends_with_the_same_bits(small_sweep, tmp_path, monkeypatch):
     train, _ = jobs_of(small_sweep)
     run_job(train, tmp_path / "whole", threads=1)
-    from harness.jobs import train as module
-
-    real = module.Reporter.update
+    real = Reporter.update
 
     def cut(self, step, total, **rest):
         if step == 3:
             raise KeyboardInterrupt
         real(self, step, total, **rest)
 
-    monkeypatch.setattr(module.Reporter, "update", cut)
+    monkeypatch.setattr(Reporter, "update", cut)
     with pytest.raises(KeyboardInterrupt):
         run_job(train, tmp_path / "cut", threads=1)
     monkeypatch.undo()
