@@ -3,6 +3,7 @@
 import importlib.metadata
 import sys
 
+import jaxtyping
 import pytest
 
 from arm_core.data import load_dataset
@@ -33,6 +34,15 @@ WRONG_OPTIONS = [
 ]
 
 
+@pytest.fixture
+def users_types():
+    """Annotations as users have them: unchecked. Under pytest they are checked, before a class can say it better."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("users_types")
 @pytest.mark.parametrize(("name", "options", "message"), WRONG_OPTIONS)
 def test_a_wrong_option_is_named_with_its_rule(name, options, message):
     with pytest.raises(InputError) as caught:
