@@ -12,15 +12,16 @@ STORE = click.option(
 )
 
 
+class _BadInput(click.ClickException):
+    exit_code = 2
+
+
 class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except InputError as error:
-            raise click.ClickException(str(error)) from None
-
-
-click.ClickException.exit_code = 2
+            raise _BadInput(str(error)) from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

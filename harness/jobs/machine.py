@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import subprocess
 from datetime import UTC, datetime
 from functools import cache
@@ -50,6 +51,14 @@ def other_cpu_seconds() -> float | None:
     user, nice, system, _, _, irq, softirq = map(int, fields[:7])
     own = os.times()
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK") - own.user - own.system
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that this process has held: on the GPU if it has one, otherwise in memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if platform.system() == "Darwin" else 1024  # what getrusage counts in
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 @cache

@@ -16,7 +16,7 @@ from arm_core.data import load_dataset
 from arm_core.forecasters import ForecastingConfig, ForecastingModules
 from arm_core.registry import ARMS, config_type
 from arm_core.training import Training, TrainingConfig, evaluate, fit
-from harness.jobs.machine import device_of_this_job, provenance
+from harness.jobs.machine import device_of_this_job, peak_memory, provenance
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import Rows
 from harness.sweep.components import fill, make_config
@@ -83,7 +83,7 @@ def train(job: TrainJob, folder: Path, report: Report) -> Rows:
         "checkpoint": str(Path("jobs") / job.id / CHECKPOINT),
         "checkpoint_sha256": sha256,
         "wall_s": time.perf_counter() - started,
-        "peak_mem_bytes": torch.cuda.max_memory_allocated() if device.type == "cuda" else None,
+        "peak_mem_bytes": peak_memory(device),
         **machine,
     }
     return {"trials": [trial], "curves": [{"job": job.id, **point} for point in curves]}

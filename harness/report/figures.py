@@ -50,7 +50,7 @@ def draw_all(
         speedup: from `statistics.speedup`.
         samples, mistakes: those tables.
         groups: timing job -> its (sweep, profile, dataset, variant).
-        out: the folder to write to; made if missing.
+        out: the folder to write to; made if missing. Figures of an earlier report are removed.
     """
     out.mkdir(parents=True, exist_ok=True)
     drawn = []
@@ -61,6 +61,10 @@ def draw_all(
             plot.savefig(svg, bbox_inches="tight", metadata={"Date": None})
             plt.close(plot)
             drawn.append(Figure(name, caption, png, svg))
+    current = {path for figure in drawn for path in (figure.png, figure.svg)}
+    for old in [*out.glob("*.png"), *out.glob("*.svg")]:  # of an earlier report, about other jobs
+        if old not in current:
+            old.unlink()
     return drawn
 
 

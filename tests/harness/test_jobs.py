@@ -4,14 +4,16 @@ from datetime import UTC, datetime
 import pytest
 import torch
 
-from arm_core import load_checkpoint
+from arm_core import Checkpoint, InputError, Layout, load_checkpoint, sample_noise
 from harness.jobs import checkpoint_of, failed_rows, job_folder, run_job
 from harness.jobs.clock import clock_for
 from harness.jobs.progress import Reporter, read_progress
 from harness.jobs.rows import clear_rows, read_rows, status_of, write_rows
+from harness.jobs.sampling import make_sampler
 from harness.jobs.timing import time_samplers
 from harness.store import Store
-from harness.sweep import load_sweep, make_plan
+from harness.sweep import SamplerSpec, load_sweep, make_plan
+from tests.conftest import ConstantArm
 
 
 def jobs_of(file, **options):
@@ -167,3 +169,42 @@ def test_a_failing_job_leaves_a_failed_row_and_its_traceback(small_sweep, tmp_pa
     assert read_progress(job_folder(tmp_path, train.id)).state == "failed"
     Store(tmp_path).write_job(train.id, failed_rows(train, "x"))
     assert asdict(read_progress(job_folder(tmp_path, train.id)))["title"] == "digits seed 0"
+
+
+FORECASTERS = """
+from dataclasses import dataclass
+
+def copy_left(state):
+    return state.outputs.roll(state.layout.channels, dims=1)
+
+@dataclass(frozen=True)
+class Config:
+    value: int = 0
+
+class Always:
+    def __init__(self, layout, config: Config):
+        self.layout, self.value = layout, config.value
+
+    def __call__(self, state):
+        return state.x * 0 + self.value
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "calls"), [("copy_left", {}, 2), ("Always", {"value": 1}, 1), ("Always", {}, 16)]
+)
+def test_a_forecaster_of_ones_own_is_a_function_or_a_class_with_options(tmp_path, name, options, calls):
+    (tmp_path / "mine.py").write_text(FORECASTERS)
+    layout = Layout(1, 4, 4, 2)
+    ones = torch.tensor([-1e3, 1e3], dtype=torch.float64).expand(16, 2)  # every sample is all ones
+    checkpoint = Checkpoint(ConstantArm(layout, ones[None]), None, None, {}, "")
+    spec = SamplerSpec(sampler="predictive", forecaster=f"{tmp_path / 'mine.py'}:{name}", options=options)
+    trace = make_sampler(spec, checkpoint)(sample_noise(layout, seed=0, sample_ids=[0], dtype=torch.float64))
+    assert trace.x.tolist() == [[1] * 16]
+    assert trace.arm_calls.tolist() == [calls]
+
+
+def test_learned_needs_modules():
+    checkpoint = Checkpoint(ConstantArm(Layout(1, 4, 4, 2), torch.zeros(1, 16, 2)), None, None, {}, "")
+    with pytest.raises(InputError, match="has no forecasting modules"):
+        make_sampler(SamplerSpec(sampler="predictive", forecaster="learned"), checkpoint)
