@@ -10,12 +10,13 @@ from arm_core.contracts import ArmOutput, AutoregressiveModel, Forecaster, Sampl
 from arm_core.errors import InputError
 from arm_core.gumbel import posterior_gumbel, sample_noise
 from arm_core.layout import Layout
-from arm_core.samplers import ancestral_sample, predictive_sample
+from arm_core.samplers import FinishedSample, ancestral_sample, predictive_sample, sample_many, stream_samples
 
 __all__ = [
     "ArmOutput",
     "AutoregressiveModel",
     "Checkpoint",
+    "FinishedSample",
     "Forecaster",
     "InputError",
     "Layout",
@@ -26,6 +27,8 @@ __all__ = [
     "load_checkpoint",
     "posterior_gumbel",
     "predictive_sample",
+    "sample_many",
     "sample_noise",
     "save_arm",
+    "stream_samples",
 ]

@@ -6,18 +6,33 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
+from rich.progress import track
+from torch import Tensor
 
-from arm_core import AutoregressiveModel, InputError, Layout, load_checkpoint, sample_noise, testing
+from arm_core import (
+    AutoregressiveModel,
+    Checkpoint,
+    InputError,
+    Layout,
+    ancestral_sample,
+    load_checkpoint,
+    sample_noise,
+    stream_samples,
+    testing,
+)
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.data import load_dataset
 from arm_core.registry import ARMS, DATASETS, FORECASTERS, Registry, config_type, suggest
 from harness.execution.ledger import Ledger
 from harness.execution.monitor import failures_text, status_table, watching
 from harness.jobs import checkpoint_of
+from harness.jobs.sampling import make_forecaster
 from harness.store import Store
 from harness.sweep import Plan, SamplerSpec, Sweep, TrainJob, load_sweep, make_plan
 
 CONSOLE = Console(highlight=False)
+SLOTS = 16
+"""Samples in work at a time in `harness sample`: more would take more memory for little more speed on a CPU."""
 
 
 def run_sweep(
@@ -125,42 +140,54 @@ def draw_samples(
     checkpoint: Path, *, count: int, seed: int, out: Path, sampler: str, horizon: int | None, reference: str | None
 ) -> None:
     """Sample from a checkpoint into a picture or arrays."""
-    from harness.jobs.sampling import make_sampler
-
     if out.suffix not in (".png", ".npz"):
         raise InputError(f"--out must end in .png (a grid) or .npz (arrays), got {out}")
     if horizon is not None and sampler != "learned":
         raise InputError(f"--horizon is for --sampler learned, not for {sampler}; leave it out")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_checkpoint(checkpoint, device=device, arm=ARMS.resolve(reference) if reference else None)
-    if sampler == "ancestral":
-        spec = SamplerSpec(sampler="ancestral")
-    else:
-        FORECASTERS.resolve(sampler)
-        spec = SamplerSpec(sampler="predictive", forecaster=sampler, horizon=horizon)
     layout = loaded.arm.layout
-    run = make_sampler(spec, loaded)
-    with CONSOLE.status(f"Drawing {count} samples ..."):
-        trace = run(sample_noise(layout, seed=seed, sample_ids=range(count), device=device))
-    images = layout.unflatten(trace.x).to(torch.uint8).cpu().numpy()
+    if out.suffix == ".png" and layout.channels not in (1, 3):
+        raise InputError(f"a picture needs 1 or 3 channels, the samples have {layout.channels}; use --out FILE.npz")
+    x, calls = _draw(loaded, sampler, horizon, count, seed)
+    images = layout.unflatten(x).to(torch.uint8).cpu().numpy()
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
-        np.savez_compressed(out, images=images, arm_calls=trace.arm_calls.cpu().numpy(), seed=seed)
+        np.savez_compressed(out, images=images, arm_calls=calls.cpu().numpy(), seed=seed)
     else:
         _save_grid(images, layout, out)
-    calls = trace.arm_calls.double()
+    mean = calls.double().mean().item()
     CONSOLE.print(
-        f"{count} samples in {int(calls.max())} ARM calls ({calls.max().item() / layout.dims:.1%} of the "
-        f"{layout.dims} that ancestral sampling takes; {calls.mean().item():.1f} per sample on average): {out}",
+        f"{count} samples, {mean:.1f} ARM calls each on average ({mean / layout.dims:.1%} of the {layout.dims} "
+        f"that ancestral sampling takes): {out}",
         soft_wrap=True,
     )
+
+
+def _draw(loaded: Checkpoint, sampler: str, horizon: int | None, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """(samples, ARM calls) with ids 0 .. count - 1, through at most `SLOTS` slots."""
+    if sampler == "ancestral":
+        weight = next(loaded.arm.parameters())
+        noise = sample_noise(
+            loaded.arm.layout, seed=seed, sample_ids=range(count), dtype=weight.dtype, device=weight.device
+        )
+        with CONSOLE.status(f"Drawing {count} samples, one dimension after the other ..."):
+            trace = ancestral_sample(loaded.arm, noise)
+        return trace.x, trace.arm_calls
+    FORECASTERS.resolve(sampler)
+    spec = SamplerSpec(sampler="predictive", forecaster=sampler, horizon=horizon)
+    stream = stream_samples(
+        loaded.arm, count=count, seed=seed, slots=min(count, SLOTS), forecaster=make_forecaster(spec, loaded)
+    )
+    finished = sorted(
+        track(stream, "Drawing samples", total=count, console=CONSOLE, transient=True), key=lambda s: s[0]
+    )
+    return torch.cat([s.trace.x for s in finished]), torch.cat([s.trace.arm_calls for s in finished])
 
 
 def _save_grid(images: np.ndarray, layout: Layout, out: Path) -> None:
     from PIL import Image
 
-    if layout.channels not in (1, 3):
-        raise InputError(f"a picture needs 1 or 3 channels, the samples have {layout.channels}; use --out FILE.npz")
     columns = int(np.ceil(np.sqrt(len(images))))
     rows = -(-len(images) // columns)
     scale = max(1, 512 // (columns * (max(layout.height, layout.width) + 1)))

@@ -2,5 +2,6 @@
 
 from arm_core.samplers.ancestral import ancestral_sample
 from arm_core.samplers.predictive import predictive_sample
+from arm_core.samplers.slots import FinishedSample, sample_many, stream_samples
 
-__all__ = ["ancestral_sample", "predictive_sample"]
+__all__ = ["FinishedSample", "ancestral_sample", "predictive_sample", "sample_many", "stream_samples"]

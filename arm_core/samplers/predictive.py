@@ -8,7 +8,7 @@ from arm_core.errors import InputError
 from arm_core.samplers.mode import sampling_mode
 from arm_core.samplers.noise import check_noise
 from arm_core.samplers.step import advance, initial_state
-from arm_core.samplers.trace import Recorder
+from arm_core.samplers.trace import account, new_trace
 
 
 def predictive_sample(
@@ -41,9 +41,9 @@ def predictive_sample(
         raise InputError(f"window={window}: cached windows are not built yet; leave window out for the whole image")
     check_noise(arm, noise)
     state = initial_state(arm, noise)
-    recorder = Recorder(state)
+    trace = new_trace(state)
     with sampling_mode(arm):
         while bool((state.known < arm.layout.dims).any()):
             before, state = state, advance(arm, state, forecaster)
-            recorder.record(before, state)
-    return recorder.trace(state.x)
+            trace = account(trace, before, state)
+    return trace

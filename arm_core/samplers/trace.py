@@ -1,38 +1,34 @@
-"""Turns the states that a sampler passed through into a `SampleTrace`."""
+"""Accounts for whole-image steps: from the states before and after a call to the growing `SampleTrace`."""
 
 import torch
-from torch import Tensor
 
 from arm_core.contracts import SamplerState, SampleTrace
 
 
-class Recorder:
-    """Watches whole-image steps, one `record(before, after)` a call.
+def new_trace(state: SamplerState) -> SampleTrace:
+    """The trace of samples that have not taken part in any call."""
+    return SampleTrace(
+        x=state.x,
+        arm_calls=torch.zeros_like(state.known),
+        arm_work=torch.zeros_like(state.known, dtype=torch.float64),
+        converged_at=torch.zeros_like(state.x),
+        settled_at=torch.zeros_like(state.x),
+        mistakes=torch.zeros_like(state.x, dtype=torch.bool),
+    )
 
-    Args:
-        state: the state before the first call.
-    """
 
-    def __init__(self, state: SamplerState) -> None:
-        self.calls = 0
-        self.arm_calls = torch.zeros_like(state.known)
-        self.arm_work = torch.zeros(len(state.known), dtype=torch.float64, device=state.x.device)
-        self.converged_at = torch.zeros_like(state.x)
-        self.settled_at = torch.zeros_like(state.x)
-        self.mistakes = torch.zeros_like(state.x, dtype=torch.bool)
-
-    def record(self, before: SamplerState, after: SamplerState) -> None:
-        """Account for one call that evaluated every slot, the finished ones included."""
-        self.calls += 1
-        alive = before.known < before.layout.dims
-        self.arm_calls += alive
-        self.arm_work += torch.where(alive, len(alive) / alive.sum(), 0.0)  # the finished wait at the others' expense
-        passed = after.is_known & ~before.is_known
-        self.converged_at = torch.where(passed, self.calls, self.converged_at)
-        self.mistakes |= passed & (after.fed != after.x)
-        unseen = ~before.evaluated
-        self.settled_at = torch.where(unseen | (after.outputs != before.outputs), self.calls, self.settled_at)
-
-    def trace(self, x: Tensor) -> SampleTrace:
-        """The trace of the finished samples x."""
-        return SampleTrace(x, self.arm_calls, self.arm_work, self.converged_at, self.settled_at, self.mistakes)
+def account(trace: SampleTrace, before: SamplerState, after: SamplerState) -> SampleTrace:
+    """The trace after one call that evaluated every slot, the finished ones included."""
+    alive = before.known < before.layout.dims
+    share = len(alive) / alive.sum().double()  # the finished wait at the others' expense
+    calls = trace.arm_calls + alive
+    passed = after.is_known & ~before.is_known
+    moved = ~before.evaluated | (after.outputs != before.outputs)
+    return SampleTrace(
+        x=after.x,
+        arm_calls=calls,
+        arm_work=trace.arm_work + torch.where(alive, share, 0.0),
+        converged_at=torch.where(passed, calls[:, None], trace.converged_at),
+        settled_at=torch.where(moved, calls[:, None], trace.settled_at),
+        mistakes=trace.mistakes | (passed & (after.fed != after.x)),
+    )

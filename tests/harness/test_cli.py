@@ -56,7 +56,7 @@ def test_a_failed_job_makes_the_exit_code_1_and_is_retried(small_sweep, tmp_path
 def test_samples_are_drawn_into_a_grid_or_arrays(checkpoint, tmp_path):
     grid = run("sample", checkpoint, "--count", 5, "--seed", 10, "--out", tmp_path / "grid.png")
     assert grid.exit_code == 0, grid.output
-    assert "5 samples in" in grid.output
+    assert "5 samples, " in grid.output
     picture = np.asarray(Image.open(tmp_path / "grid.png"))
     assert picture.ndim == 2 and picture.shape[0] < picture.shape[1] and set(np.unique(picture)) == {0, 255}
     for sampler in ("fixed_point", "ancestral", "row_above"):
