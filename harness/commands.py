@@ -32,7 +32,7 @@ from harness.sweep import Plan, SamplerSpec, Sweep, TrainJob, load_sweep, make_p
 
 CONSOLE = Console(highlight=False)
 SLOTS = 16
-"""Samples in work at a time in `harness sample`: more would take more memory for little more speed on a CPU."""
+"""Samples in work at a time in `harness sample`."""
 
 
 def run_sweep(
