@@ -3,6 +3,8 @@
 On a terminal a bar a job; elsewhere a line when a job starts, every ten seconds, and when it ends.
 """
 
+import os
+import platform
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -131,12 +133,25 @@ def _state(root: Path, job_id: str, outcomes: Mapping[str, str]) -> tuple[str, s
     if progress is not None and progress.state == "running":
         silent = time.time() - progress.updated_at
         text = f"{progress.step}/{progress.total} {_detail(progress)}"
-        if silent < STALE_S:
+        if silent < STALE_S and _is_alive(progress):
             return "running", text
         if job_id not in outcomes:
-            return "stale", f"{text}; silent for {duration(silent)}, run the sweep again to go on"
+            return "stopped", f"{text}; silent for {duration(silent)}, run the sweep again to go on"
     outcome = outcomes.get(job_id, "waiting")
     return outcome, f"see {folder / 'log.txt'}" if outcome == "failed" else ""
+
+
+def _is_alive(progress: Progress) -> bool:
+    """Whether the process that wrote this may still run; on another host only its silence can tell."""
+    if progress.host != platform.node():
+        return True
+    try:
+        os.kill(progress.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def failures_text(failures: Sequence[Any]) -> str:

@@ -7,7 +7,8 @@ nodes share, and the driver takes them over from there.
 import os
 
 os.environ.update(
-    RAY_AIR_NEW_OUTPUT="0",  # these four are read while ray is imported
+    RAY_AIR_NEW_OUTPUT="0",  # these are read while ray is imported
+    RAY_ENABLE_AUTO_CONNECT="0",  # or the thread that Tune runs in starts a second Ray when we stop the first
     RAY_USAGE_STATS_ENABLED="0",
     RAY_CHDIR_TO_TRIAL_DIR="0",
     RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",

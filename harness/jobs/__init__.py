@@ -9,7 +9,7 @@ import torch
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import Rows, clear_rows, read_rows, status_of, write_rows
 from harness.jobs.timing import failed_timing, time_samplers
-from harness.jobs.train import CHECKPOINT, Report, failed_trial, train
+from harness.jobs.train import CHECKPOINT, Report, discard_states, failed_trial, train
 from harness.sweep.plan import Job, TrainJob
 
 __all__ = ["checkpoint_of", "failed_rows", "job_folder", "read_rows", "run_job", "status_of"]
@@ -59,6 +59,8 @@ def run_job(job: Job, root: Path, *, threads: int | None = None, report: Report 
             torch.set_num_threads(before)
     write_rows(folder, rows)
     status = status_of(rows)
+    if status == "done":
+        discard_states(folder)  # only now: until the rows are safe the training may have to go on from them
     reporter.end(status, note)
     return status
 

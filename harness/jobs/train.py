@@ -1,6 +1,7 @@
 """The training job: data, ARM and modules to a checkpoint and its figures."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -170,6 +171,12 @@ def _train(training: Training, splits: dict[str, Tensor], job: TrainJob, folder:
         shown = {"bits/dim": metrics.train_bits_per_dim, "it/s": len(bits) / max(time.perf_counter() - last, 1e-9)}
         progress.update(metrics.step, config.iterations, metrics={k: v for k, v in shown.items() if v})
     return curves
+
+
+def discard_states(folder: Path) -> None:
+    """Remove what a finished training no longer needs to go on."""
+    for place in folder.glob("state-*"):
+        shutil.rmtree(place)
 
 
 def _resume(training: Training, folder: Path) -> Curves:

@@ -1,0 +1,79 @@
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+
+import pytest
+from rich.console import Console
+
+from harness.execution.monitor import STALE_S, describe, duration, status_table, watching
+from harness.jobs import job_folder
+from harness.jobs.progress import Progress
+from harness.store import Store
+from harness.sweep import load_sweep, make_plan
+
+
+def progress(**changes):
+    now = Progress(
+        job="a", kind="train", title="digits seed 0", state="running", step=30, total=120, unit="iterations", note="",
+        metrics={"bits/dim": 1.234567, "it/s": 20.0}, seconds_left=200.0, updated_at=time.time(),
+        host=os.uname().nodename, pid=os.getpid(),
+    )  # fmt: skip
+    return replace(now, **changes)
+
+
+def write(store, item):
+    folder = job_folder(store.root, item.job)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "progress.json").write_text(json.dumps(asdict(item)))
+
+
+def shown(store, outcomes, item):
+    write(store, item)
+    record = {"jobs": [{"id": "a", "kind": "train", "title": item.title}]}
+    out = io.StringIO()
+    Console(file=out, width=200).print(status_table(store, outcomes, "q", record))
+    return out.getvalue()
+
+
+def test_a_line_says_what_how_far_how_well_and_how_long_still():
+    assert describe(progress()) == "train digits seed 0: 30/120 bits/dim 1.23, it/s 20, 3 min 20 s left"
+    assert describe(progress(state="done", metrics={})) == "train digits seed 0: 30/120 done"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(42.4, "42 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")])
+def test_durations_are_said_as_people_do(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_status_tells_running_from_stopped_failed_done_and_waiting(tmp_path):
+    store = Store(tmp_path)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert "running" in shown(store, {}, progress())
+    assert "stopped" in shown(store, {}, progress(pid=ended.pid))
+    assert "stopped" in shown(store, {}, progress(updated_at=time.time() - STALE_S - 1))
+    assert "running" in shown(store, {}, progress(host="elsewhere", pid=ended.pid))
+    assert "log.txt" in shown(store, {"a": "failed"}, progress(state="failed"))
+    assert "done" in shown(store, {"a": "done"}, progress(state="done"))
+    (job_folder(store.root, "a") / "progress.json").unlink()
+    record = {"jobs": [{"id": "a", "kind": "train", "title": "t"}]}
+    out = io.StringIO()
+    Console(file=out, width=200).print(status_table(store, {}, "q", record))
+    assert "waiting" in out.getvalue()
+
+
+def test_without_a_terminal_a_line_is_printed_per_job_and_state(small_sweep, tmp_path):
+    plan = make_plan(load_sweep(small_sweep), {})
+    store, out = Store(tmp_path), io.StringIO()
+    ids = [planned.job.id for planned in plan.jobs]
+    write(store, progress(job=ids[1], updated_at=0.0))  # of an earlier run: not shown
+    with watching(plan, tmp_path, Console(file=out, width=200)):
+        write(store, progress(job=ids[0]))
+        time.sleep(1.2)
+        write(store, progress(job=ids[0], state="done", step=120))
+    lines = out.getvalue().splitlines()
+    assert lines == [describe(progress()), describe(progress(state="done", step=120))]
