@@ -9,6 +9,7 @@ from torch import Tensor
 
 from arm_core import ArmOutput, AutoregressiveModel, InputError, Layout
 from arm_core.data import load_dataset
+from arm_core.registry import DATASETS
 
 settings.register_profile(
     "fixed",
@@ -48,11 +49,12 @@ class TableArm(AutoregressiveModel):
         return ArmOutput(logits, logits[..., :0])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def sample_data():
     """Skip where the packages with sample images are missing; fail there in CI."""
     try:
-        load_dataset("digits")
+        for name in DATASETS.names():
+            load_dataset(name)
     except InputError as error:
         if os.environ.get("CI"):
             raise

@@ -50,10 +50,10 @@ def train(job: TrainJob, folder: Path, report: Report) -> Rows:
     on_test, _ = evaluate(training.arm, training.modules, splits["test"])
     identity = {"sweep": job.sweep, "profile": job.profile, "dataset": job.dataset, "variant": job.variant}
     data = {
-        "dataset_name": getattr(dataset, "name", job.data.name),
-        "dataset_variant": getattr(dataset, "variant", ""),
-        "dataset_status": getattr(dataset, "status", "unverified"),
-        "dataset_sha256": getattr(dataset, "sha256", None),
+        "dataset_name": dataset.name,
+        "dataset_variant": dataset.variant,
+        "dataset_status": dataset.status,
+        "dataset_sha256": dataset.sha256,
     }
     figures = {
         "train_bits_per_dim": curves[-1]["train_bits_per_dim"],
