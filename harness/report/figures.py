@@ -20,6 +20,7 @@ from harness.report.statistics import label
 from harness.report.tables import title
 
 RED = "#d7301f"
+GAP = 0.85  # grey between tiles: a white image must not melt into the page
 _STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -208,7 +209,7 @@ def _colours(rows: pd.DataFrame) -> np.ndarray:
 
 def _sample_grid(rows: pd.DataFrame) -> Plot:
     plot, ax = plt.subplots(figsize=(3.2, 3.2))
-    ax.imshow(_tiles(_colours(rows), gap=1.0), interpolation="nearest")
+    ax.imshow(_tiles(_colours(rows), gap=GAP), interpolation="nearest")
     ax.axis("off")
     return plot
 
@@ -220,7 +221,7 @@ def _mistake_grids(samples: pd.DataFrame, names: list[str]) -> Plot:
         pale = 1 - 0.35 * (1 - _colours(rows).mean(axis=-1, keepdims=True).repeat(3, axis=-1))
         wrong = _images(rows, "mistakes").mean(axis=-1, keepdims=True)  # share of the channels
         red = np.array(matplotlib.colors.to_rgb(RED))
-        ax.imshow(_tiles(pale * (1 - wrong) + red * wrong, gap=1.0), interpolation="nearest")
+        ax.imshow(_tiles(pale * (1 - wrong) + red * wrong, gap=GAP), interpolation="nearest")
         total = int(_images(rows, "mistakes").sum())
         ax.set_title(f"{name}: {total / len(rows):.1f} mistakes per image")
         ax.axis("off")
