@@ -8,6 +8,7 @@ mixture. Every byte is checked on reading.
 """
 
 import hashlib
+import inspect
 import json
 import os
 import tempfile
@@ -26,7 +27,7 @@ from arm_core.contracts import AutoregressiveModel
 from arm_core.errors import InputError
 from arm_core.forecasters.learned import ForecastingConfig, ForecastingModules
 from arm_core.layout import Layout
-from arm_core.registry import ARMS, config_type
+from arm_core.registry import ARMS, PLUGIN_PREFIX, config_type
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -229,6 +230,8 @@ def _write(place: Path, data: bytes) -> None:
 
 def _class_name(cls: type) -> str:
     place = f"{cls.__module__}:{cls.__qualname__}"
+    if cls.__module__.startswith(PLUGIN_PREFIX):  # the file as its user knows it, without the folders of this machine
+        return f"{Path(inspect.getfile(cls)).name}:{cls.__qualname__}"
     return next((name for name, target in ARMS.entries.items() if target == place), place)
 
 

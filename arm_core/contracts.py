@@ -95,7 +95,8 @@ class SamplerState:
 Forecaster = Callable[[SamplerState], Tensor]
 """A guess at the rest of the sequence: state -> Int (slots, dims), of which only [known, stop) is read.
 
-A wrong forecaster can cost calls but never changes a sample; values outside 0 .. categories - 1 are clamped.
+It must not change the state's tensors. A wrong forecaster can cost calls but never changes a sample; values outside
+0 .. categories - 1 are clamped.
 """
 
 

@@ -19,6 +19,9 @@ from typing import Any
 
 from arm_core.errors import InputError
 
+PLUGIN_PREFIX = "_arm_plugin_"
+"""What the module names of files that users bring start with."""
+
 
 def suggest(kind: str, name: str, valid: Iterable[str]) -> InputError:
     """The error for an unknown name: the nearest valid one and the list of them all. Raise what it returns."""
@@ -85,7 +88,7 @@ def _load_file(kind: str, path: str) -> ModuleType:
     file = Path(path).resolve()
     if not file.is_file():
         raise InputError(f"{kind} file {path!r} does not exist (looked for {file})")
-    name = f"_arm_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    name = f"{PLUGIN_PREFIX}{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file)

@@ -22,6 +22,10 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except InputError as error:
             raise _BadInput(str(error)) from None
+        except OSError as error:
+            if error.filename is None:  # not about a path that the user gave
+                raise
+            raise _BadInput(f"{error.filename}: {error.strerror}; give another path") from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -180,7 +180,8 @@ def _draw(loaded: Checkpoint, sampler: str, horizon: int | None, count: int, see
         loaded.arm, count=count, seed=seed, slots=min(count, SLOTS), forecaster=make_forecaster(spec, loaded)
     )
     finished = sorted(
-        track(stream, "Drawing samples", total=count, console=CONSOLE, transient=True), key=lambda s: s[0]
+        track(stream, "Drawing samples", total=count, console=CONSOLE, transient=True, disable=not CONSOLE.is_terminal),
+        key=lambda s: s[0],
     )
     return torch.cat([s.trace.x for s in finished]), torch.cat([s.trace.arm_calls for s in finished])
 

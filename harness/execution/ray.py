@@ -15,6 +15,7 @@ os.environ.update(
 )
 
 import logging
+import socket
 import threading
 import time
 import warnings
@@ -37,7 +38,7 @@ from harness.sweep.spec import Resources
 
 RETRIES = 2
 """How often a job whose process died is tried again; a job that raises is not, it would raise again."""
-_PAUSE_S = 0.2
+_PAUSE_S, _CONNECT_S = 0.2, 5.0
 
 
 @contextmanager
@@ -48,7 +49,9 @@ def connected(address: str, *, dashboard: bool = True) -> Iterator[str | None]:
         InputError: there is no cluster at the address.
     """
     local: dict[str, Any] = {}
-    if address == "local":
+    if address != "local":
+        _check_listens(address)
+    else:
         local = {"num_cpus": available_cpus(), "resources": {"timing": 1}, "include_dashboard": dashboard}
     try:
         context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
@@ -58,6 +61,20 @@ def connected(address: str, *, dashboard: bool = True) -> Iterator[str | None]:
         yield context.dashboard_url
     finally:
         ray.shutdown()
+
+
+def _check_listens(address: str) -> None:
+    """Ray itself tries for minutes, without a word."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        raise InputError(f"--address must be local or HOST:PORT, got {address!r}")
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head --port {port}`"
+        ) from None
 
 
 def execute(plan: Plan, store: Store, resources: Resources) -> Ledger:

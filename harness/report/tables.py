@@ -107,7 +107,8 @@ def terminal(key: Sequence[object], group: pd.DataFrame, caption: str) -> Table:
     """The samplers of one dataset, for a terminal of 80 columns: means only."""
     table = Table(title=title(key), caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("sampler", "batch", "ARM calls", "seconds", "speed-up", "equal to ancestral"):
-        table.add_column(heading, justify="left" if heading == "sampler" else "right", no_wrap=True)
+        named = heading == "sampler"  # the only column that may need more than one line
+        table.add_column(heading, justify="left" if named else "right", no_wrap=not named, overflow="fold")
     last = group["batch_size"].ne(group["batch_size"].shift(-1))
     for (_, row), ends in zip(group.iterrows(), last, strict=True):
         name, batch, *_, speed, _, equal = cells(row)

@@ -7,6 +7,7 @@ from PIL import Image
 
 from arm_core import Layout, save_arm
 from arm_core.arms import PixelCNN, PixelCNNConfig
+from arm_core.registry import ARMS
 from arm_core.testing import randomise
 from harness.cli import main
 
@@ -111,6 +112,7 @@ def test_a_plug_in_that_breaks_its_contract_is_found_out(tmp_path):
         (["sample", "CHECKPOINT", "--out", "x.png", "--sampler", "zeroes"], "Did you mean 'zeros'"),
         (["sample", "CHECKPOINT", "--out", "x.png", "--sampler", "learned"], "has no forecasting modules"),
         (["sample", "CHECKPOINT", "--out", "x.png", "--count", "0"], "0 is not in the range"),
+        (["sample", "CHECKPOINT", "--out", "/proc/nowhere/x.png"], "give another path"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(arguments, message, checkpoint, tmp_path, monkeypatch):
@@ -138,3 +140,17 @@ def test_a_flipped_byte_is_one_message_and_exit_code_2(checkpoint, tmp_path):
 def test_every_command_explains_itself(command):
     result = run(command, "--help")
     assert result.exit_code == 0 and len(result.output) > 200
+
+
+def test_a_checkpoint_of_a_class_in_a_file_names_the_file_and_takes_it_back(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from arm_core.arms import PixelCNN, PixelCNNConfig\n"
+        "class Mine(PixelCNN):\n"
+        "    def __init__(self, layout, config: PixelCNNConfig):\n"
+        "        super().__init__(layout, config)\n"
+    )
+    save_arm(ARMS.resolve("mine.py:Mine")(Layout(1, 4, 4, 2), PixelCNNConfig(resnets=1, filters=4)), "saved")
+    refused = run("sample", "saved", "--out", "x.png")
+    assert refused.exit_code == 2 and "mine.py:Mine" in refused.output and "--arm" in refused.output
+    assert run("sample", "saved", "--out", "x.png", "--arm", "mine.py:Mine").exit_code == 0

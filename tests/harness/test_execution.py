@@ -128,6 +128,16 @@ def test_what_no_node_can_give_is_an_error_with_the_line_that_mends_it(nodes, re
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "no.such.host.invalid:6379"])
+def test_an_address_where_nothing_listens_is_refused_at_once(local_ray, address):
+    with (
+        pytest.raises(InputError, match=r"no Ray cluster answers at|must be local or HOST:PORT"),
+        local_ray.connected(address),
+    ):
+        pass
+
+
+@pytest.mark.ray
 def test_ray_and_serial_give_the_same_rows(local_ray, small_sweep, tmp_path):
     sweep = load_sweep(small_sweep)
     sweep = sweep.model_copy(update={"resources": Resources(train=Role(threads=1), timing=Role(threads=1))})
