@@ -14,7 +14,7 @@ from harness.sweep import load_sweep, make_plan
 from harness.sweep.spec import Resources, Role
 from tests.harness.rows import timing_row, trial_row
 
-DERIVED_FROM_TIME = {"wall_s", "busy", "started_at", "load_1m", "iterations_per_s", "threads", "dirty"}
+MEASURED = {"wall_s", "busy", "started_at", "load_1m", "iterations_per_s", "threads", "dirty", "peak_mem_bytes"}
 
 
 def fake_run(job, root, *, threads):
@@ -146,7 +146,7 @@ def test_ray_and_serial_give_the_same_rows(local_ray, small_sweep, tmp_path):
         ledger = execute(make_plan(sweep, {}), store, sweep.resources)
         assert (ledger.done, ledger.failures) == (2, [])
     for table in ("trials", "curves", "timings", "mistakes", "samples"):
-        first, second = (store.read(table).drop(columns=list(DERIVED_FROM_TIME), errors="ignore") for store in stores)
+        first, second = (store.read(table).drop(columns=list(MEASURED), errors="ignore") for store in stores)
         assert len(first) > 0
         assert first.to_json(default_handler=str) == second.to_json(default_handler=str), table
 
