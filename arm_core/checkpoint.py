@@ -26,6 +26,7 @@ from torch import Tensor
 from arm_core.contracts import AutoregressiveModel
 from arm_core.errors import InputError
 from arm_core.forecasters.learned import ForecastingConfig, ForecastingModules
+from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
 from arm_core.layout import Layout
 from arm_core.registry import ARMS, PLUGIN_PREFIX, config_type
 
@@ -40,14 +41,14 @@ class Checkpoint:
     Attributes:
         arm: in eval mode.
         modules: its forecasting modules in eval mode, or None.
-        autoencoder: None; autoencoders are not built yet.
+        autoencoder: whose latents the ARM models, in eval mode, or None: the ARM then models images.
         metadata: what was given to `save_arm`.
         sha256: of the manifest, and so of all that it names.
     """
 
     arm: AutoregressiveModel
     modules: ForecastingModules | None
-    autoencoder: None
+    autoencoder: DiscreteAutoencoder | None
     metadata: dict[str, Any]
     sha256: str
 
@@ -57,7 +58,7 @@ def save_arm(
     path: str | Path,
     *,
     modules: ForecastingModules | None = None,
-    autoencoder: None = None,
+    autoencoder: DiscreteAutoencoder | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> str:
     """Write an ARM, and what belongs to it, as a checkpoint folder.
@@ -66,27 +67,31 @@ def save_arm(
         arm: its `config` attribute, if its class takes one, must be a dataclass of JSON values.
         path: the folder; made if missing, replaced as a whole if it is a checkpoint.
         modules: its forecasting modules.
-        autoencoder: must be None; autoencoders are not built yet.
+        autoencoder: whose latents the ARM models.
         metadata: JSON values of yours.
 
     Returns:
         The sha256 of the checkpoint.
 
     Raises:
-        InputError: metadata is not JSON, or something is given that cannot be saved yet.
+        InputError: metadata is not JSON, or the autoencoder's latents are not what the ARM models.
     """
-    if autoencoder is not None:
-        raise InputError("save_arm: autoencoders are not built yet; leave autoencoder out")
+    if autoencoder is not None and autoencoder.latent_layout != arm.layout:
+        raise InputError(f"save_arm: the ARM models {arm.layout}, the autoencoder makes {autoencoder.latent_layout}")
     content: dict[str, Any] = {
         "layout": asdict(arm.layout),
         "arm": {"class": _class_name(type(arm)), "config": _config_of(arm)},
         "modules": None,
+        "autoencoder": None,
         "metadata": dict(metadata or {}),
     }
     parts = {"arm": arm.state_dict()}
     if modules is not None:
         content["modules"] = {"config": asdict(modules.config), "hidden_features": modules.hidden_features}
         parts["modules"] = modules.state_dict()
+    if autoencoder is not None:
+        content["autoencoder"] = {"layout": asdict(autoencoder.layout), "config": asdict(autoencoder.config)}
+        parts["autoencoder"] = autoencoder.state_dict()
     return write_bundle(Path(path), parts, content)
 
 
@@ -120,12 +125,15 @@ def load_checkpoint(
             config = ForecastingConfig(**{**heads["config"], "inputs": tuple(heads["config"]["inputs"])})
             modules = ForecastingModules(layout, config, heads["hidden_features"])
             modules.to(kept).load_state_dict(parts["modules"])
+        autoencoder = (
+            build_autoencoder(content["autoencoder"], parts["autoencoder"]) if "autoencoder" in parts else None
+        )
     except (KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"checkpoint {path} does not fit this version of its classes ({error})") from error
-    for module in (built, modules):
+    for module in (built, modules, autoencoder):
         if module is not None:
             module.to(device=device, dtype=dtype).eval()
-    return Checkpoint(built, modules, None, content["metadata"], sha256)
+    return Checkpoint(built, modules, autoencoder, content["metadata"], sha256)
 
 
 def load_arm(
@@ -137,6 +145,14 @@ def load_arm(
 ) -> AutoregressiveModel:
     """The checkpoint's ARM in eval mode; see `load_checkpoint`."""
     return load_checkpoint(path, device=device, dtype=dtype, arm=arm).arm
+
+
+def build_autoencoder(saved: Mapping[str, Any], weights: Mapping[str, Tensor]) -> DiscreteAutoencoder:
+    """An autoencoder from its saved layout and config, and its weights."""
+    autoencoder = DiscreteAutoencoder(Layout(**saved["layout"]), AutoencoderConfig(**saved["config"]))
+    kind = next(value.dtype for value in weights.values() if value.is_floating_point())
+    autoencoder.to(kind).load_state_dict(weights)
+    return autoencoder
 
 
 def write_bundle(path: Path, parts: Mapping[str, Mapping[str, Tensor]], content: Mapping[str, Any]) -> str:

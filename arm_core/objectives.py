@@ -1,4 +1,4 @@
-"""What training minimises and what is reported of it: likelihood and the forecasting loss (paper app. A.2)."""
+"""What training minimises: likelihood, the forecasting loss (paper app. A.2) and the reconstruction (app. A.3)."""
 
 import math
 
@@ -35,3 +35,10 @@ def forecasting_kl(
         said = forecasts[:, : units - ahead, ahead].log_softmax(dim=-1)
         total = total + (probability[:, ahead:] * (target[:, ahead:] - said)).sum(dim=-1).mean()
     return total
+
+
+def reconstruction_mse(
+    output: Float[Tensor, "batch channels height width"], images: Float[Tensor, "batch channels height width"]
+) -> Float[Tensor, ""]:
+    """Mean squared error of reconstructions, both on [-1, 1] (paper app. A.3)."""
+    return (output - images).square().mean()

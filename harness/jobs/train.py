@@ -140,7 +140,7 @@ def _train(training: Training, splits: dict[str, Tensor], job: TrainJob, folder:
     started = last = time.perf_counter()
     before = curves[-1]["wall_s"] if curves else 0.0
     for metrics in fit(training, splits["train"]):
-        bits.append(metrics.train_bits_per_dim)
+        bits.append(metrics.figures["train_bits_per_dim"])
         if metrics.step % config.evaluate_every == 0 or metrics.step == config.iterations:
             valid, kl = evaluate(training.arm, training.modules, splits["valid"])
             now = time.perf_counter()
@@ -168,7 +168,10 @@ def _train(training: Training, splits: dict[str, Tensor], job: TrainJob, folder:
                 folder / f"state-{metrics.step // config.checkpoint_every % 2}"
             )  # two, in turns: one is always whole
             write_bundle(place, {"training": training.state()}, {"step": metrics.step, "curves": curves})
-        shown = {"bits/dim": metrics.train_bits_per_dim, "it/s": len(bits) / max(time.perf_counter() - last, 1e-9)}
+        shown = {
+            "bits/dim": bits[-1] if bits else curves[-1]["train_bits_per_dim"],
+            "it/s": len(bits) / max(time.perf_counter() - last, 1e-9),
+        }
         progress.update(metrics.step, config.iterations, metrics={k: v for k, v in shown.items() if v})
     return curves
 

@@ -1,0 +1,247 @@
+"""Gradient steps as a generator, resumable at any of them, whatever the networks and the loss.
+
+Nothing is kept between steps but weights, the optimiser and the step number: the order of the data follows from
+(seed, epoch), dropout and other draws from (seed, step). So a run that is stopped and resumed ends with the same bits
+on a CPU. This module knows no particular network, no Ray, no logger and no files.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
+
+from arm_core.errors import InputError
+
+Images = UInt8[Tensor, "count *shape"]
+Networks = Mapping[str, nn.Module]
+Figures = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How to optimise; the defaults are the paper's (Table 1).
+
+    Attributes:
+        iterations: optimiser steps.
+        batch_size: images a step.
+        learning_rate: of Adam, at the first step.
+        lr_decay: factor on the learning rate after every iteration or epoch.
+        lr_decay_every: which of the two.
+        weight_decay: L2 penalty inside Adam.
+        accumulate: parts in which a batch goes through the networks, one after the other; saves memory.
+        autocast: compute in bfloat16 where that is safe; weights, losses and optimiser stay as they are.
+        data_parallel: split every batch over all devices of the trial.
+        keep: the weights that are the result: the last ones, or those that were best on validation.
+        evaluate_every: iterations between two validations.
+        checkpoint_every: iterations between two saved states.
+    """
+
+    iterations: int = 200_000
+    batch_size: int = 64
+    learning_rate: float = 2e-4
+    lr_decay: float = 0.999995
+    lr_decay_every: Literal["iteration", "epoch"] = "iteration"
+    weight_decay: float = 1e-6
+    accumulate: int = 1
+    autocast: bool = False
+    data_parallel: bool = False
+    keep: Literal["last", "best"] = "last"
+    evaluate_every: int = 1000
+    checkpoint_every: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "batch_size", "accumulate", "evaluate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.accumulate > self.batch_size:
+            raise InputError(f"accumulate must be at most batch_size ({self.batch_size}), got {self.accumulate}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"weight_decay must be finite and not negative, got {self.weight_decay}")
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"learning_rate must be positive, got {self.learning_rate}")
+        if not 0 < self.lr_decay <= 1:
+            raise InputError(f"lr_decay must be in (0, 1], got {self.lr_decay}")
+        for name, valid in (("lr_decay_every", ("iteration", "epoch")), ("keep", ("last", "best"))):
+            if getattr(self, name) not in valid:
+                raise InputError(f"{name} must be {' or '.join(map(repr, valid))}, got {getattr(self, name)!r}")
+
+
+class DivergedError(ArithmeticError):
+    """The loss is no longer a finite number."""
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """What one optimiser step saw, before its update.
+
+    Attributes:
+        step: 1 for the first.
+        learning_rate: that it used.
+        figures: of its batch, by name; with dropout.
+    """
+
+    step: int
+    learning_rate: float
+    figures: dict[str, float]
+
+
+class Optimisation:
+    """Networks in training: weights, optimiser and the number of steps done. Subclasses say what a batch costs.
+
+    Args:
+        networks: by name; trained in place.
+        config: how.
+        seed: of the data order and of all draws, in [0, 2^32).
+        devices: None: where the networks are. Several: each gets a copy of the networks and its share of every batch;
+            the first must be where they are.
+    """
+
+    def __init__(
+        self, networks: Networks, config: FitConfig, *, seed: int, devices: Sequence[torch.device] | None = None
+    ) -> None:
+        if not 0 <= seed < 2**32:
+            raise InputError(f"training seed must be in [0, 2^32), got {seed}")
+        self.networks, self.config, self.seed = dict(networks), config, seed
+        self.step = 0
+        parameters = [p for network in self.networks.values() for p in network.parameters()]
+        self.devices = list(devices) if devices is not None else [parameters[0].device]
+        if config.data_parallel != (len(self.devices) > 1):
+            raise InputError(
+                f"data_parallel={str(config.data_parallel).lower()} with {len(self.devices)} device(s): it needs at "
+                "least two, and several need it; in a sweep file set training: data_parallel and resources: train: gpus"
+            )
+        copies = [{name: copy.deepcopy(network).to(device) for name, network in self.networks.items()}
+                  for device in self.devices[1:]]  # fmt: skip
+        self.replicas: list[Networks] = [self.networks, *copies]
+        self.optimiser = torch.optim.Adam(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+    def loss(self, networks: Networks, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Figures]:
+        """The mean loss of a batch and what else is reported of it.
+
+        Args:
+            networks: those of the device that holds the images.
+            images: (batch, ...) as they are in the data.
+            generator: for draws that the loss needs, on the same device.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define loss(networks, images, generator)")
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a later process needs to go on, as named tensors."""
+        parts: dict[str, Tensor] = {"step": torch.tensor(self.step)}
+        for name, network in self.networks.items():
+            parts |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
+        for index, moments in self.optimiser.state_dict()["state"].items():
+            parts |= {f"adam.{index}.{name}": value for name, value in moments.items()}
+        return parts
+
+    def load_state(self, parts: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave, in an `Optimisation` made from the same arguments."""
+        self.step = int(parts["step"])
+        for name, network in self.networks.items():
+            network.load_state_dict(_below(parts, f"{name}."))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in _below(parts, "adam.").items():
+            index, name = key.split(".")
+            moments.setdefault(int(index), {})[name] = value
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def fit(training: Optimisation, data: Images) -> Iterator[StepMetrics]:
+    """Take the steps that are left, one for each `next`.
+
+    Args:
+        training: changed in place; between two steps its `state()` can be saved.
+        data: all training images; may be memory-mapped, only the rows of a batch are read and moved.
+
+    Raises:
+        DivergedError: the loss is not finite; the weights are those before the failing step.
+        InputError: there is no training image.
+    """
+    if len(data) == 0:
+        raise InputError("training needs at least one image, got none")
+    while training.step < training.config.iterations:
+        rows = batch_rows(len(data), training.config.batch_size, step=training.step, seed=training.seed)
+        yield _take_step(training, data[rows], learning_rate(training.config, training.step, len(data)))
+
+
+def learning_rate(config: FitConfig, step: int, count: int) -> float:
+    """That of the step after `step` others, on `count` training images."""
+    times = step if config.lr_decay_every == "iteration" else step * config.batch_size // count
+    return config.learning_rate * config.lr_decay**times
+
+
+def batch_rows(count: int, batch_size: int, *, step: int, seed: int) -> Tensor:
+    """The rows of the batch of a step: shuffled epochs without a gap, as a function of (seed, step) alone."""
+    places = torch.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = places // count
+    rows = [_epoch_order(count, int(epoch), seed)[places[epochs == epoch] % count] for epoch in epochs.unique()]
+    return torch.cat(rows)
+
+
+def _epoch_order(count: int, epoch: int, seed: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed((seed << 31) + epoch))
+
+
+def _take_step(training: Optimisation, images: Tensor, rate: float) -> StepMetrics:
+    config, devices = training.config, training.devices
+    for group in training.optimiser.param_groups:
+        group["lr"] = rate
+    for networks in training.replicas:
+        for name, network in networks.items():
+            network.train()
+            network.zero_grad()
+            if networks is not training.networks:
+                network.load_state_dict(training.networks[name].state_dict())
+    figures: Figures = {}
+    draw = (training.seed << 31) + training.step
+    generators = [torch.Generator(device).manual_seed(draw ^ 1 << 62 ^ place) for place, device in enumerate(devices)]
+    with torch.random.fork_rng([device for device in devices if device.type == "cuda"]):
+        torch.manual_seed(draw)
+        for turn, part in enumerate(images.chunk(config.accumulate * len(devices))):
+            place = turn % len(devices)
+            with torch.autocast(devices[place].type, torch.bfloat16, enabled=config.autocast):
+                loss, seen = training.loss(training.replicas[place], part.to(devices[place]), generators[place])
+            share = len(part) / len(images)
+            (loss * share).backward()
+            seen = {"loss": loss.detach(), **seen}
+            for name, value in seen.items():
+                figures[name] = figures.get(name, 0.0) + value.detach().to(devices[0]) * share
+    _gather_gradients(training)
+    values = {name: value.item() for name, value in figures.items()}
+    if not math.isfinite(values.pop("loss")):
+        raise DivergedError(_where(training, figures["loss"].item(), rate))
+    training.optimiser.step()
+    training.step += 1
+    return StepMetrics(training.step, rate, values)
+
+
+def _gather_gradients(training: Optimisation) -> None:
+    """Add the gradients of all copies to those of the networks themselves."""
+    for networks in training.replicas[1:]:
+        for name, network in training.networks.items():
+            for own, other in zip(network.parameters(), networks[name].parameters(), strict=True):
+                if other.grad is not None:
+                    gradient = other.grad.to(own.device)
+                    own.grad = gradient if own.grad is None else own.grad + gradient
+
+
+def _where(training: Optimisation, loss: float, rate: float) -> str:
+    bad = (
+        f"{name}.{key}"
+        for name, network in training.networks.items()
+        for key, value in network.named_parameters()
+        if not torch.isfinite(value).all()
+    )
+    first = next(bad, None)
+    weights = "all weights are still finite" if first is None else f"the first weights that are not finite: {first}"
+    return f"the loss became {loss} at step {training.step + 1}, learning rate {rate:.3g}; {weights}"
+
+
+def _below(parts: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in parts.items() if name.startswith(prefix)}
