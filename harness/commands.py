@@ -1,5 +1,6 @@
 """What the commands do, apart from reading their options."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from harness.execution.monitor import failures_text, status_table, watching
 from harness.jobs import checkpoint_of
 from harness.jobs.sampling import make_forecaster
 from harness.store import Store
-from harness.sweep import Plan, SamplerSpec, Sweep, TrainJob, load_sweep, make_plan
+from harness.sweep import Job, Plan, SamplerSpec, Sweep, TrainJob, load_sweep, make_plan
 
 CONSOLE = Console(highlight=False)
 SLOTS = 16
@@ -50,7 +51,7 @@ def run_sweep(
     store = Store(root)
     spec = load_sweep(file, profile=profile, only=only)
     plan = make_plan(spec, _outcomes(store))
-    _print_plan(plan)
+    _print_plan(plan, settings=dry_run)
     if dry_run or not plan.to_run:
         return 0
     with store.locked():
@@ -74,14 +75,24 @@ def _outcomes(store: Store) -> dict[str, str]:
     }
 
 
-def _print_plan(plan: Plan) -> None:
+def _print_plan(plan: Plan, *, settings: bool) -> None:
     name = plan.sweep if plan.profile is None else f"{plan.sweep} ({plan.profile})"
     CONSOLE.print(f"{name}: {len(plan.to_run)} of {len(plan.jobs)} jobs to run")
     for planned in plan.jobs:
         mark = "run " if planned.run else "skip"
         CONSOLE.print(f"  {mark}  {planned.job.kind:<6}  {planned.job.title}  [dim]({planned.reason})[/dim]")
+        if settings:
+            _print_settings(planned.job)
     if not plan.to_run:
         CONSOLE.print("Nothing to do: every job is done. See the results with: harness report --out results/")
+
+
+def _print_settings(job: Job) -> None:
+    """Every setting that the job will use, those that the file leaves out included."""
+    hidden = {"id", "title", "sweep", "profile", "dataset", "variant", "kind", "train_job", "autoencoder_job"}
+    for name, value in job.model_dump(exclude=hidden).items():
+        if value is not None:
+            CONSOLE.print(f"        {name}: {json.dumps(value)}", soft_wrap=True, markup=False, style="dim")
 
 
 def _execute(spec: Sweep, plan: Plan, store: Store, *, serial: bool, address: str, dashboard: bool) -> Ledger:
@@ -146,19 +157,24 @@ def draw_samples(
         raise InputError(f"--horizon is for --sampler learned, not for {sampler}; leave it out")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_checkpoint(checkpoint, device=device, arm=ARMS.resolve(reference) if reference else None)
-    layout = loaded.arm.layout
+    dims, autoencoder = loaded.arm.layout.dims, loaded.autoencoder
+    layout = autoencoder.layout if autoencoder is not None else loaded.arm.layout
     if out.suffix == ".png" and layout.channels not in (1, 3):
         raise InputError(f"a picture needs 1 or 3 channels, the samples have {layout.channels}; use --out FILE.npz")
     x, calls = _draw(loaded, sampler, horizon, count, seed)
-    images = layout.unflatten(x).to(torch.uint8).cpu().numpy()
+    drawn = loaded.arm.layout.unflatten(x)
+    images = (autoencoder.decode(drawn) if autoencoder is not None else drawn.to(torch.uint8)).cpu().numpy()
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
-        np.savez_compressed(out, images=images, arm_calls=calls.cpu().numpy(), seed=seed)
+        arrays = {"images": images, "arm_calls": calls.cpu().numpy(), "seed": np.array(seed)}
+        if autoencoder is not None:
+            arrays["latents"] = drawn.to(torch.uint8).cpu().numpy()
+        np.savez_compressed(out, allow_pickle=False, **arrays)
     else:
         _save_grid(images, layout, out)
     mean = calls.double().mean().item()
     CONSOLE.print(
-        f"{count} samples, {mean:.1f} ARM calls each on average ({mean / layout.dims:.1%} of the {layout.dims} "
+        f"{count} samples, {mean:.1f} ARM calls each on average ({mean / dims:.1%} of the {dims} "
         f"that ancestral sampling takes): {out}",
         soft_wrap=True,
     )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from harness.jobs import failed_rows, job_folder, read_rows, status_of
 from harness.jobs.rows import Rows, clear_rows
 from harness.store import Store
-from harness.sweep import Job, Plan, TimingJob, TrainJob
+from harness.sweep import AutoencoderJob, Job, Plan, TimingJob, TrainJob
 
 
 class Failure(NamedTuple):
@@ -20,8 +20,13 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class _Waiting:
+    autoencoders: list[AutoencoderJob]
     trainings: list[TrainJob]
     timings: list[TimingJob]
+
+    @property
+    def to_train(self) -> list[AutoencoderJob | TrainJob]:
+        return [*self.autoencoders, *self.trainings]
 
 
 class Ledger:
@@ -47,18 +52,22 @@ class Ledger:
 
     @property
     def waiting(self) -> _Waiting:
-        """The jobs that are not settled; a timing whose training failed is settled at once, as failed."""
-        for job in self._jobs:
-            if isinstance(job, TimingJob) and job.id not in self._states and self._state(job.train_job) == "failed":
-                self.lose(job, "its training failed")
+        """The jobs that are not settled; one whose autoencoder or training failed is settled at once, as failed."""
+        for job in self._jobs:  # in the order of the plan: each after the one that it needs
+            before = _before(job)
+            if before is not None and job.id not in self._states and self._states.get(before) == "failed":
+                self.lose(job, f"its {'training' if isinstance(job, TimingJob) else 'autoencoder'} failed")
         left = [job for job in self._jobs if job.id not in self._states]
         return _Waiting(
-            [job for job in left if isinstance(job, TrainJob)], [job for job in left if isinstance(job, TimingJob)]
+            [job for job in left if isinstance(job, AutoencoderJob)],
+            [job for job in left if isinstance(job, TrainJob)],
+            [job for job in left if isinstance(job, TimingJob)],
         )
 
-    def ready(self, job: TimingJob) -> bool:
-        """Whether its training is done."""
-        return self._state(job.train_job) == "done"
+    def ready(self, job: Job) -> bool:
+        """Whether the job that it needs, if any, is done."""
+        before = _before(job)
+        return before is None or self._states.get(before) == "done"
 
     def settle(self, job: Job) -> str | None:
         """Take over the rows of a job that came to its end: "done" or "failed"; None if it has not."""
@@ -68,9 +77,6 @@ class Ledger:
     def lose(self, job: Job, error: str) -> None:
         """Record as failed a job that cannot come to its end."""
         self._write(job, failed_rows(job, error))
-
-    def _state(self, job_id: str) -> str | None:
-        return self._states.get(job_id)
 
     def _write(self, job: Job, rows: Rows) -> str:
         self.store.write_job(job.id, rows)
@@ -82,3 +88,10 @@ class Ledger:
             log = job_folder(self.store.root, job.id) / "log.txt"
             self.failures.append(Failure(f"{job.kind} {job.title}", str(error).splitlines()[0], log))
         return status
+
+
+def _before(job: Job) -> str | None:
+    """The id of the job whose result this one needs."""
+    if isinstance(job, TimingJob):
+        return job.train_job
+    return job.autoencoder_job if isinstance(job, TrainJob) else None

@@ -33,9 +33,10 @@ from harness.execution.placement import Request, place
 from harness.jobs import run_job
 from harness.jobs.machine import available_cpus
 from harness.store import Store
-from harness.sweep import Plan, TimingJob, TrainJob
+from harness.sweep import AutoencoderJob, Plan, TimingJob, TrainJob, job_from_json
 from harness.sweep.spec import Resources
 
+_Training = AutoencoderJob | TrainJob
 RETRIES = 2
 """How often a job whose process died is tried again; a job that raises is not, it would raise again."""
 _PAUSE_S, _CONNECT_S = 0.2, 5.0
@@ -93,14 +94,18 @@ def execute(plan: Plan, store: Store, resources: Resources) -> Ledger:
     placement = place(ray.nodes(), resources)
     ledger = Ledger(plan, store)
     waiting = ledger.waiting
-    training = _Trainings(waiting.trainings, store, placement.train, resources)
+    training = _Trainings([], store, placement.train, resources)
     timing: dict[Any, TimingJob] = {}
     submitted: set[str] = set()
-    while waiting.trainings or waiting.timings:
+    while waiting.autoencoders or waiting.trainings or waiting.timings:
         ended = training.ended()  # asked first: what it left behind is then there to be found
-        for job in waiting.trainings:
-            if ledger.settle(job) is None and ended:
+        for job in waiting.to_train:
+            if ledger.settle(job) is None and ended and job.id in training.ids:
                 ledger.lose(job, training.error or f"its process died {RETRIES + 1} times")
+        waiting = ledger.waiting
+        if ended:  # a first run for autoencoders and what needs none, a second for the ARMs of their latents
+            ready = [job for job in waiting.to_train if ledger.ready(job)]
+            training = _Trainings(ready, store, placement.train, resources)
         for next_job in waiting.timings:
             if ledger.ready(next_job) and next_job.id not in submitted:
                 submitted.add(next_job.id)
@@ -113,10 +118,11 @@ def execute(plan: Plan, store: Store, resources: Resources) -> Ledger:
 
 
 class _Trainings:
-    """All trainings as one Tune run, in a thread of its own."""
+    """Trainings that need nothing more, as one Tune run in a thread of its own."""
 
-    def __init__(self, jobs: list[TrainJob], store: Store, request: Request, resources: Resources) -> None:
+    def __init__(self, jobs: list[_Training], store: Store, request: Request, resources: Resources) -> None:
         self.error = ""
+        self.ids = {job.id for job in jobs}
         self._thread: threading.Thread | None = None
         if jobs:
             fit = _tuner(jobs, store, request, resources).fit
@@ -135,7 +141,7 @@ class _Trainings:
             self.error = f"Ray Tune stopped: {type(error).__name__}: {error}"
 
 
-def _tuner(jobs: list[TrainJob], store: Store, request: Request, resources: Resources) -> tune.Tuner:
+def _tuner(jobs: list[_Training], store: Store, request: Request, resources: Resources) -> tune.Tuner:
     titles = {job.model_dump_json(): job.title.replace(" ", "-") for job in jobs}
     bundle = {"CPU": request.cpus, **({"GPU": request.gpus} if request.gpus else {})}
     selector: dict[str, Any] = {"bundle_label_selector": [request.labels]} if request.labels else {}
@@ -160,8 +166,7 @@ def _tuner(jobs: list[TrainJob], store: Store, request: Request, resources: Reso
 
 
 def _train(config: dict[str, Any]) -> None:
-    job = TrainJob.model_validate_json(config["job"])
-    run_job(job, Path(config["root"]), threads=config["threads"], report=tune.report)
+    run_job(job_from_json(config["job"]), Path(config["root"]), threads=config["threads"], report=tune.report)
 
 
 _train.__name__ = "train"  # what the dashboard shows

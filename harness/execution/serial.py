@@ -6,7 +6,7 @@ from harness.execution.ledger import Ledger
 from harness.jobs import run_job
 from harness.jobs.machine import available_cpus
 from harness.store import Store
-from harness.sweep import Job, Plan, TrainJob
+from harness.sweep import Job, Plan, TimingJob
 from harness.sweep.spec import Resources
 
 Run = Callable[..., str]
@@ -22,6 +22,8 @@ def execute(plan: Plan, store: Store, resources: Resources, *, run: Run = run_jo
         run: the function that runs a job.
     """
     ledger = Ledger(plan, store)
+    for autoencoder in ledger.waiting.autoencoders:
+        _run(ledger, autoencoder, run, resources)
     for training in ledger.waiting.trainings:
         _run(ledger, training, run, resources)
     for timing in ledger.waiting.timings:
@@ -30,7 +32,7 @@ def execute(plan: Plan, store: Store, resources: Resources, *, run: Run = run_jo
 
 
 def _run(ledger: Ledger, job: Job, run: Run, resources: Resources) -> None:
-    role = resources.train if isinstance(job, TrainJob) else resources.timing
+    role = resources.timing if isinstance(job, TimingJob) else resources.train
     # Alone in this process a training may use what the machine has, unless the sweep file says how many threads.
     run(job, ledger.store.root, threads=role.threads or available_cpus())
     ledger.settle(job)

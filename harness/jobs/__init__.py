@@ -6,11 +6,13 @@ from pathlib import Path
 
 import torch
 
+from harness.jobs.latents import failed_autoencoder, train_autoencoder
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import Rows, clear_rows, read_rows, status_of, write_rows
+from harness.jobs.steps import Report, discard_states
 from harness.jobs.timing import failed_timing, time_samplers
-from harness.jobs.train import CHECKPOINT, Report, discard_states, failed_trial, train
-from harness.sweep.plan import Job, TrainJob
+from harness.jobs.train import CHECKPOINT, failed_trial, train
+from harness.sweep.plan import AutoencoderJob, Job, TrainJob
 
 __all__ = ["checkpoint_of", "failed_rows", "job_folder", "read_rows", "run_job", "status_of"]
 
@@ -48,6 +50,8 @@ def run_job(job: Job, root: Path, *, threads: int | None = None, report: Report 
         try:
             if isinstance(job, TrainJob):
                 rows = train(job, folder, report)
+            elif isinstance(job, AutoencoderJob):
+                rows = train_autoencoder(job, folder, report)
             else:
                 rows = time_samplers(job, folder, checkpoint_of(root, job.train_job))
             note = ""
@@ -67,4 +71,6 @@ def run_job(job: Job, root: Path, *, threads: int | None = None, report: Report 
 
 def failed_rows(job: Job, error: str) -> Rows:
     """The rows of a job that did not come to its end."""
+    if isinstance(job, AutoencoderJob):
+        return failed_autoencoder(job, error)
     return failed_trial(job, error) if isinstance(job, TrainJob) else failed_timing(job, error)

@@ -15,6 +15,7 @@ from torch import Tensor
 from arm_core import AutoregressiveModel, Checkpoint, SampleTrace, load_checkpoint, sample_noise
 from arm_core.registry import ARMS
 from harness.jobs.clock import Clock, clock_for
+from harness.jobs.latents import decoded_columns
 from harness.jobs.machine import device_of_this_job, other_cpu_seconds, provenance
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import Rows
@@ -79,6 +80,7 @@ class _Bench:
         progress: Reporter,
     ) -> None:
         self.job, self.arm, self.samplers, self.clock, self.progress = job, checkpoint.arm, samplers, clock, progress
+        self.checkpoint = checkpoint
         self.done = 0
         self.total = len(samplers) * (1 + len(job.batch_sizes) * (1 + len(job.seeds)))
 
@@ -93,6 +95,7 @@ class _Bench:
             named = {"job": job.id, **_named(spec)}
             exact = (trace.x == reference.x).all(dim=1).tolist()
             maps = [layout.unflatten(part).cpu() for part in (trace.x, trace.mistakes, trace.settled_at)]
+            decoded = decoded_columns(self.checkpoint, trace.x)
             for k, (image, wrong, settled) in enumerate(zip(*maps, strict=True)):
                 samples.append(
                     {
@@ -107,6 +110,7 @@ class _Bench:
                         "mistakes": wrong.to(torch.uint8).contiguous().numpy().tobytes(),
                         "settled_at": settled.flatten().tolist(),
                         "exact": exact[k],
+                        **decoded[k],
                     }
                 )
             counts, settled = trace.mistakes.sum(0).tolist(), trace.settled_at.double().mean(0).tolist()

@@ -1,35 +1,36 @@
-"""The training job: data, ARM and modules to a checkpoint and its figures."""
+"""The training job: data, ARM and modules to checkpoints and their figures."""
 
+import copy
 import json
-import shutil
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from arm_core import AutoregressiveModel, InputError, save_arm
-from arm_core.checkpoint import read_bundle, write_bundle
+from arm_core import AutoregressiveModel, InputError, Layout, load_checkpoint, save_arm
 from arm_core.data import load_dataset
 from arm_core.forecasters import ForecastingConfig, ForecastingModules
 from arm_core.registry import ARMS, config_type
-from arm_core.training import Training, TrainingConfig, evaluate, fit
+from arm_core.training import Training, TrainingConfig, evaluate
+from harness.jobs.latents import load_autoencoder, load_latents
 from harness.jobs.machine import device_of_this_job, peak_memory, provenance
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import Rows
+from harness.jobs.steps import Curves, Report, best_point, devices_of, load_best, take_steps
 from harness.sweep.components import fill, make_config
 from harness.sweep.plan import TrainJob
 
 CHECKPOINT = "checkpoint"
-Curves = list[dict[str, Any]]
-Report = Callable[[dict[str, float]], None]
+SCORE = "valid_bits_per_dim"
 
 
 def train(job: TrainJob, folder: Path, report: Report) -> Rows:
-    """Train from the newest saved state in `folder`, or from the start; leave a checkpoint there.
+    """Train from the newest saved state in `folder`, or from the start; leave two checkpoints there.
+
+    `checkpoint` holds the weights that `keep` asks for and that will be timed; `checkpoint-last` or `checkpoint-best`
+    holds the others.
 
     Args:
         job: what to train.
@@ -40,14 +41,19 @@ def train(job: TrainJob, folder: Path, report: Report) -> Rows:
         The rows of `trials` and `curves`.
     """
     machine, started = provenance(), time.perf_counter()
-    device = device_of_this_job()
-    dataset = load_dataset(job.data.name, job.root, **job.data.options)
-    layout = dataset.layout
-    splits = {name: layout.flatten(dataset.split(name)) for name in ("train", "valid", "test")}
-    training = _build(job, layout, device)
-    curves = _train(training, splits, job, folder, report)
-    on_valid, kl = evaluate(training.arm, training.modules, splits["valid"])
-    on_test, _ = evaluate(training.arm, training.modules, splits["test"])
+    coded = folder.with_name(job.autoencoder_job) if job.autoencoder_job is not None else None
+    dataset = load_latents(coded) if coded else load_dataset(job.data.name, job.root, **job.data.options)
+    splits = {name: dataset.split(name) for name in ("train", "valid", "test")}
+    training = _build(job, dataset.layout)
+
+    def validate() -> dict[str, float | None]:
+        bits, kl = evaluate(training.arm, training.modules, splits["valid"])
+        return {SCORE: bits, "forecasting_kl_nats": kl}
+
+    progress = Reporter(folder, job.id, job.kind, job.title, unit="iterations")
+    curves = take_steps(
+        training, splits["train"], folder, validate=validate, score=SCORE, progress=progress, report=report
+    )
     identity = {"sweep": job.sweep, "profile": job.profile, "dataset": job.dataset, "variant": job.variant}
     data = {
         "dataset_name": dataset.name,
@@ -55,36 +61,31 @@ def train(job: TrainJob, folder: Path, report: Report) -> Rows:
         "dataset_status": dataset.status,
         "dataset_sha256": dataset.sha256,
     }
-    figures = {
-        "train_bits_per_dim": curves[-1]["train_bits_per_dim"],
-        "valid_bits_per_dim": on_valid,
-        "test_bits_per_dim": on_test,
-    }
-    place = folder / CHECKPOINT
-    sha256 = save_arm(
-        training.arm,
-        place,
-        modules=training.modules,
-        metadata={**identity, **data, **figures, "job": job.id, "seed": job.seed, "arm": job.arm.name},
-    )
-    parameters = sum(p.numel() for p in training.arm.parameters())
+    about = {**identity, **data, "job": job.id, "seed": job.seed, "arm": job.arm.name}
+    kept = _save_both(training, curves, folder, coded, about)
+    on_valid, kl = evaluate(training.arm, training.modules, splits["valid"])
+    on_test, _ = evaluate(training.arm, training.modules, splits["test"])
+    on_train, _ = evaluate(training.arm, None, splits["train"][: len(splits["valid"])])
     trial = {
         "job": job.id,
         **identity,
         "seed": job.seed,
         "status": "done",
         **data,
-        **asdict(layout),
-        "dims": layout.dims,
+        **asdict(dataset.layout),
+        "dims": dataset.layout.dims,
         **_settings(job),
-        "parameters": parameters,
+        "parameters": sum(p.numel() for p in training.arm.parameters()),
         "iterations": training.step,
-        **figures,
+        "train_bits_per_dim": curves[-1]["train_bits_per_dim"],
+        "train_eval_bits_per_dim": on_train,
+        "valid_bits_per_dim": on_valid,
+        "test_bits_per_dim": on_test,
         "forecasting_kl_nats": kl,
         "checkpoint": str(Path("jobs") / job.id / CHECKPOINT),
-        "checkpoint_sha256": sha256,
+        **kept,
         "wall_s": time.perf_counter() - started,
-        "peak_mem_bytes": peak_memory(device),
+        "peak_mem_bytes": peak_memory(device_of_this_job()),
         **machine,
     }
     return {"trials": [trial], "curves": [{"job": job.id, **point} for point in curves]}
@@ -113,87 +114,62 @@ def _settings(job: TrainJob) -> dict[str, Any]:
         "arm_config": json.dumps(job.arm.options, sort_keys=True),
         "forecasting_config": json.dumps(job.forecasting, sort_keys=True) if job.forecasting is not None else None,
         "training_config": json.dumps(job.training, sort_keys=True),
+        "autoencoder_job": job.autoencoder_job,
+        "init_from": job.init_from,
     }
 
 
-def _build(job: TrainJob, layout: Any, device: torch.device) -> Training:
+def _build(job: TrainJob, layout: Layout) -> Training:
     cls = ARMS.resolve(job.arm.name)
-    config = make_config(cls, job.arm.options)
+    config, settings = make_config(cls, job.arm.options), fill(TrainingConfig, job.training)
+    devices = devices_of(device_of_this_job(), data_parallel=settings.data_parallel)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
         arm: AutoregressiveModel = cls(layout) if config_type(cls) is None else cls(layout, config)
         modules = None
         if job.forecasting is not None:
             modules = ForecastingModules(layout, fill(ForecastingConfig, job.forecasting), arm.hidden_features)
+    if job.init_from is not None:
+        _initialise(arm, modules, job.init_from)
     for module in (arm, modules):
         if module is not None:
-            module.to(device)
-    return Training(arm, modules, fill(TrainingConfig, job.training), seed=job.seed)
+            module.to(devices[0])
+    return Training(arm, modules, settings, seed=job.seed, devices=devices)
 
 
-def _train(training: Training, splits: dict[str, Tensor], job: TrainJob, folder: Path, report: Report) -> Curves:
-    """Take all steps, from the newest good state on; returns the curves, those before the state included."""
-    config = training.config
-    progress = Reporter(folder, job.id, job.kind, job.title, unit="iterations")
-    curves = _resume(training, folder)
-    bits: list[float] = []
-    started = last = time.perf_counter()
-    before = curves[-1]["wall_s"] if curves else 0.0
-    for metrics in fit(training, splits["train"]):
-        bits.append(metrics.figures["train_bits_per_dim"])
-        if metrics.step % config.evaluate_every == 0 or metrics.step == config.iterations:
-            valid, kl = evaluate(training.arm, training.modules, splits["valid"])
-            now = time.perf_counter()
-            curves.append(
-                {
-                    "step": metrics.step,
-                    "train_bits_per_dim": sum(bits) / len(bits),
-                    "valid_bits_per_dim": valid,
-                    "forecasting_kl_nats": kl,
-                    "learning_rate": metrics.learning_rate,
-                    "iterations_per_s": len(bits) / (now - last),
-                    "wall_s": before + now - started,
-                }
-            )
-            report(
-                {
-                    "step": metrics.step,
-                    "train_bits_per_dim": curves[-1]["train_bits_per_dim"],
-                    "valid_bits_per_dim": valid,
-                }
-            )
-            bits, last = [], now
-        if metrics.step % config.checkpoint_every == 0 and metrics.step < config.iterations:
-            place = (
-                folder / f"state-{metrics.step // config.checkpoint_every % 2}"
-            )  # two, in turns: one is always whole
-            write_bundle(place, {"training": training.state()}, {"step": metrics.step, "curves": curves})
-        shown = {
-            "bits/dim": bits[-1] if bits else curves[-1]["train_bits_per_dim"],
-            "it/s": len(bits) / max(time.perf_counter() - last, 1e-9),
-        }
-        progress.update(metrics.step, config.iterations, metrics={k: v for k, v in shown.items() if v})
-    return curves
+def _initialise(arm: AutoregressiveModel, modules: ForecastingModules | None, path: str) -> None:
+    """Start from the weights of a checkpoint; modules that it has not, or has otherwise, start anew."""
+    given = load_checkpoint(path, arm=type(arm))
+    try:
+        arm.load_state_dict(given.arm.state_dict())
+    except RuntimeError as error:
+        raise InputError(f"init_from: the ARM in {path} is not of this size or layout ({error})") from None
+    if modules is not None and given.modules is not None and given.modules.config == modules.config:
+        modules.load_state_dict(given.modules.state_dict())
 
 
-def discard_states(folder: Path) -> None:
-    """Remove what a finished training no longer needs to go on."""
-    for place in folder.glob("state-*"):
-        shutil.rmtree(place)
-
-
-def _resume(training: Training, folder: Path) -> Curves:
-    """Load the newest state that is whole; returns its curves, or none when there is no such state."""
-    found = []
-    for place in folder.glob("state-*"):
-        try:
-            parts, content, _ = read_bundle(place)
-        except InputError as error:
-            print(f"{error}; an older state is used")  # goes to the job's log
-            continue
-        found.append((content["step"], parts["training"], content["curves"]))
-    if not found:
-        return []
-    _, state, curves = max(found, key=lambda item: item[0])
-    training.load_state(state)
-    return curves
+def _save_both(
+    training: Training, curves: Curves, folder: Path, coded: Path | None, about: dict[str, Any]
+) -> dict[str, Any]:
+    """Save the last and the best weights; the training ends with those that are kept, which the result describes."""
+    last, best = curves[-1], best_point(curves, SCORE)
+    autoencoder = load_autoencoder(coded) if coded is not None else None
+    sha256, keep = "", training.config.keep
+    final = {name: copy.deepcopy(network.state_dict()) for name, network in training.networks.items()}
+    for which, point in sorted({"last": last, "best": best}.items(), key=lambda item: item[0] == keep):
+        if which == "best":
+            load_best(training, folder)
+        else:
+            for name, network in training.networks.items():
+                network.load_state_dict(final[name])
+        place = folder / (CHECKPOINT if which == keep else f"{CHECKPOINT}-{which}")
+        metadata = {**about, "weights": which, "step": point["step"], SCORE: point[SCORE]}
+        sha256 = save_arm(training.arm, place, modules=training.modules, autoencoder=autoencoder, metadata=metadata)
+    return {
+        "checkpoint_sha256": sha256,
+        "kept": keep,
+        "kept_step": {"last": last, "best": best}[keep]["step"],
+        "best_step": best["step"],
+        "best_valid_bits_per_dim": best[SCORE],
+        "last_valid_bits_per_dim": last[SCORE],
+    }

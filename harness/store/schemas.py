@@ -90,14 +90,46 @@ _TRIALS = [
     Column("checkpoint_sha256", STRING, True),
     Column("wall_s", FLOAT64, True, "s"),
     Column("peak_mem_bytes", INT64, True, "bytes"),
+    Column("kept", STRING, True, meaning="last or best: the weights in `checkpoint`, which are timed"),
+    Column("kept_step", INT64, True, "iterations"),
+    Column("best_step", INT64, True, "iterations", "of the lowest bits/dim on validation"),
+    Column("best_valid_bits_per_dim", FLOAT64, True, "bits/dim"),
+    Column("last_valid_bits_per_dim", FLOAT64, True, "bits/dim"),
+    Column("train_eval_bits_per_dim", FLOAT64, True, "bits/dim", "kept weights, no dropout, first training images"),
+    Column("autoencoder_job", STRING, True, meaning="the job whose latents are the data; null: images"),
+    Column("init_from", STRING, True, meaning="the checkpoint that the weights started from"),
+    *_PROVENANCE,
+]
+
+_AUTOENCODERS = [
+    *[column for column in _IDENTITY if column.name != "variant"],
+    Column("seed", INT64, meaning="training seed"),
+    Column("status", STRING, meaning="done or failed"),
+    Column("error", STRING, True),
+    *_columns("dataset_name dataset_variant dataset_status dataset_sha256", STRING, nullable=True),
+    *_columns("channels height width categories", INT32, nullable=True),
+    *_columns("latent_channels latent_height latent_width latent_categories", INT32, nullable=True),
+    Column("latents_sha256", STRING, True, meaning="of the encoded splits, in their order"),
+    Column("autoencoder_config", STRING, meaning="JSON"),
+    Column("training_config", STRING, meaning="JSON"),
+    *_columns("parameters iterations", INT64, nullable=True),
+    Column("kept", STRING, True, meaning="last or best: the weights that made the latents"),
+    Column("kept_step", INT64, True, "iterations"),
+    *_columns("train_mse valid_mse test_mse", FLOAT64, nullable=True, unit="squared, images on [-1, 1]"),
+    Column("codebook_used_fraction", FLOAT64, True, "", "share of (channel, category) pairs that occur in validation"),
+    Column("codebook_perplexity", FLOAT64, True, "categories", "mean over the latent channels, validation"),
+    Column("checkpoint_sha256", STRING, True),
+    Column("wall_s", FLOAT64, True, "s"),
+    Column("peak_mem_bytes", INT64, True, "bytes"),
     *_PROVENANCE,
 ]
 
 _CURVES = [
     Column("job", STRING),
     Column("step", INT64, False, "iterations"),
-    Column("train_bits_per_dim", FLOAT64, False, "bits/dim"),
+    Column("train_bits_per_dim", FLOAT64, True, "bits/dim"),
     Column("valid_bits_per_dim", FLOAT64, True, "bits/dim"),
+    *_columns("train_mse valid_mse", FLOAT64, nullable=True, unit="squared, images on [-1, 1]"),
     Column("forecasting_kl_nats", FLOAT64, True, "nats"),
     Column("learning_rate", FLOAT64),
     Column("iterations_per_s", FLOAT64, False, "1/s"),
@@ -147,6 +179,8 @@ _SAMPLES = [
     Column("mistakes", BINARY, meaning="uint8 0 or 1, (C, H, W) order"),
     Column("settled_at", pa.list_(INT32), True, "calls", "(C, H, W) order"),
     Column("exact", BOOL, meaning="equal to the ancestral sample"),
+    Column("decoded", BINARY, True, meaning="image of latents, uint8 (C, H, W); null: `image` is one itself"),
+    *_columns("decoded_channels decoded_height decoded_width decoded_categories", INT32, nullable=True),
 ]
 
 
@@ -156,13 +190,14 @@ def _schema(table: str, version: int, columns: Sequence[Column]) -> pa.Schema:
 
 
 SCHEMAS: dict[str, pa.Schema] = {
-    "trials": _schema("trials", 1, _TRIALS),
-    "curves": _schema("curves", 1, _CURVES),
+    "trials": _schema("trials", 2, _TRIALS),
+    "curves": _schema("curves", 2, _CURVES),
+    "autoencoders": _schema("autoencoders", 1, _AUTOENCODERS),
     "timings": _schema("timings", 1, _TIMINGS),
     "mistakes": _schema("mistakes", 1, _MISTAKES),
-    "samples": _schema("samples", 1, _SAMPLES),
+    "samples": _schema("samples", 2, _SAMPLES),
 }
-DECIDING = ("trials", "timings")
+DECIDING = ("trials", "timings", "autoencoders")
 """The tables whose part says that a job is complete; every job writes exactly one of them, last."""
 
 STATUSES = ("done", "failed")

@@ -59,7 +59,7 @@ class Store:
 
         Args:
             job: the job's id.
-            rows: table -> rows; exactly one of trials and timings, with at least one row.
+            rows: table -> rows; exactly one of the deciding tables, with at least one row.
 
         Raises:
             SchemaError: a row breaks its table's schema; nothing has been written then.
@@ -171,7 +171,7 @@ def _safe(name: str) -> str:
 def _deciding_table(job: str, rows: Mapping[str, Sequence[Row]]) -> str:
     given = [table for table in DECIDING if rows.get(table)]
     if len(given) != 1:
-        raise SchemaError(f"job {job} must write rows of exactly one of trials and timings, got {list(rows)}")
+        raise SchemaError(f"job {job} must write rows of exactly one of {', '.join(DECIDING)}, got {list(rows)}")
     return given[0]
 
 

@@ -11,15 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from arm_core.errors import InputError
+from arm_core.latents import AutoencoderConfig
 from arm_core.registry import ARMS, DATASETS, FORECASTERS, Registry
-from arm_core.training import TrainingConfig
+from arm_core.training import AutoencoderTrainingConfig, TrainingConfig
 from harness.sweep.components import OptionError, fill, make_config
 from harness.sweep.spec import DatasetSpec, SamplerEntry, Sweep, VariantSpec
 
-TRAINING_FORMAT = 1
+TRAINING_FORMAT = 2
 """Raise it when training gives other weights from the same settings."""
 SAMPLING_FORMAT = 1
 """Raise it when timings mean something else."""
@@ -53,25 +54,40 @@ class _Job(_Frozen):
     sweep: str
     profile: str | None
     dataset: str
-    variant: str
-    arm: Component
 
 
-class TrainJob(_Job):
-    """Train one ARM, and its forecasting modules if there are any."""
+class AutoencoderJob(_Job):
+    """Train one autoencoder and encode its dataset."""
 
-    kind: Literal["train"] = "train"
+    kind: Literal["autoencoder"] = "autoencoder"
     seed: int
     data: Component
     root: str | None
+    autoencoder: dict[str, Any]
+    training: dict[str, Any]
+
+
+class TrainJob(_Job):
+    """Train one ARM, and its forecasting modules if there are any; on images, or on the latents of an autoencoder."""
+
+    kind: Literal["train"] = "train"
+    variant: str
+    arm: Component
+    seed: int
+    data: Component
+    root: str | None
+    autoencoder_job: str | None = None
     forecasting: dict[str, Any] | None
     training: dict[str, Any]
+    init_from: str | None = None
 
 
 class TimingJob(_Job):
     """Time all samplers on one trained ARM, interleaved in one run."""
 
     kind: Literal["timing"] = "timing"
+    variant: str
+    arm: Component
     train_job: str
     train_seed: int
     samplers: list[SamplerSpec]
@@ -82,19 +98,24 @@ class TimingJob(_Job):
     figure_count: int
 
 
-Job = TrainJob | TimingJob
+Job = AutoencoderJob | TrainJob | TimingJob
+
+
+def job_from_json(text: str) -> Job:
+    """The job that `model_dump_json` wrote, whatever its kind."""
+    return TypeAdapter(Job).validate_json(text)
 
 
 class Planned(_Frozen):
     """A job, whether it has to run, and why."""
 
-    job: TrainJob | TimingJob
+    job: AutoencoderJob | TrainJob | TimingJob
     run: bool
     reason: str
 
 
 class Plan(_Frozen):
-    """All jobs of a sweep, trainings before their timings."""
+    """All jobs of a sweep, each after those that it needs."""
 
     sweep: str
     profile: str | None
@@ -122,13 +143,19 @@ def make_plan(sweep: Sweep, outcomes: Mapping[str, str]) -> Plan:
         InputError: a name, option or value that does not fit, with its line.
     """
     jobs: dict[str, Planned] = {}
-    for key, entry in sweep.datasets.items():
+    for key, given in sweep.datasets.items():
+        entry, before = given or DatasetSpec(), None
+        if entry.latents is not None:
+            encoder = _autoencoder_job(sweep, key, entry)
+            before = jobs.setdefault(encoder.id, _planned(encoder, outcomes))
         for variant, settings in sweep.variants.items():
             for seed in sweep.training.seeds:
-                job = _train_job(sweep, key, entry or DatasetSpec(), variant, settings, seed)
+                job = _train_job(
+                    sweep, key, entry, variant, settings, seed, before.job.id if before is not None else None
+                )
                 if job.id in jobs:
                     continue  # two names for the same training
-                jobs[job.id] = _planned(job, outcomes)
+                jobs[job.id] = _planned(job, outcomes, after=before)
                 if sweep.timing is not None:
                     timing = _timing_job(sweep, job)
                     jobs[timing.id] = _planned(timing, outcomes, after=jobs[job.id])
@@ -138,17 +165,79 @@ def make_plan(sweep: Sweep, outcomes: Mapping[str, str]) -> Plan:
 def _planned(job: Job, outcomes: Mapping[str, str], *, after: Planned | None = None) -> Planned:
     outcome = outcomes.get(job.id)
     if outcome == "done" and after is not None and after.run:
-        return Planned(job=job, run=True, reason="its training runs again")
+        return Planned(job=job, run=True, reason=f"its {after.job.kind.replace('train', 'training')} runs again")
     reason = {"done": "done before", "failed": "failed before", None: "not done yet"}[outcome]
     return Planned(job=job, run=outcome != "done", reason=reason)
 
 
-def _train_job(sweep: Sweep, key: str, entry: DatasetSpec, variant: str, settings: VariantSpec, seed: int) -> TrainJob:
+def _data(sweep: Sweep, key: str, entry: DatasetSpec) -> Component:
+    """The dataset of an entry, its options complete."""
+    at = ("datasets", key)
+    name, name_at = (entry.name, (*at, "name")) if entry.name is not None else (key, at)
+    dataset = _checked(sweep, name_at, lambda: DATASETS.resolve(name))
+    config = _checked(sweep, at, lambda: make_config(dataset, dict(entry.model_extra or {})))
+    return Component(name=name, options=_as_dict(config))
+
+
+def _data_matters(data: Component, root: str | None) -> list[Any]:
+    return [data.name, _source_of(DATASETS, data.name), data.options, root]
+
+
+def _autoencoder_job(sweep: Sweep, key: str, entry: DatasetSpec) -> AutoencoderJob:
+    assert entry.latents is not None
+    at, given, data = ("datasets", key, "latents"), entry.latents, _data(sweep, key, entry)
+    config = _as_dict(_checked(sweep, at, lambda: fill(AutoencoderConfig, given.model_extra or {})))
+    where = (*at, "training")
+    training = _as_dict(_checked(sweep, where, lambda: fill(AutoencoderTrainingConfig, given.training)))
+    matters = {
+        "format": TRAINING_FORMAT,
+        "data": _data_matters(data, entry.root),
+        "autoencoder": config,
+        "training": _training_matters(training),
+        "seed": given.seed,
+    }
+    return AutoencoderJob(
+        id=content_hash(matters),
+        title=f"{key} latents",
+        sweep=sweep.name,
+        profile=sweep.profile,
+        dataset=key,
+        seed=given.seed,
+        data=data,
+        root=entry.root,
+        autoencoder=config,
+        training=training,
+    )
+
+
+def _training_matters(training: Mapping[str, Any]) -> dict[str, Any]:
+    """What weights depend on: how often one validates decides only which ones are best."""
+    free = {"checkpoint_every"} | ({"evaluate_every"} if training["keep"] == "last" else set())
+    return {name: value for name, value in training.items() if name not in free}
+
+
+def _initial(sweep: Sweep, place: tuple[str | int, ...], options: dict[str, Any]) -> tuple[str | None, str | None]:
+    """The checkpoint to start from (taken out of the options) and the sha256 of its manifest."""
+    path = options.pop("init_from", None)
+    if path is None:
+        return None, None
+    manifest = Path(str(path)) / "manifest.json"
+    if not manifest.is_file():
+        raise sweep.error((*place, "init_from"), f"{path} is no checkpoint: {manifest} does not exist")
+    return str(path), hashlib.sha256(manifest.read_bytes()).hexdigest()
+
+
+def _train_job(
+    sweep: Sweep,
+    key: str,
+    entry: DatasetSpec,
+    variant: str,
+    settings: VariantSpec,
+    seed: int,
+    autoencoder_job: str | None,
+) -> TrainJob:
     at, model = ("datasets", key), ("variants", variant)
-    data_name, data_at = (entry.name, (*at, "name")) if entry.name is not None else (key, at)
-    dataset = _checked(sweep, data_at, lambda: DATASETS.resolve(data_name))
-    data_options = dict(entry.model_extra or {})
-    data_config = _checked(sweep, at, lambda: make_config(dataset, data_options))
+    data = _data(sweep, key, entry)
     arm_options = {"name": "pixelcnn", **settings.arm, **entry.arm}
     arm_name = arm_options.pop("name")
     arm = _checked(sweep, (*model, "arm", "name"), lambda: ARMS.resolve(arm_name))
@@ -157,18 +246,21 @@ def _train_job(sweep: Sweep, key: str, entry: DatasetSpec, variant: str, setting
     if settings.forecasting is not None:
         from arm_core.forecasters import ForecastingConfig
 
-        options = {**settings.forecasting, **entry.forecasting}
+        heads = {**settings.forecasting, **entry.forecasting}
         place = (*(at if entry.forecasting else model), "forecasting")
-        forecasting = _as_dict(_checked(sweep, place, lambda: fill(ForecastingConfig, options)))
-    shared = dict(sweep.training.model_extra or {})
+        forecasting = _as_dict(_checked(sweep, place, lambda: fill(ForecastingConfig, heads)))
+    options = {**(sweep.training.model_extra or {}), **entry.training}
     settings_at = (*at, "training") if entry.training else ("training",)
-    training = _as_dict(_checked(sweep, settings_at, lambda: fill(TrainingConfig, {**shared, **entry.training})))
+    init_from, init_sha256 = _initial(sweep, settings_at, options)
+    training = _as_dict(_checked(sweep, settings_at, lambda: fill(TrainingConfig, options)))
     matters = {
         "format": TRAINING_FORMAT,
-        "data": [data_name, _source_of(DATASETS, data_name), _as_dict(data_config), entry.root],
+        "data": _data_matters(data, entry.root),
+        "autoencoder": autoencoder_job,
         "arm": [arm_name, _source_of(ARMS, arm_name), _as_dict(arm_config)],
         "forecasting": forecasting,
-        "training": {name: value for name, value in training.items() if not name.endswith("_every")},
+        "training": _training_matters(training),
+        "init_from": init_sha256,
         "seed": seed,
     }
     many = f" {variant}" if len(sweep.variants) > 1 else ""
@@ -181,10 +273,12 @@ def _train_job(sweep: Sweep, key: str, entry: DatasetSpec, variant: str, setting
         variant=variant,
         arm=Component(name=arm_name, options=_as_dict(arm_config)),
         seed=seed,
-        data=Component(name=data_name, options=_as_dict(data_config)),
+        data=data,
         root=entry.root,
+        autoencoder_job=autoencoder_job,
         forecasting=forecasting,
         training=training,
+        init_from=init_from,
     )
 
 

@@ -45,12 +45,26 @@ class Resources(Part):
     timing: Role = Role()
 
 
+class LatentsSpec(Part):
+    """An autoencoder whose latents the ARM models; the other keys are the fields of its config.
+
+    Attributes:
+        training: fields of `arm_core.training.AutoencoderTrainingConfig`.
+        seed: of its training.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    training: Options = {}
+    seed: Seed = 0
+
+
 class DatasetSpec(Part):
     """A dataset; keys beyond these are its options. `arm`, `forecasting` and `training` override for it alone."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
     name: str | None = None
     root: str | None = None
+    latents: LatentsSpec | None = None
     arm: Options = {}
     forecasting: Options = {}
     training: Options = {}

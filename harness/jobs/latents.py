@@ -1,0 +1,162 @@
+"""The autoencoder job: trained, frozen, its dataset encoded once; and those latents as the dataset of an ARM."""
+
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from arm_core import Checkpoint, InputError
+from arm_core.checkpoint import build_autoencoder, read_bundle, write_bundle
+from arm_core.data import Dataset, load_dataset
+from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
+from arm_core.training import AutoencoderTraining, AutoencoderTrainingConfig, encode_all, evaluate_autoencoder
+from harness.jobs.machine import device_of_this_job, peak_memory, provenance
+from harness.jobs.progress import Reporter
+from harness.jobs.rows import Rows
+from harness.jobs.steps import Report, best_point, devices_of, load_best, take_steps
+from harness.sweep.components import fill
+from harness.sweep.plan import AutoencoderJob
+
+LATENTS, AUTOENCODER = "latents", "autoencoder"
+SPLITS = ("train", "valid", "test")
+
+
+def train_autoencoder(job: AutoencoderJob, folder: Path, report: Report) -> Rows:
+    """Train, freeze, encode; leave the autoencoder and the latents in `folder`.
+
+    Returns:
+        The rows of `autoencoders` and `curves`.
+    """
+    machine, started = provenance(), time.perf_counter()
+    dataset = load_dataset(job.data.name, job.root, **job.data.options)
+    training = _build(job, dataset)
+    autoencoder, valid = training.autoencoder, dataset.split("valid")
+
+    def validate() -> dict[str, float | None]:
+        return {"valid_mse": evaluate_autoencoder(autoencoder, valid)[0]}
+
+    progress = Reporter(folder, job.id, job.kind, job.title, unit="iterations")
+    curves = take_steps(
+        training, dataset.split("train"), folder, validate=validate, score="valid_mse", progress=progress, report=report
+    )
+    kept = curves[-1]
+    if training.config.keep == "best":
+        kept = best_point(curves, "valid_mse")
+        load_best(training, folder)
+    autoencoder.eval()
+    valid_mse, usage = evaluate_autoencoder(autoencoder, valid)
+    saved = {"layout": asdict(autoencoder.layout), "config": asdict(autoencoder.config)}
+    sha256 = write_bundle(folder / AUTOENCODER, {AUTOENCODER: autoencoder.state_dict()}, saved)
+    latents = _encode(autoencoder, dataset, folder)
+    row = {
+        **_settings(job),
+        "status": "done",
+        "dataset_name": dataset.name,
+        "dataset_variant": dataset.variant,
+        "dataset_status": dataset.status,
+        "dataset_sha256": dataset.sha256,
+        **asdict(dataset.layout),
+        **{f"latent_{name}": value for name, value in asdict(latents.layout).items()},
+        "latents_sha256": latents.sha256,
+        "parameters": sum(p.numel() for p in autoencoder.parameters()),
+        "iterations": training.step,
+        "kept": training.config.keep,
+        "kept_step": kept["step"],
+        "train_mse": kept["train_mse"],
+        "valid_mse": valid_mse,
+        "test_mse": evaluate_autoencoder(autoencoder, dataset.split("test"))[0],
+        "codebook_used_fraction": usage.used_fraction,
+        "codebook_perplexity": usage.perplexity,
+        "checkpoint_sha256": sha256,
+        "wall_s": time.perf_counter() - started,
+        "peak_mem_bytes": peak_memory(device_of_this_job()),
+        **machine,
+    }
+    return {"autoencoders": [row], "curves": [{"job": job.id, **point} for point in curves]}
+
+
+def failed_autoencoder(job: AutoencoderJob, error: str) -> Rows:
+    """The row of an autoencoder that did not come to its end."""
+    return {"autoencoders": [{**_settings(job), "status": "failed", "error": error, **provenance()}]}
+
+
+def load_autoencoder(folder: Path) -> DiscreteAutoencoder:
+    """The frozen autoencoder that the job of this folder left."""
+    parts, saved, _ = read_bundle(folder / AUTOENCODER)
+    return build_autoencoder(saved, parts[AUTOENCODER]).eval()
+
+
+def load_latents(folder: Path) -> Dataset:
+    """The latents that the job of this folder left, memory-mapped.
+
+    Raises:
+        InputError: they are missing, or differ from what was written.
+    """
+    place = folder / LATENTS
+    try:
+        about = json.loads((place / "latents.json").read_text(encoding="utf-8"))
+        # "c": pages are read on demand; the tensors count as writable, but nothing ever reaches the file
+        splits = {name: np.load(place / f"{name}.npy", mmap_mode="c") for name in SPLITS}
+    except (OSError, ValueError) as error:
+        raise InputError(f"the latents in {place} cannot be read ({error}); run the sweep again") from None
+    sha256 = about.pop("sha256")
+    dataset = Dataset(**about, splits=splits)
+    if dataset.sha256 != sha256:
+        raise InputError(f"the latents in {place} differ from what was written; delete {folder} and run again")
+    return dataset
+
+
+def decoded_columns(checkpoint: Checkpoint, x: Tensor) -> list[dict[str, Any]]:
+    """For each sample of an ARM of latents the columns that show it as an image; nothing for an ARM of images."""
+    if checkpoint.autoencoder is None:
+        return [{}] * len(x)
+    images = checkpoint.autoencoder.decode(checkpoint.arm.layout.unflatten(x)).cpu()
+    shape = {f"decoded_{name}": value for name, value in asdict(checkpoint.autoencoder.layout).items()}
+    return [{"decoded": image.contiguous().numpy().tobytes(), **shape} for image in images]
+
+
+def _build(job: AutoencoderJob, dataset: Dataset) -> AutoencoderTraining:
+    device, config = device_of_this_job(), fill(AutoencoderTrainingConfig, job.training)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.seed)
+        autoencoder = DiscreteAutoencoder(dataset.layout, fill(AutoencoderConfig, job.autoencoder))
+    devices = devices_of(device, data_parallel=config.data_parallel)
+    return AutoencoderTraining(autoencoder.to(devices[0]), config, seed=job.seed, devices=devices)
+
+
+def _encode(autoencoder: DiscreteAutoencoder, dataset: Dataset, folder: Path) -> Dataset:
+    """Write the latents of every split, and last the file that names their sha256."""
+    place = folder / LATENTS
+    place.mkdir(exist_ok=True)
+    for name in SPLITS:
+        np.save(place / f"{name}.npy", encode_all(autoencoder, dataset.split(name)).to(torch.uint8).numpy())
+    about = {
+        "name": dataset.name,
+        "variant": f"{dataset.variant} latents",
+        "status": dataset.status,
+        "categories": autoencoder.latent_layout.categories,
+    }
+    splits = {name: np.load(place / f"{name}.npy", mmap_mode="c") for name in SPLITS}
+    latents = Dataset(**about, splits=splits)  # type: ignore[arg-type]
+    temporary = place / ".latents.json"
+    temporary.write_text(json.dumps({**about, "sha256": latents.sha256}), encoding="utf-8")
+    os.replace(temporary, place / "latents.json")
+    return latents
+
+
+def _settings(job: AutoencoderJob) -> dict[str, Any]:
+    return {
+        "job": job.id,
+        "sweep": job.sweep,
+        "profile": job.profile,
+        "dataset": job.dataset,
+        "seed": job.seed,
+        "autoencoder_config": json.dumps(job.autoencoder, sort_keys=True),
+        "training_config": json.dumps(job.training, sort_keys=True),
+    }

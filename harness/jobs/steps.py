@@ -1,0 +1,125 @@
+"""The loop of every training job: steps, validations, saved states, the best weights, and how to go on after a stop."""
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from arm_core import InputError
+from arm_core.checkpoint import read_bundle, write_bundle
+from arm_core.training import DivergedError, Optimisation, fit
+from harness.jobs.progress import Reporter
+
+BEST = "best-so-far"
+Curves = list[dict[str, Any]]
+Report = Callable[[dict[str, float]], None]
+Validate = Callable[[], dict[str, float | None]]
+
+
+def take_steps(
+    training: Optimisation, data: Tensor, folder: Path, *, validate: Validate, score: str, progress: Reporter,
+    report: Report,
+) -> Curves:  # fmt: skip
+    """Take all steps that are left, from the newest whole state in `folder` on.
+
+    Args:
+        training: ends with its last weights; the best ones lie in the folder, see `load_best`.
+        data: training images.
+        folder: of the job.
+        validate: measures the weights as they are.
+        score: the figure of `validate` that is best when it is lowest.
+        progress: shows every step.
+        report: called with the step and the figures at every validation.
+
+    Returns:
+        A point for every validation, those before the stop included.
+    """
+    config = training.config
+    curves = _resume(training, folder)
+    seen: list[dict[str, float]] = []
+    started = last = time.perf_counter()
+    before = curves[-1]["wall_s"] if curves else 0.0
+    for metrics in fit(training, data):
+        seen.append(metrics.figures)
+        if metrics.step % config.evaluate_every == 0 or metrics.step == config.iterations:
+            figures = validate()
+            if not math.isfinite(figures[score] or 0.0):
+                raise DivergedError(f"{score} became {figures[score]} at the validation after step {metrics.step}")
+            now = time.perf_counter()
+            curves.append(
+                {
+                    "step": metrics.step,
+                    **_means(seen),
+                    **figures,
+                    "learning_rate": metrics.learning_rate,
+                    "iterations_per_s": len(seen) / (now - last),
+                    "wall_s": before + now - started,
+                }
+            )
+            if best_point(curves, score) is curves[-1]:
+                weights = {name: network.state_dict() for name, network in training.networks.items()}
+                write_bundle(folder / BEST, weights, {"step": metrics.step})
+            shown = {**_means(seen), **{name: value for name, value in figures.items() if value is not None}}
+            report({"step": metrics.step, **shown})
+            seen, last = [], now
+        if metrics.step % config.checkpoint_every == 0 and metrics.step < config.iterations:
+            turn = metrics.step // config.checkpoint_every % 2  # two, in turns: one is always whole
+            content = {"step": metrics.step, "curves": curves}
+            write_bundle(folder / f"state-{turn}", {"training": training.state()}, content)
+        speed = len(seen) / max(time.perf_counter() - last, 1e-9)
+        progress.update(
+            metrics.step, config.iterations, metrics={**metrics.figures, **({"it/s": speed} if seen else {})}
+        )
+    return curves
+
+
+def best_point(curves: Curves, score: str) -> dict[str, Any]:
+    """The first of the points with the lowest score."""
+    return min(curves, key=lambda point: point[score])
+
+
+def load_best(training: Optimisation, folder: Path) -> None:
+    """Put the weights that were best on validation into the networks."""
+    parts, _, _ = read_bundle(folder / BEST)
+    for name, network in training.networks.items():
+        network.load_state_dict(parts[name])
+
+
+def discard_states(folder: Path) -> None:
+    """Remove what a finished training no longer needs to go on."""
+    for place in [*folder.glob("state-*"), *folder.glob(BEST)]:
+        shutil.rmtree(place)
+
+
+def devices_of(device: torch.device, *, data_parallel: bool) -> list[torch.device]:
+    """The devices that a training uses: all GPUs of the job if it is data-parallel, otherwise the one given."""
+    if not data_parallel or device.type != "cuda":
+        return [device]
+    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+
+
+def _means(seen: list[dict[str, float]]) -> dict[str, float]:
+    names = ("train_bits_per_dim", "train_mse")
+    return {name: sum(figures[name] for figures in seen) / len(seen) for name in names if name in seen[0]}
+
+
+def _resume(training: Optimisation, folder: Path) -> Curves:
+    """Load the newest state that is whole; returns its curves, or none when there is no such state."""
+    found = []
+    for place in folder.glob("state-[01]"):
+        try:
+            parts, content, _ = read_bundle(place)
+        except InputError as error:
+            print(f"{error}; an older state is used")  # goes to the job's log
+            continue
+        found.append((content["step"], parts["training"], content["curves"]))
+    if not found:
+        return []
+    _, state, curves = max(found, key=lambda item: item[0])
+    training.load_state(state)
+    return curves
