@@ -10,7 +10,14 @@ from arm_core.contracts import ArmOutput, AutoregressiveModel, Forecaster, Sampl
 from arm_core.errors import InputError
 from arm_core.gumbel import posterior_gumbel, sample_noise
 from arm_core.layout import Layout
-from arm_core.samplers import FinishedSample, ancestral_sample, predictive_sample, sample_many, stream_samples
+from arm_core.samplers import (
+    FinishedSample,
+    ancestral_sample,
+    predictive_sample,
+    resampled_sample,
+    sample_many,
+    stream_samples,
+)
 
 __all__ = [
     "ArmOutput",
@@ -27,6 +34,7 @@ __all__ = [
     "load_checkpoint",
     "posterior_gumbel",
     "predictive_sample",
+    "resampled_sample",
     "sample_many",
     "sample_noise",
     "save_arm",

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from arm_core.contracts import AutoregressiveModel
 from arm_core.errors import InputError
-from arm_core.forecasters.learned import ForecastingConfig, ForecastingModules
+from arm_core.forecasters.modules import ForecastingConfig, ForecastingModules
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
 from arm_core.layout import Layout
 from arm_core.registry import ARMS, PLUGIN_PREFIX, config_type

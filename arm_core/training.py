@@ -13,7 +13,9 @@ from torch import Tensor
 
 from arm_core.contracts import ArmOutput, AutoregressiveModel
 from arm_core.errors import InputError
-from arm_core.forecasters.learned import ForecastingModules
+from arm_core.forecasters.fixed_point import fixed_point
+from arm_core.forecasters.modules import ForecastingModules
+from arm_core.gumbel import posterior_gumbel, standard_gumbel
 from arm_core.latents import CodebookUsage, DiscreteAutoencoder, codebook_usage
 from arm_core.layout import Layout
 from arm_core.objectives import bits_per_dim, forecasting_kl, reconstruction_mse
@@ -29,6 +31,7 @@ from arm_core.optimisation import (
     fit,
     learning_rate,
 )
+from arm_core.samplers import predictive_sample
 
 __all__ = [
     "AutoencoderTraining",
@@ -95,7 +98,10 @@ class Training(Optimisation):
         bits = bits_per_dim(output.logits, x).mean()
         loss, figures = bits * math.log(2), {"train_bits_per_dim": bits}
         if self.modules is not None:
-            kl = _forecasting_kl(networks["modules"], output, x, generator)
+            if self.modules.config.pairs == "model":
+                kl = _kl_on_samples(networks["arm"], networks["modules"], x, generator)
+            else:
+                kl = _forecasting_kl(networks["modules"], output, x, generator)
             loss, figures = loss + self.weight * kl, {**figures, "forecasting_kl_nats": kl}
         return loss, figures
 
@@ -179,13 +185,31 @@ def evaluate_autoencoder(
 def _forecasting_kl(modules: torch.nn.Module, output: ArmOutput, x: Tensor, generator: torch.Generator) -> Tensor:
     """The forecasting loss on data, with posterior noise if the modules read noise (paper app. B)."""
     assert isinstance(modules, ForecastingModules)
-    return forecasting_kl(output.logits, modules(output.hidden))
+    noise = None
+    if "noise" in modules.config.inputs:
+        noise = posterior_gumbel(output.logits.detach(), x, generator=generator)
+    return forecasting_kl(output.logits, _in_float_one(modules(output.hidden, x, noise)))
+
+
+def _kl_on_samples(arm: torch.nn.Module, modules: torch.nn.Module, like: Tensor, generator: torch.Generator) -> Tensor:
+    """The forecasting loss on samples of the ARM as it is, with the noise that they come from."""
+    assert isinstance(arm, AutoregressiveModel) and isinstance(modules, ForecastingModules)
+    kind = next(arm.parameters()).dtype
+    empty = torch.empty(*like.shape, arm.layout.categories, dtype=kind, device=like.device)
+    noise = standard_gumbel(empty, generator)
+    with torch.autocast(like.device.type, enabled=False):
+        x = predictive_sample(arm, noise, fixed_point).x.clone()  # a tensor of inference mode takes no gradient
+    output = _in_float(arm(x))
+    return forecasting_kl(output.logits, _in_float_one(modules(output.hidden, x, noise)))
 
 
 def _in_float(output: ArmOutput) -> ArmOutput:
     """Out of autocast: losses are computed in the precision of the weights."""
-    half = torch.float16, torch.bfloat16
-    return ArmOutput(*(part.float() if part.dtype in half else part for part in output))
+    return ArmOutput(*map(_in_float_one, output))
+
+
+def _in_float_one(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def _sequences(layout: Layout, images: Tensor) -> Int64[Tensor, "batch dims"]:

@@ -14,3 +14,11 @@ def fixed_point(state: SamplerState) -> Int[Tensor, "slots dims"]:
     reaches it without anything learned.
     """
     return torch.where(state.evaluated, state.outputs, 0)
+
+
+def most_likely(state: SamplerState) -> Int[Tensor, "slots dims"]:
+    """The mode of the ARM's last distribution of each dimension, whatever the noise; 0 where there has been none.
+
+    The paper's forecast for its ablation without reparametrisation, where earlier outputs say nothing of later noise.
+    """
+    return torch.where(state.evaluated, state.logits.argmax(dim=-1), 0)

@@ -2,6 +2,14 @@
 
 from arm_core.samplers.ancestral import ancestral_sample
 from arm_core.samplers.predictive import predictive_sample
+from arm_core.samplers.resampled import resampled_sample
 from arm_core.samplers.slots import FinishedSample, sample_many, stream_samples
 
-__all__ = ["FinishedSample", "ancestral_sample", "predictive_sample", "sample_many", "stream_samples"]
+__all__ = [
+    "FinishedSample",
+    "ancestral_sample",
+    "predictive_sample",
+    "resampled_sample",
+    "sample_many",
+    "stream_samples",
+]

@@ -181,10 +181,14 @@ def _bars(table: pd.DataFrame, column: str, axis: str, spread: Callable[[pd.Seri
     return plot
 
 
-def _images(rows: pd.DataFrame, column: str) -> np.ndarray:
+def _are_latents(rows: pd.DataFrame) -> bool:
+    return "decoded" in rows and rows["decoded"].notna().all()
+
+
+def _images(rows: pd.DataFrame, column: str, prefix: str = "") -> np.ndarray:
     """(n, height, width, channels) of a binary column, as numbers."""
     first = rows.iloc[0]
-    shape = (int(first["channels"]), int(first["height"]), int(first["width"]))
+    shape = tuple(int(first[f"{prefix}{name}"]) for name in ("channels", "height", "width"))
     found = [np.frombuffer(data, np.uint8).reshape(shape) for data in rows.sort_values("sample_id")[column]]
     return np.stack(found).transpose(0, 2, 3, 1)
 
@@ -202,8 +206,9 @@ def _tiles(images: np.ndarray, gap: float) -> np.ndarray:
 
 
 def _colours(rows: pd.DataFrame) -> np.ndarray:
-    """Samples as RGB in [0, 1]; other channel counts than 3 as their mean in grey."""
-    values = _images(rows, "image") / (rows.iloc[0]["categories"] - 1)
+    """Samples, or what latents decode to, as RGB in [0, 1]; other channel counts than 3 as their mean in grey."""
+    prefix = "decoded_" if _are_latents(rows) else ""
+    values = _images(rows, "decoded" if prefix else "image", prefix) / (rows.iloc[0][f"{prefix}categories"] - 1)
     return values if values.shape[-1] == 3 else values.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
 
 
@@ -214,7 +219,25 @@ def _sample_grid(rows: pd.DataFrame) -> Plot:
     return plot
 
 
+def _latent_mistakes(samples: pd.DataFrame, names: list[str]) -> Plot:
+    """A row a sampler: the share of the channels that were mistaken, and a panel for each channel."""
+    channels = int(samples.iloc[0]["channels"])
+    size = (2.2 * (1 + channels), 2.4 * len(names))
+    plot, axes = plt.subplots(len(names), 1 + channels, figsize=size, squeeze=False, layout="constrained")
+    for row, name in zip(axes, names, strict=True):
+        wrong = _images(samples[samples["label"] == name], "mistakes")
+        panels = [wrong.mean(axis=-1, keepdims=True), *np.split(wrong, channels, axis=-1)]
+        for place, (ax, panel) in enumerate(zip(row, panels, strict=True)):
+            red = np.array(matplotlib.colors.to_rgb(RED))
+            ax.imshow(_tiles(1 - panel * (1 - red), gap=GAP), interpolation="nearest")
+            ax.set_title(f"channel {place - 1}" if place else f"{name}: {wrong.sum() / len(wrong):.1f} mistakes")
+            ax.axis("off")
+    return plot
+
+
 def _mistake_grids(samples: pd.DataFrame, names: list[str]) -> Plot:
+    if _are_latents(samples):
+        return _latent_mistakes(samples, names)
     plot, axes = plt.subplots(1, len(names), figsize=(3.4 * len(names), 3.6), squeeze=False)
     for ax, name in zip(axes[0], names, strict=True):
         rows = samples[samples["label"] == name]

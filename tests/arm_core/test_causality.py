@@ -112,7 +112,7 @@ def test_impossible_sizes_are_refused(layout, options, message):
         ({"horizon": 0}, r"horizon must be in \[1, 48\]"),
         ({"horizon": 17, "unit": "pixel"}, r"horizon must be in \[1, 16\] \(pixels of the image\), got 17"),
         ({"filters": 7}, r"multiple of the channels \(3\), got 7; nearest: 6"),
-        ({"inputs": ("hidden", "x")}, "not built yet"),
+        ({"inputs": ("x", "noise")}, r"inputs must be one of \['hidden'\], .* got \['x', 'noise'\]"),
     ],
 )
 def test_impossible_modules_are_refused(options, message):

@@ -1,5 +1,7 @@
 """Theory first: what is known of every sampler, whatever the model."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -17,6 +19,7 @@ from arm_core.forecasters import (
     row_above,
     zeros,
 )
+from arm_core.forecasters.modules import INPUTS
 from arm_core.registry import ARMS, FORECASTERS
 from arm_core.samplers.mode import sampling_mode
 from arm_core.testing import SMALL_LAYOUTS, check_exact, randomise
@@ -60,17 +63,19 @@ def test_every_registered_pair_samples_exactly_in_float64(arm_name, forecaster_n
     arm = ARMS.resolve(arm_name)(layout, PixelCNNConfig(resnets=1, filters=12)).double()
     randomise(arm)
     found = FORECASTERS.resolve(forecaster_name)
-    if forecaster_name != "learned":
+    if forecaster_name not in ("learned", "gated"):
         check_exact(arm, found)
         return
+    noise = noise_for(arm, count=2)
+    expected = ancestral_sample(arm, noise).x
     for unit in ("dimension", "pixel"):
-        modules = ForecastingModules(
-            layout, ForecastingConfig(horizon=3, filters=12, unit=unit), arm.hidden_features
-        ).double()
-        randomise(modules, seed=1)
-        for horizon in (None, 1):
-            check_exact(arm, found(modules, horizon=horizon))
-        check_exact(arm, found(modules, fallback=row_above))
+        for inputs in INPUTS if forecaster_name == "learned" else INPUTS[::3]:
+            config = ForecastingConfig(horizon=3, filters=12, unit=unit, inputs=inputs)
+            modules = ForecastingModules(layout, config, arm.hidden_features).double()
+            randomise(modules, seed=1)
+            assert torch.equal(predictive_sample(arm, noise, found(modules)).x, expected), (unit, inputs)
+        other = found(modules, horizon=1, fallback=row_above, mode=True)
+        assert torch.equal(predictive_sample(arm, noise, other).x, expected), unit
 
 
 @pytest.mark.parametrize("layout", [LAYOUT, Layout(1, 1, 1, 2), Layout(1, 5, 2, 4)])
@@ -214,13 +219,17 @@ def test_a_forecaster_that_returns_something_else_is_refused(wrong):
 
 def test_modules_at_the_frontier_equal_modules_on_the_whole_image():
     for layout in SMALL_LAYOUTS:
-        for unit in ("dimension", "pixel"):
-            modules = ForecastingModules(layout, ForecastingConfig(horizon=4, filters=12, unit=unit), 5).double()
+        for unit, horizon, inputs in itertools.product(("dimension", "pixel"), (1, 4), INPUTS[::3]):
+            config = ForecastingConfig(horizon=horizon, filters=12, unit=unit, inputs=inputs)
+            modules = ForecastingModules(layout, config, 5).double()
             randomise(modules)
-            hidden = torch.randn(2, layout.dims, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-            whole = modules(hidden)
+            generator = torch.Generator().manual_seed(0)
+            hidden = torch.randn(2, layout.dims, 5, generator=generator, dtype=torch.float64)
+            x = torch.randint(layout.categories, (2, layout.dims), generator=generator)
+            noise = sample_noise(layout, seed=0, sample_ids=range(2), dtype=torch.float64)
+            whole = modules(hidden, x, noise)
             for n in range(layout.dims):
-                at = modules.at(hidden, torch.tensor([n, n]))
+                at = modules.at(hidden, torch.tensor([n, n]), x, noise)
                 torch.testing.assert_close(at, whole[:, n // modules.unit_dims], rtol=0, atol=1e-12)
 
 

@@ -1,0 +1,131 @@
+"""How far forecasting modules should be believed: measured on held-out noise.
+
+Long horizons can cost calls instead of saving them: a module that is wrong where the ARM's last output was right ends
+the step. The measurements use sample ids that no later comparison should use again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from arm_core.contracts import AutoregressiveModel, Forecaster
+from arm_core.errors import InputError
+from arm_core.forecasters import ForecastingModules, GatedForecaster, LearnedForecaster, fixed_point
+from arm_core.gumbel import sample_noise
+from arm_core.samplers import predictive_sample
+from arm_core.samplers.mode import sampling_mode
+from arm_core.samplers.step import advance, initial_state
+
+HORIZONS = (1, 2, 3, 4, 6, 8, 12, 16, 20)
+GATES = (0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A way to use modules, and what it costs.
+
+    Attributes:
+        horizon: modules used; 0 for the fixed-point forecast alone.
+        gate: of a `GatedForecaster`; None for a fixed horizon.
+        mean_calls: ARM calls a sample at batch 1, mean over the ids.
+    """
+
+    horizon: int
+    gate: float | None
+    mean_calls: float
+
+    def forecaster(self, modules: ForecastingModules) -> Forecaster:
+        """The forecaster that this setting describes."""
+        if self.horizon == 0:
+            return fixed_point
+        if self.gate is None:
+            return LearnedForecaster(modules, horizon=self.horizon)
+        return GatedForecaster(modules, horizon=self.horizon, gate=self.gate)
+
+
+def choose_horizon(
+    arm: AutoregressiveModel,
+    modules: ForecastingModules,
+    *,
+    seed: int,
+    sample_ids: Sequence[int],
+    horizons: Sequence[int] | None = None,
+    gates: Sequence[float] = GATES,
+    batch_size: int = 32,
+) -> list[Setting]:
+    """Measure the settings on held-out samples; the first of the result is the one to use.
+
+    Args:
+        arm: in the dtype and on the device of the modules.
+        modules: trained with it.
+        seed, sample_ids: of the noise; at least one id.
+        horizons: to try, each in [1, modules.config.horizon]; None: a ladder of them up to the trained one.
+        gates: to try at the trained horizon; empty: fixed horizons only.
+        batch_size: samples at a time; changes nothing but time.
+
+    Returns:
+        All settings, the fewest calls first; the fixed-point forecast alone is among them.
+    """
+    if len(sample_ids) == 0:
+        raise InputError("choose_horizon needs at least one sample id, got none")
+    trained = modules.config.horizon
+    ladder = horizons if horizons is not None else sorted({t for t in HORIZONS if t < trained} | {trained})
+    tried = [Setting(0, None, 0.0), *(Setting(t, None, 0.0) for t in ladder)]
+    tried += [Setting(trained, gate, 0.0) for gate in gates]
+    weight = next(arm.parameters())
+    calls = [0] * len(tried)
+    for first in range(0, len(sample_ids), batch_size):
+        ids = sample_ids[first : first + batch_size]
+        noise = sample_noise(arm.layout, seed=seed, sample_ids=ids, dtype=weight.dtype, device=weight.device)
+        for place, setting in enumerate(tried):
+            calls[place] += int(predictive_sample(arm, noise, setting.forecaster(modules)).arm_calls.sum())
+    measured = [Setting(s.horizon, s.gate, total / len(sample_ids)) for s, total in zip(tried, calls, strict=True)]
+    return sorted(measured, key=lambda setting: setting.mean_calls)
+
+
+@dataclass(frozen=True)
+class HitRates:
+    """How often forecasts for the units past the frontier equal the final values, over all states of sampling.
+
+    Attributes:
+        modules, fixed_point: share of right forecasts of the dimensions of unit t = 1 .. T, on the same states.
+    """
+
+    modules: Float[Tensor, " horizon"]
+    fixed_point: Float[Tensor, " horizon"]
+
+
+def hit_rates(
+    arm: AutoregressiveModel, modules: ForecastingModules, *, seed: int, sample_ids: Sequence[int]
+) -> HitRates:
+    """Hit rates of both forecasts in the states that fixed-point sampling passes through, but for the empty first one.
+
+    Args:
+        arm: in the dtype and on the device of the modules.
+        modules: trained with it.
+        seed, sample_ids: of the noise.
+    """
+    weight, dims = next(arm.parameters()), arm.layout.dims
+    noise = sample_noise(arm.layout, seed=seed, sample_ids=sample_ids, dtype=weight.dtype, device=weight.device)
+    final = predictive_sample(arm, noise, fixed_point).x
+    forecasters: list[Forecaster] = [LearnedForecaster(modules), fixed_point]
+    horizon, width = modules.config.horizon, modules.unit_dims
+    hits, seen = torch.zeros(2, horizon, dtype=torch.float64), torch.zeros(horizon, dtype=torch.float64)
+    state = initial_state(arm, noise)
+    with sampling_mode(arm):
+        state = advance(arm, state, fixed_point)
+        while bool((state.known < dims).any()):
+            positions = torch.arange(dims, device=state.x.device)
+            unit = state.known.div(width, rounding_mode="floor")[:, None]
+            ahead = positions.div(width, rounding_mode="floor") - unit  # 0 for the unit of the frontier
+            counted = (positions >= state.known[:, None]) & (ahead < horizon)
+            for row, forecaster in enumerate(forecasters):
+                right = (forecaster(state) == final) & counted
+                hits[row] += torch.bincount(ahead[right], minlength=horizon).double().cpu()
+            seen += torch.bincount(ahead[counted], minlength=horizon).double().cpu()
+            state = advance(arm, state, fixed_point)
+    shares = hits / seen.clamp_min(1)
+    return HitRates(shares[0], shares[1])
