@@ -5,7 +5,7 @@ the step. The measurements use sample ids that no later comparison should use ag
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -63,7 +63,7 @@ def choose_horizon(
         modules: trained with it.
         seed, sample_ids: of the noise; at least one id.
         horizons: to try, each in [1, modules.config.horizon]; None: a ladder of them up to the trained one.
-        gates: to try at the trained horizon; empty: fixed horizons only.
+        gates: to try, at the best fixed horizon and at the trained one; empty: fixed horizons only.
         batch_size: samples at a time; changes nothing but time.
 
     Returns:
@@ -73,17 +73,30 @@ def choose_horizon(
         raise InputError("choose_horizon needs at least one sample id, got none")
     trained = modules.config.horizon
     ladder = horizons if horizons is not None else sorted({t for t in HORIZONS if t < trained} | {trained})
-    tried = [Setting(0, None, 0.0), *(Setting(t, None, 0.0) for t in ladder)]
-    tried += [Setting(trained, gate, 0.0) for gate in gates]
+    plain = [Setting(0, None, 0.0), *(Setting(t, None, 0.0) for t in ladder)]
+    found = _measure(arm, modules, plain, seed, sample_ids, batch_size)
+    fixed = min((setting for setting in found if setting.horizon), key=lambda setting: setting.mean_calls)
+    gated = [Setting(t, gate, 0.0) for t in sorted({fixed.horizon, trained}) for gate in gates]
+    found += _measure(arm, modules, gated, seed, sample_ids, batch_size)
+    return sorted(found, key=lambda setting: setting.mean_calls)
+
+
+def _measure(
+    arm: AutoregressiveModel,
+    modules: ForecastingModules,
+    settings: Sequence[Setting],
+    seed: int,
+    sample_ids: Sequence[int],
+    batch_size: int,
+) -> list[Setting]:
     weight = next(arm.parameters())
-    calls = [0] * len(tried)
+    calls = [0] * len(settings)
     for first in range(0, len(sample_ids), batch_size):
         ids = sample_ids[first : first + batch_size]
         noise = sample_noise(arm.layout, seed=seed, sample_ids=ids, dtype=weight.dtype, device=weight.device)
-        for place, setting in enumerate(tried):
+        for place, setting in enumerate(settings):
             calls[place] += int(predictive_sample(arm, noise, setting.forecaster(modules)).arm_calls.sum())
-    measured = [Setting(s.horizon, s.gate, total / len(sample_ids)) for s, total in zip(tried, calls, strict=True)]
-    return sorted(measured, key=lambda setting: setting.mean_calls)
+    return [replace(s, mean_calls=total / len(sample_ids)) for s, total in zip(settings, calls, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def _outcomes(store: Store) -> dict[str, str]:
     return {
         job: state
         for job, state in outcomes.items()
-        if job not in trained or state == "failed" or (checkpoint_of(store.root, job) / "manifest.json").exists()
+        if job not in trained or state != "done" or (checkpoint_of(store.root, job) / "manifest.json").exists()
     }
 
 

@@ -1,10 +1,11 @@
 """What the driver keeps while jobs run: which are settled, which failed, and what may start next."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from harness.jobs import failed_rows, job_folder, read_rows, status_of
+from harness.jobs import failed_rows, job_folder, read_rows, status_of, stopped_rows
 from harness.jobs.rows import Rows, clear_rows
 from harness.store import Store
 from harness.sweep import AutoencoderJob, Job, Plan, TimingJob, TrainJob
@@ -78,12 +79,16 @@ class Ledger:
         """Record as failed a job that cannot come to its end."""
         self._write(job, failed_rows(job, error))
 
+    def stop(self, job: TrainJob, metrics: Mapping[str, Any]) -> None:
+        """Record that a search gave a training up."""
+        self._write(job, stopped_rows(job, metrics))
+
     def _write(self, job: Job, rows: Rows) -> str:
         self.store.write_job(job.id, rows)
         status = self._states[job.id] = status_of(rows)
         if status == "done":
             self.done += 1
-        else:
+        elif status == "failed":
             error = next((row["error"] for part in rows.values() for row in part if row.get("error")), "unknown error")
             log = job_folder(self.store.root, job.id) / "log.txt"
             self.failures.append(Failure(f"{job.kind} {job.title}", str(error).splitlines()[0], log))

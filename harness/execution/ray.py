@@ -26,6 +26,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import ASHAScheduler
 
 from arm_core.errors import InputError
 from harness.execution.ledger import Ledger
@@ -34,6 +35,7 @@ from harness.jobs import run_job
 from harness.jobs.machine import available_cpus
 from harness.store import Store
 from harness.sweep import AutoencoderJob, Plan, TimingJob, TrainJob, job_from_json
+from harness.sweep.search import SearchSpec
 from harness.sweep.spec import Resources
 
 _Training = AutoencoderJob | TrainJob
@@ -94,18 +96,22 @@ def execute(plan: Plan, store: Store, resources: Resources) -> Ledger:
     placement = place(ray.nodes(), resources)
     ledger = Ledger(plan, store)
     waiting = ledger.waiting
-    training = _Trainings([], store, placement.train, resources)
+    training = _Trainings([], store, placement.train, resources, None)
     timing: dict[Any, TimingJob] = {}
     submitted: set[str] = set()
     while waiting.autoencoders or waiting.trainings or waiting.timings:
         ended = training.ended()  # asked first: what it left behind is then there to be found
         for job in waiting.to_train:
-            if ledger.settle(job) is None and ended and job.id in training.ids:
+            if ledger.settle(job) is not None or not ended or job.id not in training.ids:
+                continue
+            if isinstance(job, TrainJob) and job.id in training.stopped:
+                ledger.stop(job, training.stopped[job.id])
+            else:
                 ledger.lose(job, training.error or f"its process died {RETRIES + 1} times")
         waiting = ledger.waiting
         if ended:  # a first run for autoencoders and what needs none, a second for the ARMs of their latents
             ready = [job for job in waiting.to_train if ledger.ready(job)]
-            training = _Trainings(ready, store, placement.train, resources)
+            training = _Trainings(ready, store, placement.train, resources, plan.search)
         for next_job in waiting.timings:
             if ledger.ready(next_job) and next_job.id not in submitted:
                 submitted.add(next_job.id)
@@ -120,12 +126,21 @@ def execute(plan: Plan, store: Store, resources: Resources) -> Ledger:
 class _Trainings:
     """Trainings that need nothing more, as one Tune run in a thread of its own."""
 
-    def __init__(self, jobs: list[_Training], store: Store, request: Request, resources: Resources) -> None:
+    def __init__(
+        self,
+        jobs: list[_Training],
+        store: Store,
+        request: Request,
+        resources: Resources,
+        search: SearchSpec | None,
+    ) -> None:
         self.error = ""
+        self.stopped: dict[str, dict[str, Any]] = {}
+        self._early = search is not None and search.method == "asha"
         self.ids = {job.id for job in jobs}
         self._thread: threading.Thread | None = None
         if jobs:
-            fit = _tuner(jobs, store, request, resources).fit
+            fit = _tuner(jobs, store, request, resources, search).fit
             self._thread = threading.Thread(target=self._fit, args=(fit,), daemon=True)
             self._thread.start()
 
@@ -136,12 +151,18 @@ class _Trainings:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                fit()
+                results = fit()
         except Exception as error:  # it must reach the rows of the trainings that did not end
             self.error = f"Ray Tune stopped: {type(error).__name__}: {error}"
+            return
+        for result in results if self._early else ():  # one that ended by itself has left its rows; the others were cut
+            if result.error is None and result.config is not None:
+                self.stopped[job_from_json(result.config["job"]).id] = dict(result.metrics or {})
 
 
-def _tuner(jobs: list[_Training], store: Store, request: Request, resources: Resources) -> tune.Tuner:
+def _tuner(
+    jobs: list[_Training], store: Store, request: Request, resources: Resources, search: SearchSpec | None
+) -> tune.Tuner:
     titles = {job.model_dump_json(): job.title.replace(" ", "-") for job in jobs}
     bundle = {"CPU": request.cpus, **({"GPU": request.gpus} if request.gpus else {})}
     selector: dict[str, Any] = {"bundle_label_selector": [request.labels]} if request.labels else {}
@@ -153,6 +174,7 @@ def _tuner(jobs: list[_Training], store: Store, request: Request, resources: Res
             "threads": resources.train.threads or int(request.cpus),
         },
         tune_config=tune.TuneConfig(
+            scheduler=_scheduler(jobs, search),
             trial_name_creator=lambda trial: titles[trial.config["job"]],
             trial_dirname_creator=lambda trial: titles[trial.config["job"]],
         ),
@@ -162,6 +184,21 @@ def _tuner(jobs: list[_Training], store: Store, request: Request, resources: Res
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             verbose=0,
         ),
+    )
+
+
+def _scheduler(jobs: list[_Training], search: SearchSpec | None) -> Any:
+    """ASHA on validation bits/dim for a search that asks for it; otherwise every trial runs to its end."""
+    if search is None or search.method != "asha":
+        return None
+    longest = max(job.training["iterations"] for job in jobs)
+    return ASHAScheduler(
+        time_attr="step",
+        metric="valid_bits_per_dim",
+        mode="min",
+        max_t=longest + 1,  # the last report must not stop a trial that is about to write its rows
+        grace_period=min(search.grace, longest),
+        reduction_factor=search.factor,
     )
 
 

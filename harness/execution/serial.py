@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from arm_core.errors import InputError
 from harness.execution.ledger import Ledger
 from harness.jobs import run_job
 from harness.jobs.machine import available_cpus
@@ -21,6 +22,8 @@ def execute(plan: Plan, store: Store, resources: Resources, *, run: Run = run_jo
         resources: for the threads of each kind of job.
         run: the function that runs a job.
     """
+    if plan.search is not None and plan.search.method == "asha":
+        raise InputError("search: asha stops trials that run side by side; leave --serial out, or use method: random")
     ledger = Ledger(plan, store)
     for autoencoder in ledger.waiting.autoencoders:
         _run(ledger, autoencoder, run, resources)

@@ -2,7 +2,9 @@
 
 import contextlib
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,7 +16,7 @@ from harness.jobs.timing import failed_timing, time_samplers
 from harness.jobs.train import CHECKPOINT, failed_trial, train
 from harness.sweep.plan import AutoencoderJob, Job, TrainJob
 
-__all__ = ["checkpoint_of", "failed_rows", "job_folder", "read_rows", "run_job", "status_of"]
+__all__ = ["checkpoint_of", "failed_rows", "job_folder", "read_rows", "run_job", "status_of", "stopped_rows"]
 
 
 def job_folder(root: Path, job_id: str) -> Path:
@@ -67,6 +69,13 @@ def run_job(job: Job, root: Path, *, threads: int | None = None, report: Report 
         discard_states(folder)  # only now: until the rows are safe the training may have to go on from them
     reporter.end(status, note)
     return status
+
+
+def stopped_rows(job: TrainJob, metrics: Mapping[str, Any]) -> Rows:
+    """The rows of a training that a search stopped early, with the last figures that it reported."""
+    (row,) = failed_trial(job, "")["trials"]
+    known = {name: metrics[name] for name in ("train_bits_per_dim", "valid_bits_per_dim") if name in metrics}
+    return {"trials": [{**row, "status": "stopped", "error": None, "iterations": metrics.get("step"), **known}]}
 
 
 def failed_rows(job: Job, error: str) -> Rows:

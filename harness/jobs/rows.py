@@ -41,9 +41,9 @@ def clear_rows(folder: Path) -> None:
 
 
 def status_of(rows: Rows) -> str:
-    """ "done", or "failed" if any row is."""
+    """ "done", or "failed" or "stopped" if any row is."""
     decided = [row["status"] for part in rows.values() for row in part if "status" in row]
-    return "failed" if "failed" in decided else "done"
+    return next((status for status in ("failed", "stopped") if status in decided), "done")
 
 
 def _encode(value: Any) -> dict[str, str]:

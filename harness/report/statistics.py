@@ -16,7 +16,11 @@ LABELS = {
     "predict_last": "predict last",
     "row_above": "row above",
     "fixed_point": "fixed point",
+    "most_likely": "most likely",
 }
+LEARNED = ("learned", "gated")
+RESAMPLED = "fresh noise: "
+"""Starts the names of samplers that are exact in law only."""
 _MUST_AGREE = ["device", "cpu", "threads", "torch", "dtype"]
 _RESAMPLES = 2000
 
@@ -25,9 +29,8 @@ def label(sampler: str, forecaster: object, horizon: object) -> str:
     """What people call a sampler."""
     if sampler == "ancestral":
         return "ancestral"
-    if forecaster == "learned":
-        return f"learned, T={horizon}"
-    return LABELS.get(str(forecaster), str(forecaster))
+    name = f"{forecaster}, T={horizon}" if forecaster in LEARNED else LABELS.get(str(forecaster), str(forecaster))
+    return f"{RESAMPLED}{name}" if sampler == "resampled" else name
 
 
 def usable(timings: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -102,7 +105,7 @@ def speedup(timings: pd.DataFrame) -> pd.DataFrame:
             group["speedup"].median(),
             low,
             high,
-            bool((group["exact_fraction"] == 1).all()),
+            bool((group["exact_fraction"].dropna() == 1).all()),
             int(group["busy"].fillna(False).sum()),
         ]
         found.append([*key[:4], *values])
@@ -115,7 +118,9 @@ def speedup(timings: pd.DataFrame) -> pd.DataFrame:
 def _rank(name: str) -> int:
     """The order of samplers in tables and figures: the reference, the free forecasts, one's own, the learned ones."""
     known = ["ancestral", *LABELS.values()]
-    return known.index(name) if name in known else len(known) + name.startswith("learned")
+    if name in known:
+        return known.index(name)
+    return len(known) + name.startswith(LEARNED) + 2 * name.startswith(RESAMPLED)
 
 
 _NUMBERS = [

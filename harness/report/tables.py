@@ -6,6 +6,8 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
+from harness.report.statistics import RESAMPLED
+
 HEADINGS = [
     "sampler",
     "batch",
@@ -30,7 +32,7 @@ def cells(row: pd.Series) -> list[str]:
         with_std(row.seconds, row.seconds_std, 3 if row.seconds < 1 else 2),
         DASH if pd.isna(row.speedup) else times(row.speedup),
         DASH if row.sampler == "ancestral" else between,
-        "yes" if row.equal else "NO",
+        "in law" if row.sampler.startswith(RESAMPLED) else "yes" if row.equal else "NO",
     ]
 
 

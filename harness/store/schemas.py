@@ -65,7 +65,7 @@ _IDENTITY = [
 ]
 
 _SAMPLER = [
-    Column("sampler", STRING, meaning="ancestral or predictive"),
+    Column("sampler", STRING, meaning="ancestral, predictive or resampled"),
     Column("forecaster", STRING, True, meaning="null for ancestral"),
     Column("horizon", INT32, True, "dims", "forecasts of the modules past the frontier"),
 ]
@@ -155,7 +155,13 @@ _TIMINGS = [
     Column("arm_calls", pa.list_(INT32), True, "calls", "per sample"),
     Column("arm_work", pa.list_(FLOAT64), True, "full passes", "full-pass equivalents per sample"),
     Column("mistakes", pa.list_(INT32), True, "dims", "per sample"),
-    Column("exact_fraction", FLOAT64, True, "", "share of samples equal to the ancestral ones, same noise"),
+    Column(
+        "exact_fraction",
+        FLOAT64,
+        True,
+        "",
+        "share of samples equal to the ancestral ones; null if resampled",
+    ),
     Column("smallest_gap", FLOAT64, True, "logits", "smallest top-2 gap at a first mismatch"),
     Column("busy", BOOL, True, meaning="something else used the machine"),
     *_PROVENANCE,
@@ -200,7 +206,8 @@ SCHEMAS: dict[str, pa.Schema] = {
 DECIDING = ("trials", "timings", "autoencoders")
 """The tables whose part says that a job is complete; every job writes exactly one of them, last."""
 
-STATUSES = ("done", "failed")
+STATUSES = ("done", "failed", "stopped")
+"""How a job ended; `stopped` is a training that a search gave up early."""
 
 
 def schema_of(table: str) -> pa.Schema:
@@ -277,5 +284,5 @@ def _first_misfit(field: pa.Field, values: Iterable[object]) -> object:
 def _misfit(table: str, field: pa.Field, value: object) -> SchemaError:
     shown = repr(value)
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    rule = "done or failed" if field.name == "status" else str(field.type)
+    rule = "done, failed or stopped" if field.name == "status" else str(field.type)
     return SchemaError(f"{table}.{field.name} must be {rule}, got {shown}")

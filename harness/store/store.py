@@ -119,13 +119,13 @@ class Store:
         return cast(pd.DataFrame, joined.to_pandas(types_mapper=_PANDAS_TYPES.get))
 
     def outcomes(self) -> dict[str, str]:
-        """The complete jobs: id -> "done" or "failed" ("failed" if any of its rows is)."""
+        """The complete jobs: id -> "done", "stopped" or "failed" ("failed" if any of its rows is)."""
         found = {}
         for table in DECIDING:
             for path in self._parts(table):
                 statuses = _open(path, lambda path: pq.read_table(path, columns=["status"]))
-                failed = "failed" in statuses["status"].to_pylist()
-                found[path.stem] = "failed" if failed else "done"
+                values = statuses["status"].to_pylist()
+                found[path.stem] = next((state for state in ("failed", "stopped") if state in values), "done")
         return found
 
     def write_sweep(self, record: Mapping[str, Any]) -> None:

@@ -18,12 +18,16 @@ from arm_core.latents import AutoencoderConfig
 from arm_core.registry import ARMS, DATASETS, FORECASTERS, Registry
 from arm_core.training import AutoencoderTrainingConfig, TrainingConfig
 from harness.sweep.components import OptionError, fill, make_config
+from harness.sweep.search import SearchSpec
 from harness.sweep.spec import DatasetSpec, SamplerEntry, Sweep, VariantSpec
 
 TRAINING_FORMAT = 2
 """Raise it when training gives other weights from the same settings."""
-SAMPLING_FORMAT = 1
+SAMPLING_FORMAT = 2
 """Raise it when timings mean something else."""
+
+LEARNED = ("learned", "gated")
+"""The forecasters that are made of a checkpoint's modules."""
 
 T = TypeVar("T")
 
@@ -42,9 +46,9 @@ class Component(_Frozen):
 class SamplerSpec(_Frozen):
     """A sampler to time; `ancestral` has no forecaster."""
 
-    sampler: Literal["ancestral", "predictive"]
+    sampler: Literal["ancestral", "predictive", "resampled"]
     forecaster: str | None = None
-    horizon: int | None = None
+    horizon: int | Literal["auto"] | None = None
     options: dict[str, Any] = {}
 
 
@@ -120,6 +124,7 @@ class Plan(_Frozen):
     sweep: str
     profile: str | None
     jobs: list[Planned]
+    search: SearchSpec | None = None
 
     @property
     def to_run(self) -> list[Planned]:
@@ -159,15 +164,16 @@ def make_plan(sweep: Sweep, outcomes: Mapping[str, str]) -> Plan:
                 if sweep.timing is not None:
                     timing = _timing_job(sweep, job)
                     jobs[timing.id] = _planned(timing, outcomes, after=jobs[job.id])
-    return Plan(sweep=sweep.name, profile=sweep.profile, jobs=list(jobs.values()))
+    return Plan(sweep=sweep.name, profile=sweep.profile, jobs=list(jobs.values()), search=sweep.search)
 
 
 def _planned(job: Job, outcomes: Mapping[str, str], *, after: Planned | None = None) -> Planned:
     outcome = outcomes.get(job.id)
     if outcome == "done" and after is not None and after.run:
         return Planned(job=job, run=True, reason=f"its {after.job.kind.replace('train', 'training')} runs again")
-    reason = {"done": "done before", "failed": "failed before", None: "not done yet"}[outcome]
-    return Planned(job=job, run=outcome != "done", reason=reason)
+    reasons = {"done": "done before", "stopped": "stopped early before", "failed": "failed before"}
+    reason = "not done yet" if outcome is None else reasons[outcome]
+    return Planned(job=job, run=outcome not in ("done", "stopped"), reason=reason)
 
 
 def _data(sweep: Sweep, key: str, entry: DatasetSpec) -> Component:
@@ -249,8 +255,8 @@ def _train_job(
         heads = {**settings.forecasting, **entry.forecasting}
         place = (*(at if entry.forecasting else model), "forecasting")
         forecasting = _as_dict(_checked(sweep, place, lambda: fill(ForecastingConfig, heads)))
-    options = {**(sweep.training.model_extra or {}), **entry.training}
-    settings_at = (*at, "training") if entry.training else ("training",)
+    options = {**(sweep.training.model_extra or {}), **settings.training, **entry.training}
+    settings_at = (*(at if entry.training else model if settings.training else ()), "training")
     init_from, init_sha256 = _initial(sweep, settings_at, options)
     training = _as_dict(_checked(sweep, settings_at, lambda: fill(TrainingConfig, options)))
     matters = {
@@ -322,18 +328,32 @@ def _sampler(sweep: Sweep, index: int, entry: str | SamplerEntry, train: TrainJo
         raise sweep.error(place, "ancestral sampling takes no forecaster or horizon; write just `ancestral`")
     forecaster = _checked(sweep, place, lambda: FORECASTERS.resolve(given.forecaster))
     horizon = given.horizon
-    if given.forecaster == "learned":
+    if given.forecaster in LEARNED:
         if train.forecasting is None:
-            raise sweep.error(place, f"learned needs `forecasting:` in the variant {train.variant!r}; add it there")
+            name, variant = given.forecaster, train.variant
+            raise sweep.error(place, f"{name} needs `forecasting:` in the variant {variant!r}; add it there")
+        _check_gate(sweep, place, given)
         horizon = horizon or train.forecasting["horizon"]
-        if horizon > train.forecasting["horizon"]:
+        if isinstance(horizon, int) and horizon > train.forecasting["horizon"]:
             most = train.forecasting["horizon"]
             raise sweep.error(place, f"horizon must be in [1, {most}], the horizon of training, got {horizon}")
     elif horizon is not None:
-        raise sweep.error(place, f"horizon is for learned only, not for {given.forecaster}; leave it out")
+        raise sweep.error(place, f"horizon is for learned and gated only, not for {given.forecaster}; leave it out")
     else:
         _checked(sweep, place, lambda: make_config(forecaster, given.options))
-    return SamplerSpec(sampler="predictive", forecaster=given.forecaster, horizon=horizon, options=given.options)
+    kind: Literal["predictive", "resampled"] = "resampled" if given.resampled else "predictive"
+    return SamplerSpec(sampler=kind, forecaster=given.forecaster, horizon=horizon, options=given.options)
+
+
+def _check_gate(sweep: Sweep, place: tuple[str | int, ...], given: SamplerEntry) -> None:
+    for name, value in given.options.items():
+        if given.forecaster != "gated" or name != "gate":
+            valid = "only `gate`" if given.forecaster == "gated" else "none"
+            raise sweep.error((*place, "options", name), f"{given.forecaster} takes {valid}; leave it out")
+        if given.horizon == "auto":
+            raise sweep.error((*place, "options", name), "horizon: auto measures the gate too; leave one of them out")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise sweep.error((*place, "options", name), f"must be a number of at least 0, got {value!r}")
 
 
 def content_hash(matters: Mapping[str, Any]) -> str:

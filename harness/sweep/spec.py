@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from arm_core.errors import InputError
 from arm_core.registry import suggest
+from harness.sweep.search import SearchSpec
 from harness.sweep.source import Source, merged, read_source
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
@@ -71,10 +72,11 @@ class DatasetSpec(Part):
 
 
 class VariantSpec(Part):
-    """Model settings; `arm` holds its `name` and the fields of its config."""
+    """Model settings; `arm` holds its `name` and the fields of its config, `training` overrides for it alone."""
 
     arm: Options = {}
     forecasting: Options | None = None
+    training: Options = {}
 
 
 class TrainingSpec(Part):
@@ -85,10 +87,18 @@ class TrainingSpec(Part):
 
 
 class SamplerEntry(Part):
-    """A sampler to time: a forecaster, its horizon if it is `learned`, and options of a forecaster of one's own."""
+    """A sampler to time: a forecaster, and what goes with it.
+
+    Attributes:
+        forecaster: its name or reference.
+        horizon: of `learned` and `gated`: how many modules; `auto` measures it on held-out noise; None uses all.
+        resampled: fresh noise at every call (exact in law only), an ablation.
+        options: of a forecaster of one's own; of `gated` its `gate`.
+    """
 
     forecaster: str
-    horizon: Count | None = None
+    horizon: Count | Literal["auto"] | None = None
+    resampled: bool = False
     options: Options = {}
 
 
@@ -112,6 +122,7 @@ class Sweep(Part):
     datasets: Annotated[dict[Name, DatasetSpec | None], Field(min_length=1)]
     variants: Annotated[dict[Name, VariantSpec], Field(min_length=1)] = {"default": VariantSpec()}
     training: TrainingSpec = TrainingSpec()
+    search: SearchSpec | None = None
     timing: TimingSpec | None = None
     resources: Resources = Resources()
     _source: Source
@@ -141,13 +152,39 @@ def load_sweep(path: str | Path, *, profile: str | None = None, only: Sequence[s
         if profile not in profiles:
             raise InputError(source.error(("profiles",), str(suggest("profile", profile, profiles))))
         data = merged(data, profiles[profile])
+    if profile is None and "datasets" not in data and profiles:
+        raise InputError(source.error(("profiles",), f"choose one with --profile: {', '.join(profiles)}"))
     try:
         sweep = Sweep.model_validate({**data, "profile": profile})
     except ValidationError as error:
         faults = dict.fromkeys(_fault(source, dict(item)) for item in error.errors())
         raise InputError("\n".join(faults)) from None
     sweep._source = source
-    return _filtered(sweep, only)
+    return _filtered(_searched(sweep), only)
+
+
+def _searched(sweep: Sweep) -> Sweep:
+    """The sweep with a variant for every trial of its search."""
+    if sweep.search is None:
+        return sweep
+    if sweep.timing is not None:
+        raise sweep.error(("timing",), "a search only trains; time its best setting in a sweep of its own")
+    for name, entry in sweep.datasets.items():
+        for key in sweep.search.space:
+            part, _, option = key.partition(".")
+            if entry is not None and option in getattr(entry, part):
+                place = ("datasets", name, part, option)
+                raise sweep.error(place, f"would hide what the search tries for {key}; leave it out")
+    variants = {}
+    for name, variant in sweep.variants.items():
+        for number, trial in enumerate(sweep.search.trials()):
+            if "forecasting" in trial and variant.forecasting is None:
+                raise sweep.error(("search", "space"), f"the variant {name!r} has no `forecasting:` to search in")
+            parts = {part: {**(getattr(variant, part) or {}), **options} for part, options in trial.items()}
+            variants[f"{name}-{number:02d}"] = variant.model_copy(update=parts)
+    found = sweep.model_copy(update={"variants": variants})
+    found._source = sweep._source
+    return found
 
 
 def _fault(source: Source, item: dict[str, Any]) -> str:
@@ -168,7 +205,7 @@ def _fault(source: Source, item: dict[str, Any]) -> str:
     return source.error(place, item["msg"].replace("Input should be", "must be") + shown)
 
 
-def _model_at(place: tuple[str | int, ...]) -> type[Part]:
+def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
     """The model that describes a place of the file."""
     match place:
         case ("resources",):
@@ -177,6 +214,8 @@ def _model_at(place: tuple[str | int, ...]) -> type[Part]:
             return Role
         case ("variants", _):
             return VariantSpec
+        case ("search",):
+            return SearchSpec
         case ("timing",):
             return TimingSpec
         case ("timing", "samplers", _):

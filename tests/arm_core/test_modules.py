@@ -133,7 +133,8 @@ def test_the_chosen_setting_needs_the_fewest_calls_and_the_fixed_point_is_among_
     started = training(iterations=1)
     settings = choose_horizon(started.arm, started.modules, seed=1, sample_ids=range(5), batch_size=2)
     assert [s.mean_calls for s in settings] == sorted(s.mean_calls for s in settings)
-    assert {(s.horizon, s.gate) for s in settings} == {(0, None), (1, None), (2, None), (2, 0.5), (2, 1.0), (2, 2.0)}
+    tried = {(s.horizon, s.gate) for s in settings}
+    assert {(0, None), (1, None), (2, None), (2, 0.5), (2, 1.0), (2, 2.0)} <= tried
     noise = sample_noise(started.arm.layout, seed=1, sample_ids=range(5))
     for setting in settings:
         trace = predictive_sample(started.arm, noise, setting.forecaster(started.modules))

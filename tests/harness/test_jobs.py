@@ -11,6 +11,7 @@ from harness.jobs.progress import Reporter, read_progress
 from harness.jobs.rows import clear_rows, read_rows, status_of, write_rows
 from harness.jobs.sampling import make_sampler
 from harness.jobs.timing import time_samplers
+from harness.report.statistics import speedup
 from harness.store import Store
 from harness.sweep import SamplerSpec, load_sweep, make_plan
 from tests.conftest import ConstantArm
@@ -214,3 +215,24 @@ def test_learned_needs_modules():
     checkpoint = Checkpoint(ConstantArm(Layout(1, 4, 4, 2), torch.zeros(1, 16, 2)), None, None, {}, "")
     with pytest.raises(InputError, match="has no forecasting modules"):
         make_sampler(SamplerSpec(sampler="predictive", forecaster="learned"), checkpoint)
+
+
+@pytest.mark.slow
+def test_chosen_horizons_gates_and_fresh_noise_are_timed_and_recorded(small_sweep, tmp_path):
+    samplers = "[ancestral, {forecaster: learned, horizon: auto}, {forecaster: gated, horizon: auto}, {forecaster: gated, options: {gate: 2}}, {forecaster: most_likely, resampled: true}, {forecaster: learned, resampled: true}]"
+    text = small_sweep.read_text().replace("[ancestral, zeros, fixed_point, learned]", samplers)
+    small_sweep.write_text(text.replace("seeds: [0, 1, 2]", "seeds: [0]"))
+    train, timing = jobs_of(small_sweep)
+    store = Store(tmp_path / "store")
+    for job in (train, timing):
+        assert run_job(job, store.root, threads=1) == "done", (job_folder(store.root, job.id) / "log.txt").read_text()
+        store.write_job(job.id, read_rows(job_folder(store.root, job.id)))
+    timings = store.read("timings")
+    timed = timings[~timings["is_warmup"]]
+    learned = timed[timed["forecaster"].isin(["learned", "gated"])]
+    assert learned["horizon"].between(1, 2).all()
+    law = timed["sampler"] == "resampled"
+    assert law.sum() == 4 and timed[law]["exact_fraction"].isna().all() and (timed[~law]["exact_fraction"] == 1).all()
+    report = speedup(timings)
+    assert report["equal"].all()
+    assert {"fresh noise: most likely", "fresh noise: learned, T=2"} <= set(report["sampler"])

@@ -58,7 +58,7 @@ def test_writing_a_job_again_replaces_all_its_rows(tmp_path):
         ({"seed": 1.5}, r"timings.seed must be int64, got 1\.5"),
         ({"seed": True}, "timings.seed must be int64, got True"),
         ({"dataset": None}, "timings.dataset must have a value"),
-        ({"status": "perhaps"}, "timings.status must be done or failed, got 'perhaps'"),
+        ({"status": "perhaps"}, "timings.status must be done, failed or stopped, got 'perhaps'"),
         ({"arm_calls": [1, None]}, "timings.arm_calls"),
         ({"started_at": datetime(2026, 1, 1)}, "timings.started_at"),
         ({"job": "b"}, "timings.job must be 'a'"),

@@ -1,14 +1,17 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from arm_core import InputError
+from arm_core.registry import DATASETS
 from harness.sweep import TrainJob, load_sweep, make_plan
 from harness.sweep.plan import Job, content_hash
+from harness.sweep.source import read_source
 from tests.harness.conftest import SMALL
 
 BASE = """name: q
@@ -84,7 +87,11 @@ def test_a_sweep_becomes_a_training_and_a_timing_per_dataset_and_seed(plan_of):
         ("horizon: 2}", "horizon: 5}", r"q.yaml:19: timing.samplers.2: horizon must be in \[1, 4\].*got 5"),
         ("horizon: 2}", "horizn: 5}", "q.yaml:19: timing.samplers.2.horizn: unknown key 'horizn'. Did you mean 'horizon'"),
         ("horizon: 2}", "window: 5}", "q.yaml:19: timing.samplers.2.window: unknown key 'window'"),
-        ("learned, horizon", "zeros, horizon", "q.yaml:19: timing.samplers.2: horizon is for learned only"),
+        ("learned, horizon", "zeros, horizon", "q.yaml:19: timing.samplers.2: horizon is for learned and gated only"),
+        ("learned, horizon: 2", "learned, options: {gate: 1}", "timing.samplers.2.options.gate: learned takes none"),
+        ("learned, horizon: 2", "gated, options: {gate: -1}", "timing.samplers.2.options.gate: must be a number"),
+        ("learned, horizon: 2", "gated, horizon: auto, options: {gate: 1}", "auto measures the gate too"),
+        ("horizon: 2}", "horizon: far}", "q.yaml:19: timing.samplers.2.horizon"),
         ("    - ancestral\n", "", "q.yaml:16: timing.samplers: 'ancestral' is missing"),
         ("    forecasting: {horizon: 4, filters: 12}\n", "", "learned needs `forecasting:`"),
         ("[1, 8]", "[]", "q.yaml:20: timing.batch_sizes: .*at least 1 item"),
@@ -217,8 +224,95 @@ def test_jobs_survive_the_way_to_a_worker(plan_of):
         assert json.loads(job.model_dump_json())["id"] == job.id
 
 
-def test_every_sweep_file_of_the_repository_can_be_planned(sample_data):
-    from pathlib import Path
+OFFICIAL = ("mnist", "svhn", "cifar10", "imagenet32")
+FILES = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
 
-    for file in (Path(__file__).parents[2] / "sweeps").glob("*.yaml"):
-        assert make_plan(load_sweep(file), {}).jobs
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_sweep_file_of_the_repository_can_be_planned(file, sample_data, monkeypatch):
+    for name in OFFICIAL:  # planning reads no data: a name that stands for some dataset is enough
+        monkeypatch.setitem(DATASETS.entries, name, DATASETS.entries.get(name, "arm_core.data.digits:Digits"))
+    profiles = read_source(file).data.get("profiles") or {None: {}}
+    for profile in profiles:
+        assert make_plan(load_sweep(file, profile=profile), {}).jobs
+    if None not in profiles:
+        assert set(profiles) == {"paper", "laptop"}
+        with pytest.raises(InputError, match="choose one with --profile: paper, laptop"):
+            load_sweep(file)
+
+
+def test_the_paper_profiles_have_the_hyperparameters_of_table_1(monkeypatch):
+    for name in OFFICIAL:
+        monkeypatch.setitem(DATASETS.entries, name, DATASETS.entries.get(name, "arm_core.data.digits:Digits"))
+    folder = FILES[0].parent
+    trainings = {
+        (file, planned.job.dataset): planned.job
+        for file in ("table1", "table2")
+        for planned in make_plan(load_sweep(folder / f"{file}.yaml", profile="paper"), {}).jobs
+        if planned.job.kind == "train"
+    }
+    assert len(trainings) == 7
+    for (file, dataset), job in trainings.items():
+        small = dataset == "binary_mnist"
+        filters = 60 if small else 160 if file == "table2" else 162
+        assert job.arm.options == {
+            "resnets": 2 if small else 5,
+            "filters": filters,
+            "dropout": 0.5,
+            "dropout_unit": "map",
+        }
+        assert (job.forecasting["horizon"], job.forecasting["filters"]) == (20 if small else 1, filters)
+        shown = (
+            "iterations",
+            "batch_size",
+            "learning_rate",
+            "lr_decay",
+            "lr_decay_every",
+            "weight_decay",
+            "forecasting_weight",
+        )
+        assert [job.training[name] for name in shown] == [200_000, 64, 2e-4, 0.999995, "iteration", 1e-6, 0.01]
+
+
+SEARCH = (
+    BASE[: BASE.index("timing:")]
+    + """search:
+  method: random
+  count: 3
+  space: {training.learning_rate: {log: [1e-4, 1e-2]}, arm.dropout: [0.0, 0.5]}
+"""
+)
+
+
+def test_a_search_is_a_variant_for_every_trial_the_same_at_every_reading(plan_of):
+    first, second = plan_of(SEARCH), plan_of(SEARCH)
+    jobs = [planned.job for planned in first.jobs]
+    assert len(jobs) == 2 * 2 * 3 and [p.job.id for p in second.jobs] == [job.id for job in jobs]
+    assert jobs[0].variant == "default-00"
+    rates = {job.training["learning_rate"] for job in jobs}
+    assert len(rates) == 3 and all(1e-4 <= rate <= 1e-2 for rate in rates)
+    grid = SEARCH.replace("random", "grid").replace("{log: [1e-4, 1e-2]}", "[1e-3, 1e-2]")
+    assert {(p.job.training["learning_rate"], p.job.arm.options["dropout"]) for p in plan_of(grid).jobs} == {
+        (rate, dropout) for rate in (1e-3, 1e-2) for dropout in (0.0, 0.5)
+    }
+    stopped = {jobs[0].id: "stopped"}
+    again = plan_of(SEARCH, stopped).jobs[0]
+    assert (again.run, again.reason) == (False, "stopped early before")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("method: random", "method: grid", "a grid needs lists, training.learning_rate is a range"),
+        ("arm.dropout", "arm", "keys must be arm.KEY, forecasting.KEY or training.KEY, got 'arm'"),
+        ("arm.dropout", "arm.dropuot", "unknown key 'dropuot'. Did you mean 'dropout'"),
+        ("log: [1e-4, 1e-2]", "log: [1e-2, 1e-4]", "must go from a smaller to a larger number"),
+        ("    crop: 8", "    crop: 8\n    arm: {dropout: 0.1}", "q.yaml:.*arm.dropout: would hide what the search tries"),
+        ("search:", "timing: {samplers: [ancestral]}\nsearch:", "a search only trains"),
+        ("count: 3", "cuont: 3", "unknown key 'cuont'. Did you mean 'count'"),
+    ],
+)  # fmt: skip
+def test_a_search_that_cannot_be_is_refused(plan_of, before, after, message):
+    assert before in SEARCH
+    with pytest.raises(InputError, match=message):
+        plan_of(SEARCH.replace(before, after, 1))
