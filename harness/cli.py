@@ -142,3 +142,21 @@ def check(reference: str, kind: str | None) -> None:
     from harness.commands import run_checks
 
     raise SystemExit(run_checks(reference, kind))
+
+
+@main.command("bench-training")
+@click.option("--size", default="32x32x3x256", show_default=True, help="HEIGHTxWIDTHxCHANNELSxCATEGORIES.")
+@click.option("--resnets", default=5, show_default=True, type=click.IntRange(min=1), help="Per block and stream.")
+@click.option("--filters", default=162, show_default=True, type=click.IntRange(min=1), help="Features of a layer.")
+@click.option("--batch-size", default=4, show_default=True, type=click.IntRange(min=1), help="Images a step.")
+@click.option("--steps", default=5, show_default=True, type=click.IntRange(min=1), help="Timed steps of each network.")
+def bench_training(size: str, resnets: int, filters: int, batch_size: int, steps: int) -> None:
+    """Time PixelCNN's training step beside the same network with plain, unmasked convolutions.
+
+    \b
+    Example:
+      harness bench-training --size 28x28x1x2 --resnets 2 --filters 60 --batch-size 16
+    """
+    from harness.commands import run_bench_training
+
+    run_bench_training(size, resnets=resnets, filters=filters, batch_size=batch_size, steps=steps)

@@ -217,6 +217,23 @@ def _save_grid(images: np.ndarray, layout: Layout, out: Path) -> None:
     Image.fromarray(grid[:, :, 0] if layout.channels == 1 else grid).save(out)
 
 
+def run_bench_training(size: str, *, resnets: int, filters: int, batch_size: int, steps: int) -> None:
+    """Print what a training step takes, and where its time goes."""
+    from harness.bench_training import time_steps
+
+    parts = size.split("x")
+    if len(parts) != 4 or not all(part.isdigit() for part in parts):
+        raise InputError(f"--size must be HEIGHTxWIDTHxCHANNELSxCATEGORIES, for example 28x28x1x2, got {size!r}")
+    height, width, channels, categories = map(int, parts)
+    layout = Layout(channels, height, width, categories)
+    times = time_steps(layout, PixelCNNConfig(resnets, filters), batch_size=batch_size, steps=steps)
+    CONSOLE.print(
+        f"masked {times.masked_s:.3f} s, plain {times.plain_s:.3f} s a step: ratio {times.ratio:.3f}; "
+        f"not convolution {times.other_share:.1%}; peak memory {times.peak_mem_bytes / 2**20:.0f} MiB",
+        soft_wrap=True,
+    )
+
+
 def run_checks(reference: str, kind: str | None) -> int:
     """Run the contract checks, a line each; returns the exit code."""
     failed = 0

@@ -107,6 +107,7 @@ def test_a_plug_in_that_breaks_its_contract_is_found_out(tmp_path):
         (["sample", "nowhere", "--out", "x.png"], "is no checkpoint"),
         (["sample", "nowhere", "--out", "x.jpg"], "must end in .png"),
         (["sample", "nowhere", "--out", "x.png", "--horizon", "2"], "--horizon is for --sampler learned"),
+        (["bench-training", "--size", "28x28"], "--size must be HEIGHTxWIDTHxCHANNELSxCATEGORIES"),
         (["check", "pixlcnn"], "Did you mean 'pixelcnn'"),
         (["check", "nowhere.py:x"], "does not exist"),
         (["sample", "CHECKPOINT", "--out", "x.png", "--sampler", "zeroes"], "Did you mean 'zeros'"),
@@ -136,7 +137,7 @@ def test_a_flipped_byte_is_one_message_and_exit_code_2(checkpoint, tmp_path):
     assert result.exit_code == 2 and "is damaged" in result.output and "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("command", ["sweep", "report", "status", "sample", "check"])
+@pytest.mark.parametrize("command", ["sweep", "report", "status", "sample", "check", "bench-training"])
 def test_every_command_explains_itself(command):
     result = run(command, "--help")
     assert result.exit_code == 0 and len(result.output) > 200
@@ -154,3 +155,19 @@ def test_a_checkpoint_of_a_class_in_a_file_names_the_file_and_takes_it_back(tmp_
     refused = run("sample", "saved", "--out", "x.png")
     assert refused.exit_code == 2 and "mine.py:Mine" in refused.output and "--arm" in refused.output
     assert run("sample", "saved", "--out", "x.png", "--arm", "mine.py:Mine").exit_code == 0
+
+
+def test_the_training_step_is_timed_beside_plain_convolutions():
+    result = run("bench-training", "--size", "4x4x3x4", "--resnets", 1, "--filters", 6, "--batch-size", 2, "--steps", 2)
+    assert result.exit_code == 0, result.output
+    assert "ratio" in result.output and "not convolution" in result.output and "MiB" in result.output
+
+
+def test_a_plain_network_has_the_layers_of_the_arm_and_no_mask():
+    from harness.bench_training import unmask
+
+    arm = PixelCNN(Layout(3, 4, 4, 2), PixelCNNConfig(resnets=1, filters=6))
+    before = sum(p.numel() for p in arm.parameters())
+    unmask(arm)
+    assert sum(p.numel() for p in arm.parameters()) == before
+    assert not [name for name, buffer in arm.named_buffers() if name.endswith("mask") and buffer is not None]
