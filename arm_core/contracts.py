@@ -6,12 +6,13 @@ This module knows no network and no sampler.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from arm_core.errors import InputError
 from arm_core.layout import Layout
 
 
@@ -42,9 +43,62 @@ class AutoregressiveModel(nn.Module):
         """Logits and hidden features of every dimension, in one pass."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(x) -> ArmOutput")
 
+    granule: int | None = None
+    """Dims that spans of this ARM begin and end on (a PixelCNN: the channels of a pixel); None: it has no spans."""
+
+    def span_cache(self, slots: int, window: int) -> "SpanCache":
+        """An empty cache for `slots` samples, to evaluate spans of at most `window` dims, rounded up to granules.
+
+        Raises:
+            InputError: this ARM evaluates whole images only.
+        """
+        raise InputError(
+            f"{type(self).__name__} has no cached windows, so window={window} is not possible; leave window out for the "
+            "whole image, or define `granule` and `span_cache` (arm_core.contracts.SpanCache)"
+        )
+
     def log_prob(self, x: Int[Tensor, "batch dims"]) -> Float[Tensor, " batch"]:
         """log P(x) in nats, summed over the dimensions."""
         return log_likelihood(self(x).logits, x).sum(dim=1)
+
+
+class SpanOutput(NamedTuple):
+    """What an evaluation of spans gives: a row for each dimension that it covered, in any order.
+
+    Attributes:
+        index: slot * dims + dimension of each row; rows at slots * dims and beyond only fill up a fixed shape.
+        logits, hidden: as in `ArmOutput`.
+        work: of the call, in full passes of one image.
+    """
+
+    index: Int[Tensor, " n"]
+    logits: Float[Tensor, "n categories"]
+    hidden: Float[Tensor, "n features"]
+    work: float
+
+
+class SpanCache(Protocol):
+    """An ARM that evaluates a span of each slot on top of what earlier calls left: each slot at its own place.
+
+    The caller promises that every dimension before `start` was evaluated since the slot's sample began, and last with
+    the inputs that `x` holds now. A slot begins a new sample by a span that starts at 0; nothing needs to be cleared.
+
+    Attributes:
+        window: most dims of a span.
+    """
+
+    window: int
+
+    def evaluate(
+        self, x: Int[Tensor, "slots dims"], start: Int[Tensor, " slots"], stop: Int[Tensor, " slots"]
+    ) -> SpanOutput:
+        """Evaluate the dimensions [start, stop) of each slot, none where they are equal.
+
+        Args:
+            x: of which each row i of the result depends on x_<i only.
+            start, stop: multiples of the ARM's granule.
+        """
+        ...
 
 
 def log_likelihood(

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from arm_core.arms.pixelcnn_windows import PixelCNNSpans
 from arm_core.causal_conv import (
     FREE,
     CausalConv2d,
@@ -79,7 +80,11 @@ class PixelCNN(AutoregressiveModel):
         self.head = CausalConv2d(
             config.filters, len(logit_groups), (1, 1), here=may_see(logit_groups, groups, strict=False)
         )
+        self.granule = layout.channels
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def span_cache(self, slots: int, window: int) -> PixelCNNSpans:
+        return PixelCNNSpans(self, slots, window)
 
     def forward(self, x: Int[Tensor, "batch dims"]) -> ArmOutput:
         streams = self.stem(self.one_hot(x))
