@@ -166,6 +166,7 @@ class SampleTrace:
         converged_at: 1-based call in which the frontier passed each dimension; never decreases along the dimensions.
         settled_at: first call from which the output of each dimension stayed final (the convergence maps).
         mistakes: the forecast that was fed differed from the final value when the frontier passed.
+        window: dims that a call evaluated of the sample at most, when it finished.
     """
 
     x: Int[Tensor, "batch dims"]
@@ -174,3 +175,4 @@ class SampleTrace:
     converged_at: Int[Tensor, "batch dims"]
     settled_at: Int[Tensor, "batch dims"]
     mistakes: Bool[Tensor, "batch dims"]
+    window: Int[Tensor, " batch"]

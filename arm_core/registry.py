@@ -112,6 +112,7 @@ FORECASTERS = Registry(
         "predict_last": "arm_core.forecasters.baselines:predict_last",
         "row_above": "arm_core.forecasters.baselines:row_above",
         "fixed_point": "arm_core.forecasters.fixed_point:fixed_point",
+        "fixed_point_above": "arm_core.forecasters.fixed_point:fixed_point_above",
         "most_likely": "arm_core.forecasters.fixed_point:most_likely",
         "learned": "arm_core.forecasters.learned:LearnedForecaster",
         "gated": "arm_core.forecasters.learned:GatedForecaster",

@@ -1,6 +1,7 @@
 """ARM fixed-point iteration (paper Alg. 2): the ARM's own last outputs are the forecasts."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
@@ -14,6 +15,18 @@ def fixed_point(state: SamplerState) -> Int[Tensor, "slots dims"]:
     reaches it without anything learned.
     """
     return torch.where(state.evaluated, state.outputs, 0)
+
+
+def fixed_point_above(state: SamplerState) -> Int[Tensor, "slots dims"]:
+    """`fixed_point`, started from the row above: where there is no output yet, the one of the same column a row higher.
+
+    Rows that a window has not reached yet begin with the best guess at hand instead of zeros; 0 where the row above has
+    no output either.
+    """
+    row = state.layout.width * state.layout.channels
+    guess = fixed_point(state)
+    above = torch.where(state.is_known, state.x, guess)
+    return torch.where(state.evaluated, guess, F.pad(above, (row, 0))[:, : state.layout.dims])
 
 
 def most_likely(state: SamplerState) -> Int[Tensor, "slots dims"]:

@@ -3,7 +3,7 @@
 from arm_core.samplers.ancestral import ancestral_sample
 from arm_core.samplers.predictive import predictive_sample
 from arm_core.samplers.resampled import resampled_sample
-from arm_core.samplers.slots import FinishedSample, sample_many, stream_samples
+from arm_core.samplers.stream import FinishedSample, sample_many, stream_samples
 
 __all__ = [
     "FinishedSample",

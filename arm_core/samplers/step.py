@@ -14,18 +14,25 @@ from arm_core.contracts import AutoregressiveModel, Forecaster, SamplerState
 from arm_core.errors import InputError
 
 
-def initial_state(arm: AutoregressiveModel, noise: Float[Tensor, "slots dims categories"]) -> SamplerState:
-    """Nothing known, nothing evaluated, and a span over the whole image."""
+def initial_state(
+    arm: AutoregressiveModel,
+    noise: Float[Tensor, "slots dims categories"],
+    prefix: Int[Tensor, "slots known"] | None = None,
+) -> SamplerState:
+    """Nothing known but the prefix, nothing evaluated, and a span over the whole image."""
     slots, dims, _ = noise.shape
     zeros = torch.zeros(slots, dims, dtype=torch.int64, device=noise.device)
-    frontier = torch.zeros(slots, dtype=torch.int64, device=noise.device)
+    start = torch.zeros(slots, dtype=torch.int64, device=noise.device)
+    x, known = zeros, start
+    if prefix is not None:
+        x, known = torch.cat([prefix, zeros[:, prefix.shape[1] :]], dim=1), start + prefix.shape[1]
     return SamplerState(
         layout=arm.layout,
         noise=noise,
-        x=zeros,
-        known=frontier,
-        start=frontier,
-        stop=frontier + dims,
+        x=x,
+        known=known,
+        start=start,
+        stop=start + dims,
         fed=zeros,
         outputs=zeros,
         evaluated=torch.zeros_like(zeros, dtype=torch.bool),

@@ -14,6 +14,7 @@ def new_trace(state: SamplerState) -> SampleTrace:
         converged_at=torch.zeros_like(state.x),
         settled_at=torch.zeros_like(state.x),
         mistakes=torch.zeros_like(state.x, dtype=torch.bool),
+        window=torch.full_like(state.known, state.layout.dims),
     )
 
 
@@ -31,4 +32,5 @@ def account(trace: SampleTrace, before: SamplerState, after: SamplerState) -> Sa
         converged_at=torch.where(passed, calls[:, None], trace.converged_at),
         settled_at=torch.where(moved, calls[:, None], trace.settled_at),
         mistakes=trace.mistakes | (passed & (after.fed != after.x)),
+        window=trace.window,
     )
