@@ -6,7 +6,7 @@ This module knows no network and no sampler.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -53,8 +53,8 @@ class AutoregressiveModel(nn.Module):
             InputError: this ARM evaluates whole images only.
         """
         raise InputError(
-            f"{type(self).__name__} has no cached windows, so window={window} is not possible; leave window out for the "
-            "whole image, or define `granule` and `span_cache` (arm_core.contracts.SpanCache)"
+            f"{type(self).__name__} has no cached windows, so window={window} is not possible; leave window out "
+            "for the whole image, or define `granule` and `span_cache` (arm_core.contracts.SpanCache)"
         )
 
     def log_prob(self, x: Int[Tensor, "batch dims"]) -> Float[Tensor, " batch"]:
@@ -77,11 +77,12 @@ class SpanOutput(NamedTuple):
     work: float
 
 
+@runtime_checkable
 class SpanCache(Protocol):
     """An ARM that evaluates a span of each slot on top of what earlier calls left: each slot at its own place.
 
-    The caller promises that every dimension before `start` was evaluated since the slot's sample began, and last with
-    the inputs that `x` holds now. A slot begins a new sample by a span that starts at 0; nothing needs to be cleared.
+    The caller promises that every dimension i before `start` was evaluated since the slot's sample began, and last with
+    the x_<i that `x` holds now. A slot begins a new sample by a span that starts at 0; nothing needs to be cleared.
 
     Attributes:
         window: most dims of a span.

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, settings
 from torch import Tensor
 
 from arm_core import ArmOutput, AutoregressiveModel, InputError, Layout
+from arm_core.contracts import SpanOutput
 from arm_core.data import load_dataset
 from arm_core.registry import DATASETS
 
@@ -47,6 +48,45 @@ class TableArm(AutoregressiveModel):
         hot = torch.nn.functional.one_hot(x, self.layout.categories).to(self.table.dtype)
         logits = torch.einsum("ijvk,bjv->bik", self.table, hot)
         return ArmOutput(logits, logits[..., :0])
+
+
+class SpanTableArm(TableArm):
+    """A TableArm that evaluates spans, and holds the samplers to what they promise a `SpanCache`."""
+
+    def __init__(self, layout: Layout, granule: int, seed: int = 0) -> None:
+        super().__init__(layout, seed)
+        self.granule = granule
+
+    def span_cache(self, slots: int, window: int) -> "TableSpans":
+        return TableSpans(self, slots, window)
+
+
+class TableSpans:
+    """Remembers what every dimension was last evaluated with; a new sample forgets that of its slot."""
+
+    def __init__(self, arm: SpanTableArm, slots: int, window: int) -> None:
+        dims = arm.layout.dims
+        self.arm, self.granule = arm, arm.granule
+        self.window = min(-(-window // arm.granule) * arm.granule, dims)
+        self.earlier = torch.ones(dims, dims, dtype=torch.bool).tril(-1)  # (dimension, those before it)
+        self.read = torch.full((slots, dims, dims), -1)
+
+    def evaluate(self, x: Tensor, start: Tensor, stop: Tensor) -> SpanOutput:
+        dims = self.arm.layout.dims
+        places = torch.arange(dims)
+        assert ((start % self.granule == 0) | (start == dims)).all()
+        assert ((stop - start) <= self.window).all() and (start <= stop).all() and (stop <= dims).all()
+        self.read[(start == 0) & (stop > 0)] = -1
+        now = torch.where(self.earlier, x[:, None, :], 0)
+        before = (places < start[:, None]) & (start < stop)[:, None]
+        seen = torch.where(self.earlier, self.read, 0)
+        assert torch.equal(seen[before], now[before]), "a dimension before the span was evaluated with other inputs"
+        spanned = (places >= start[:, None]) & (places < stop[:, None])
+        self.read = torch.where(spanned[:, :, None], now, self.read)
+        output = self.arm(x)
+        index = spanned.flatten().nonzero().flatten()
+        work = len(index) / dims
+        return SpanOutput(index, output.logits.flatten(0, 1)[index], output.hidden.flatten(0, 1)[index], work)
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ class Entries(NamedTuple):
     reads: Int[Tensor, " reads"]
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """Cells, those included that only fill up a fixed shape."""
         return len(self.cells)
 

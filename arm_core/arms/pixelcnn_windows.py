@@ -5,7 +5,7 @@ kernels of its cells read and multiplies it by their weights: one matrix product
 Activations are kept by position, so a cell that is evaluated again overwrites what it had, and nothing is ever moved.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +13,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from arm_core.arms.pixelcnn_places import LEVELS, Entries, Grid, Spans
-from arm_core.causal_conv import CausalConv2d, CausalConvTranspose2d, concat_elu
 from arm_core.contracts import SpanOutput
 from arm_core.layout import Layout
 
 if TYPE_CHECKING:
-    from arm_core.arms.pixelcnn import GatedResnet, PixelCNN, Resample, ResnetPairs, Stem
+    from arm_core.arms.pixelcnn import PixelCNN
 
-Rows = Float[Tensor, "entries features"]
+Rows = Float[Tensor, "_ _"]  # (entries, features)
+Part = Any  # a module of PixelCNN; the types of what modules hold are not known to a type checker
 
 
 class Pair(NamedTuple):
@@ -102,23 +102,21 @@ class PixelCNNSpans:
         """Multiply-adds of a cell of u and of ul, by level."""
         costs = []
         for level in range(LEVELS):
-            parts = [self.up[level], self.down[LEVELS - 1 - level]]
+            parts: list[Any] = [self.up[level], self.down[LEVELS - 1 - level]]
             parts += [self.shrink[level - 1], self.grow[LEVELS - 1 - level]] if level > 0 else []
             u, ul = (sum(part.cost[stream] for part in parts) for stream in (0, 1))
             costs.append((u, ul + self.head.cost * (level == 0)))
         return costs
 
     def _work(self, at: list[At]) -> float:
-        done = sum(
-            entries.u.count * u + entries.ul.count * ul for entries, (u, ul) in zip(at, self._costs, strict=True)
-        )
+        done = sum(entries.u.size * u + entries.ul.size * ul for entries, (u, ul) in zip(at, self._costs, strict=True))
         return done / self._whole
 
 
 class _Product:
     """rows @ matrix + bias."""
 
-    def __init__(self, matrix: Tensor, bias: Tensor) -> None:
+    def __init__(self, matrix: Tensor, bias: Part) -> None:
         self.matrix, self.bias = matrix.contiguous(), bias.detach()
         self.cost = matrix.numel()
 
@@ -143,20 +141,26 @@ class _Kept:
         return self.stretches.index_select(0, reads).view(len(reads) // 2, 2 * self.stretches.shape[1])
 
 
-def _masked(conv: CausalConv2d | CausalConvTranspose2d) -> Tensor:
-    weight = conv.weight if conv.mask is None else conv.weight * conv.mask
+def _masked(conv: Part) -> Tensor:
+    weight: Tensor = conv.weight if conv.mask is None else conv.weight * conv.mask
     return weight.detach()
 
 
-def _flat(conv: CausalConv2d) -> Tensor:
+def _flat(conv: Part) -> Tensor:
     """(taps * inputs, outputs)"""
     return _masked(conv).permute(2, 3, 1, 0).flatten(0, 2)
+
+
+def _concat_elu(x: Rows) -> Rows:
+    """elu([x, -x]). One exponential serves both: exp(-|x|) - 1 lies below x where x > 0, and above it elsewhere."""
+    bent = x.abs().neg_().expm1_()
+    return torch.cat([torch.maximum(x, bent), torch.maximum(-x, bent)], dim=1)
 
 
 class _Resnet:
     """A gated resnet; `asides` lists which of the inputs from aside come together."""
 
-    def __init__(self, net: "GatedResnet", grid: Grid, asides: list[Tensor]) -> None:
+    def __init__(self, net: Part, grid: Grid, asides: list[Tensor]) -> None:
         inward, outward = net.inward, net.outward
         bias = inward.bias
         self.asides = []
@@ -170,27 +174,29 @@ class _Resnet:
         self.cost = sum(part.numel() for part in (self.inward.matrix, self.outward.matrix, *self.asides))
 
     def __call__(self, x: Rows, kept: _Kept, at: Entries, asides: list[Rows]) -> Rows:
-        if at.count == 0:
+        if at.size == 0:
             return x
         y = self.inward(kept.read(at.reads))
         for rows, matrix in zip(asides, self.asides, strict=True):
             y.addmm_(rows, matrix)
-        self.between.put(concat_elu(y), at)
+        self.between.put(_concat_elu(y), at)
         z = self.outward(self.between.read(at.reads))
         gate = z.sigmoid()
         return torch.addcmul(x, z[:, : self.filters], gate[:, self.filters :])
 
 
 class _Block:
-    """Pairs of gated resnets at one level: on the way up their activations go onto the stack, on the way down off it."""
+    """Pairs of gated resnets at one level: going up their activations go onto the stack, coming down off it."""
 
-    def __init__(self, block: "ResnetPairs", grid: Grid) -> None:
+    def __init__(self, block: Part, grid: Grid) -> None:
         pairs = list(block.children())
         filters, like = len(pairs[0].u.inward.bias), pairs[0].u.inward.weight.detach()
         self.descends = pairs[0].u.aside is not None
         both = torch.arange(4 * filters, device=like.device).view(2, 2, filters)  # (sign, stream, feature)
         alone = torch.arange(2 * filters, device=like.device)
-        u_asides, ul_asides = ([alone], [both[:, 0].flatten(), both[:, 1].flatten()]) if self.descends else ([], [alone])
+        u_asides, ul_asides = (
+            ([alone], [both[:, 0].flatten(), both[:, 1].flatten()]) if self.descends else ([], [alone])
+        )
         self.pairs = [(_Resnet(pair.u, grid, u_asides), _Resnet(pair.ul, grid, ul_asides)) for pair in pairs]
         self.u_kept = [_Kept(grid, 2 * filters, 3, like) for _ in range(len(pairs) + 1)]
         self.ul_kept = [_Kept(grid, 2 * filters, 2, like) for _ in pairs]
@@ -198,7 +204,7 @@ class _Block:
 
     def __call__(self, streams: Pair, at: At, stack: list[Pair]) -> Pair:
         u, ul = streams
-        acts = Pair(concat_elu(u), concat_elu(ul))
+        acts = Pair(_concat_elu(u), _concat_elu(ul))
         self.u_kept[0].put(acts.u, at.u)
         if not self.descends:
             stack.append(acts)
@@ -206,11 +212,11 @@ class _Block:
             self.ul_kept[i].put(acts.ul, at.ul)
             skip = stack.pop() if self.descends else None
             u = u_net(u, self.u_kept[i], at.u, [skip.u] if skip else [])
-            act_u = concat_elu(u)
+            act_u = _concat_elu(u)
             self.u_kept[i + 1].put(act_u, at.u)
             above = self.u_kept[i + 1].at(at.ul.places)
             ul = ul_net(ul, self.ul_kept[i], at.ul, [above, skip.ul] if skip else [above])
-            acts = Pair(act_u, concat_elu(ul))
+            acts = Pair(act_u, _concat_elu(ul))
             if not self.descends:
                 stack.append(acts)
         return Pair(u, ul)
@@ -219,7 +225,7 @@ class _Block:
 class _Shrink:
     """Half the resolution: reads the streams at the finer level, and keeps them there."""
 
-    def __init__(self, part: "Resample", fine: Grid, coarse: Grid) -> None:
+    def __init__(self, part: Part, fine: Grid, coarse: Grid) -> None:
         like = part.u.weight.detach()
         self.u, self.ul = (_Product(_flat(conv), conv.bias) for conv in (part.u, part.ul))
         self.u_kept, self.ul_kept = _Kept(fine, like.shape[1], 3, like), _Kept(fine, like.shape[1], 2, like)
@@ -239,7 +245,7 @@ class _Grow:
     A cell of ul reaches 2 x 2 finer ones; a cell of u 2 x 3, of which the left column belongs to the cell beside it.
     """
 
-    def __init__(self, part: "Resample", fine: Grid, coarse: Grid) -> None:
+    def __init__(self, part: Part, fine: Grid, coarse: Grid) -> None:
         u, ul = (_masked(conv).permute(0, 2, 3, 1) for conv in (part.u, part.ul))  # (in, height, width, out)
         self.filters = filters = u.shape[-1]
         bias = u.new_zeros(2, 3, filters)
@@ -273,7 +279,7 @@ class _Stem:
     of the rows of dims that are inside whenever they count.
     """
 
-    def __init__(self, layout: Layout, stem: "Stem", grid: Grid) -> None:
+    def __init__(self, layout: Layout, stem: Part, grid: Grid) -> None:
         self.layout, self.grid = layout, grid
         above, row_above, left = (
             self._table(conv, bias_tap) for conv, bias_tap in ((stem.above, 4), (stem.row_above, 1), (stem.left, 1))
@@ -299,12 +305,12 @@ class _Stem:
         return Pair(u, ul)
 
     def _sum(self, values: Tensor, dims: Tensor, table: Tensor, at: Entries) -> Rows:
-        if at.count == 0:
+        if at.size == 0:
             return table[:0]
         read = dims[at.cells] + (at.slots * (self.layout.dims + 1))[:, None]
         return F.embedding_bag(values[read] + self.first_row[: dims.shape[1]], table, mode="sum")
 
-    def _table(self, conv: CausalConv2d, bias_tap: int) -> Float[Tensor, "taps channels values filters"]:
+    def _table(self, conv: Part, bias_tap: int) -> Float[Tensor, "taps channels values filters"]:
         weight = _masked(conv).flatten(2).permute(2, 1, 0)  # (taps, channels * categories and the ones, filters)
         table = weight[:, :-1].unflatten(1, (self.layout.channels, self.layout.categories)).contiguous()
         table[:, 0] += weight[:, -1:]

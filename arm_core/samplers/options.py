@@ -43,7 +43,8 @@ def check_prefix(layout: Layout, prefix: Tensor, count: int) -> Int[Tensor, "cou
         raise InputError(f"prefix must hold integers, the categories of the leading dimensions, got {prefix.dtype}")
     if prefix.numel() and not 0 <= int(prefix.min()) <= int(prefix.max()) < layout.categories:
         raise InputError(
-            f"prefix must hold categories in [0, {layout.categories - 1}], got {int(prefix.min())} to {int(prefix.max())}"
+            f"prefix must hold categories in [0, {layout.categories - 1}], "
+            f"got {int(prefix.min())} to {int(prefix.max())}"
         )
     return prefix.long()
 

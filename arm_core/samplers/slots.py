@@ -120,7 +120,7 @@ class Slots:
         state.fed.scatter_(1, inside, fed)
         evaluated, outputs = state.evaluated.gather(1, inside), state.outputs.gather(1, inside)
         work = self._evaluate(state)
-        # An output before the frontier is final. Taking it from x keeps it so even where rounding would flip a near tie.
+        # An output before the frontier is final. Taking it from x keeps it so where rounding would flip a near tie.
         said = torch.where(is_known, before, state.outputs.gather(1, inside))
         state.outputs.scatter_(1, inside, said)
         x.scatter_(1, places, said)

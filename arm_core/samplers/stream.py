@@ -104,9 +104,7 @@ def stream_samples(
     if prefix is not None:
         prefix = check_prefix(arm.layout, prefix if prefix.ndim == 2 else prefix.expand(count, -1), count)
     choice = WindowChoice(arm, window)
-    return _stream(
-        arm, range(count), first_id, seed, min(slots, count), forecaster, choice, prefix, temperature
-    )
+    return _stream(arm, range(count), first_id, seed, min(slots, count), forecaster, choice, prefix, temperature)
 
 
 def _default_forecaster() -> Forecaster:

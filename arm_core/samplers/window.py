@@ -2,7 +2,8 @@
 
 A window can change from call to call without changing a sample, so it is chosen on the samples that are wanted anyway:
 neighbours on a ladder of windows take turns for a few calls each, and the one that confirms the most dimensions a
-second is kept once no neighbour beats it. The ladder reaches from one granule (cached sequential sampling) to some rows.
+second is kept once no neighbour beats it. The ladder reaches from one granule (cached sequential sampling) to
+some rows.
 """
 
 import time

@@ -204,12 +204,6 @@ def test_autocast_is_refused():
         predictive_sample(arm, noise_for(arm), zeros)
 
 
-def test_a_window_is_refused_until_it_exists():
-    arm = TableArm(LAYOUT)
-    with pytest.raises(InputError, match="not built yet"):
-        predictive_sample(arm, noise_for(arm), zeros, window=4)
-
-
 @pytest.mark.parametrize("wrong", [lambda s: None, lambda s: s.x[:, :-1], lambda s: s.x.double()])
 def test_a_forecaster_that_returns_something_else_is_refused(wrong):
     arm = TableArm(LAYOUT)

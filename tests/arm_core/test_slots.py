@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arm_core import InputError, Layout, ancestral_sample, predictive_sample, sample_many, sample_noise, stream_samples
-from arm_core.forecasters import fixed_point, row_above, zeros
+from arm_core.forecasters import fixed_point, fixed_point_above, row_above, zeros
 from tests.conftest import TableArm
 
 LAYOUT = Layout(2, 3, 3, 3)
@@ -32,7 +32,7 @@ def test_neither_slots_nor_order_change_a_sample_or_its_trace(count, slots, firs
     trace = sample_many(arm, count=count, seed=0, slots=slots, forecaster=forecaster, first_id=first_id)
     assert trace.x.shape == (count, LAYOUT.dims)
     for row in range(count):
-        expected = alone(arm, first_id + row, forecaster or fixed_point)
+        expected = alone(arm, first_id + row, forecaster or fixed_point_above)
         for name in ("x", "arm_calls", "converged_at", "settled_at", "mistakes"):
             assert torch.equal(getattr(trace, name)[row], getattr(expected, name)[0]), name
 
@@ -81,13 +81,18 @@ def test_no_samples_need_no_call():
         ({"count": -1}, "must not be negative"),
         ({"slots": 0}, "slots at least 1"),
         ({"first_id": -1}, "must not be negative"),
-        ({"window": 4}, "not built yet"),
+        ({"window": 4}, "CountingArm has no cached windows"),
+        ({"window": 0}, "window must be at least 1"),
+        ({"temperature": -1.0}, "temperature must be"),
+        ({"prefix": torch.zeros(3, 4).long()}, r"prefix must have shape .* \(2, at most 18\), got \(3, 4\)"),
+        ({"prefix": torch.full((4,), 3)}, r"prefix must hold categories in \[0, 2\], got 3 to 3"),
+        ({"prefix": torch.zeros(4)}, "prefix must hold integers"),
         ({"seed": -1}, "seed must be in"),
     ],
 )
 def test_impossible_arguments_are_refused(options, message):
     with pytest.raises(InputError, match=message):
-        sample_many(TableArm(LAYOUT), **{"count": 2, "seed": 0, "slots": 2, **options})
+        sample_many(CountingArm(LAYOUT), **{"count": 2, "seed": 0, "slots": 2, **options})
 
 
 def test_the_whole_image_may_be_asked_for_by_its_size():

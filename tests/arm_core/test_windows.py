@@ -1,0 +1,300 @@
+"""Cached windows: the ancestral samples whatever the window, the slots and the forecaster, for less work."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from arm_core import InputError, Layout, ancestral_sample, predictive_sample, sample_many, sample_noise
+from arm_core.arms import PixelCNN, PixelCNNConfig
+from arm_core.arms.pixelcnn_windows import PixelCNNSpans
+from arm_core.forecasters import (
+    ForecastingConfig,
+    ForecastingModules,
+    GatedForecaster,
+    LearnedForecaster,
+    fixed_point,
+    fixed_point_above,
+    predict_last,
+    row_above,
+    zeros,
+)
+from arm_core.samplers.mode import sampling_mode
+from arm_core.samplers.slots import Slots
+from arm_core.samplers.window import TURN, TURNS, WindowChoice
+from arm_core.testing import randomise
+from tests.conftest import SpanTableArm, TableArm
+
+FORECASTERS = [zeros, predict_last, row_above, fixed_point, fixed_point_above]
+LAYOUTS = [Layout(1, 8, 8, 3), Layout(3, 4, 8, 4), Layout(4, 8, 4, 2), Layout(1, 12, 4, 3)]
+
+
+def by_shape(layout):
+    return f"{layout.channels}x{layout.height}x{layout.width}"
+
+
+def pixelcnn(layout, resnets=1, filters=12):
+    arm = PixelCNN(layout, PixelCNNConfig(resnets=resnets, filters=filters)).double()
+    randomise(arm)
+    return arm
+
+
+def noise_for(arm, count=3, seed=0):
+    return sample_noise(arm.layout, seed=seed, sample_ids=range(count), dtype=torch.float64)
+
+
+def slots_of(arm, cache, count=3, forecaster=fixed_point_above):
+    work = Slots(arm, count, cache, forecaster)
+    work.begin(list(range(count)), noise_for(arm, count))
+    return work
+
+
+@given(
+    st.sampled_from([Layout(1, 3, 4, 3), Layout(2, 3, 3, 2), Layout(3, 2, 2, 3)]),
+    st.booleans(),
+    st.integers(1, 20),
+    st.integers(1, 5),
+    st.integers(0, 100),
+    st.sampled_from([*FORECASTERS, None]),
+)
+def test_samplers_keep_their_promise_to_any_cache_and_never_change_a_sample(
+    layout, by_pixel, window, slots, seed, forecaster
+):
+    arm = SpanTableArm(layout, layout.channels if by_pixel else 1, seed)
+    expected = ancestral_sample(arm, noise_for(arm, 6)).x
+    trace = sample_many(arm, count=6, seed=0, slots=slots, forecaster=forecaster, window=window)
+    assert torch.equal(trace.x, expected)
+    assert torch.equal(sample_many(arm, count=6, seed=0, slots=slots, forecaster=forecaster).x, expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=by_shape)
+@pytest.mark.parametrize("forecaster", FORECASTERS)
+def test_pixelcnn_windows_give_the_ancestral_samples(layout, forecaster):
+    arm = pixelcnn(layout)
+    expected = ancestral_sample(arm, noise_for(arm)).x
+    row = layout.width * layout.channels
+    for window in (1, row // 2, row, row + 1, 3 * row, layout.dims):
+        trace = predictive_sample(arm, noise_for(arm), forecaster, window=window)
+        assert torch.equal(trace.x, expected), window
+        assert (trace.arm_calls <= layout.dims).all()
+
+
+@pytest.mark.parametrize("unit", ["dimension", "pixel"])
+@pytest.mark.parametrize("kind", [LearnedForecaster, GatedForecaster])
+def test_learned_forecasters_work_inside_windows(unit, kind):
+    for layout in LAYOUTS[:3]:
+        arm = pixelcnn(layout)
+        config = ForecastingConfig(horizon=3, filters=12, unit=unit, inputs=("hidden", "x", "noise"))
+        modules = ForecastingModules(layout, config, arm.hidden_features).double()
+        randomise(modules, seed=1)
+        expected = ancestral_sample(arm, noise_for(arm)).x
+        row = layout.width * layout.channels
+        for window in (1, row + 3):
+            forecaster = kind(modules, fallback=fixed_point_above)
+            assert torch.equal(predictive_sample(arm, noise_for(arm), forecaster, window=window).x, expected), layout
+
+
+@settings(max_examples=15)
+@given(st.integers(1, 5), st.integers(1, 40), st.sampled_from(FORECASTERS))
+def test_neither_slots_nor_order_change_a_sample_or_its_trace_in_windows(slots, window, forecaster):
+    arm = pixelcnn(Layout(1, 8, 4, 3), filters=6)
+    alone = [predictive_sample(arm, noise_for(arm, 5)[k : k + 1], forecaster, window=window) for k in range(5)]
+    trace = sample_many(arm, count=5, seed=0, slots=slots, forecaster=forecaster, window=window)
+    for row, expected in enumerate(alone):
+        for name in ("x", "arm_calls", "converged_at", "settled_at", "mistakes", "window"):
+            assert torch.equal(getattr(trace, name)[row], getattr(expected, name)[0]), name
+
+
+@pytest.mark.parametrize(("window", "calls"), [(1, 36), (5, 8), (12, 3), (13, 3), (35, 2), (36, 1), (99, 1)])
+def test_an_oracle_needs_a_call_a_window_and_an_always_wrong_forecaster_one_a_dimension(window, calls):
+    arm = SpanTableArm(Layout(1, 6, 6, 3), 1)
+    x = ancestral_sample(arm, noise_for(arm)).x
+    oracle = predictive_sample(arm, noise_for(arm), lambda state: x, window=window)
+    assert oracle.arm_calls.tolist() == [calls] * 3
+    assert not oracle.mistakes.any()
+    wrong = predictive_sample(arm, noise_for(arm), lambda state: (x + 1) % 3, window=window)
+    assert wrong.arm_calls.tolist() == [36] * 3
+    assert wrong.mistakes.all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=by_shape)
+@pytest.mark.parametrize("resnets", [1, 2])
+def test_streamed_logits_and_hidden_equal_the_full_pass(layout, resnets):
+    arm = pixelcnn(layout, resnets)
+    with sampling_mode(arm):
+        for window in (1, 5 * layout.channels, 2 * layout.width * layout.channels + 1):
+            work = slots_of(arm, arm.span_cache(3, window))
+            while not all(work.finished()):
+                work.step()
+            whole = arm(work.state.x)
+            for streamed, full in ((work.state.logits, whole.logits), (work.state.hidden, whole.hidden)):
+                assert (streamed - full).abs().max() <= 1e-12 * full.abs().max()
+
+
+def test_fixed_shapes_give_the_same_samples_in_the_same_shapes_at_every_call():
+    for layout in LAYOUTS:
+        arm = pixelcnn(layout)
+        expected = ancestral_sample(arm, noise_for(arm)).x
+        row = layout.width * layout.channels
+        for window in (1, row, 2 * row + 1):
+            with sampling_mode(arm):
+                cache = PixelCNNSpans(arm, 3, window, compact=False)
+                shapes = set()
+                evaluate = cache.evaluate
+
+                def recorded(*spans, evaluate=evaluate, shapes=shapes):
+                    output = evaluate(*spans)
+                    shapes.add((tuple(output.logits.shape), output.work))
+                    return output
+
+                cache.evaluate = recorded
+                work = slots_of(arm, cache)
+                while not all(work.finished()):
+                    work.step()
+            assert torch.equal(work.trace(slice(None)).x, expected)
+            assert len(shapes) == 1
+
+
+def test_arm_work_in_windows_agrees_with_the_flop_counter():
+    arm = PixelCNN(Layout(1, 28, 28, 2), PixelCNNConfig(resnets=1, filters=20))
+    with FlopCounterMode(display=False) as one, torch.inference_mode():
+        arm.eval()(torch.zeros(1, 784, dtype=torch.int64))
+    for window in (1, 28, 60):
+        with FlopCounterMode(display=False) as run:
+            trace = sample_many(arm, count=3, seed=0, slots=2, window=window)
+        assert trace.arm_work.sum().item() * one.get_total_flops() == pytest.approx(run.get_total_flops(), rel=0.1)
+
+
+def test_cached_sequential_sampling_does_each_pixel_once():
+    arm = pixelcnn(Layout(1, 8, 8, 3))
+    trace = predictive_sample(arm, noise_for(arm), zeros, window=1)
+    assert trace.arm_calls.tolist() == [64] * 3
+    assert trace.arm_work.sum().item() == pytest.approx(3)
+
+
+def test_a_window_costs_less_work_than_whole_images():
+    arm = pixelcnn(Layout(1, 12, 8, 3))
+    whole = predictive_sample(arm, noise_for(arm), fixed_point)
+    row = predictive_sample(arm, noise_for(arm), fixed_point_above, window=8)
+    assert row.arm_work.sum() < whole.arm_work.sum() / 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("layout", "filters"), [(Layout(4, 8, 8, 128), 12), (Layout(3, 32, 32, 4), 6)], ids=str)
+def test_layouts_of_the_paper_sample_exactly_in_windows(layout, filters):
+    arm = pixelcnn(layout, filters=filters)
+    noise = noise_for(arm, 2)
+    expected = ancestral_sample(arm, noise).x
+    row = layout.width * layout.channels
+    for window in (layout.channels, row, 3 * row):
+        assert torch.equal(predictive_sample(arm, noise, fixed_point_above, window=window).x, expected)
+    assert torch.equal(sample_many(arm, count=2, seed=0, slots=2).x, expected)
+
+
+@pytest.mark.parametrize("window", [None, 5, 8, 64])
+@pytest.mark.parametrize("known", [0, 3, 20, 63, 64])
+def test_a_prefix_is_kept_and_completed_as_ancestral_sampling_would(window, known):
+    arm = pixelcnn(Layout(1, 8, 8, 3))
+    generator = torch.Generator().manual_seed(0)
+    prefix = torch.randint(3, (3, known), generator=generator)
+    expected = ancestral_sample(arm, noise_for(arm), prefix=prefix)
+    assert torch.equal(expected.x[:, :known], prefix)
+    assert expected.arm_calls.tolist() == [64 - known] * 3
+    trace = predictive_sample(arm, noise_for(arm), fixed_point_above, window=window, prefix=prefix)
+    assert torch.equal(trace.x, expected.x)
+    assert not trace.converged_at[:, :known].any() and not trace.mistakes[:, :known].any()
+    assert torch.equal(sample_many(arm, count=3, seed=0, slots=2, window=window, prefix=prefix).x, expected.x)
+
+
+def test_one_prefix_may_serve_all_samples():
+    arm = pixelcnn(Layout(1, 8, 8, 3))
+    trace = sample_many(arm, count=3, seed=0, slots=2, prefix=torch.tensor([2, 1, 0, 1]))
+    assert trace.x[:, :4].tolist() == [[2, 1, 0, 1]] * 3
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 2.0])
+def test_temperature_divides_the_logits_in_every_sampler(temperature):
+    arm = pixelcnn(Layout(1, 8, 8, 3))
+    expected = ancestral_sample(arm, noise_for(arm), temperature=temperature).x
+    for window in (None, 8):
+        got = predictive_sample(arm, noise_for(arm), fixed_point_above, window=window, temperature=temperature)
+        assert torch.equal(got.x, expected)
+        got = sample_many(arm, count=3, seed=0, slots=2, window=window, temperature=temperature)
+        assert torch.equal(got.x, expected)
+
+
+def test_temperature_zero_takes_the_mode():
+    arm = pixelcnn(Layout(1, 8, 8, 3))
+    x = ancestral_sample(arm, noise_for(arm), temperature=0).x
+    with torch.inference_mode():
+        assert torch.equal(arm.eval()(x).logits.argmax(dim=-1), x)
+
+
+@pytest.mark.parametrize("window", [0, -3])
+def test_a_window_that_is_no_positive_number_is_refused(window):
+    arm = pixelcnn(Layout(1, 8, 8, 3))
+    with pytest.raises(InputError, match=f"window must be at least 1 dim, got {window}"):
+        predictive_sample(arm, noise_for(arm), zeros, window=window)
+
+
+def test_a_window_of_an_arm_without_spans_is_refused():
+    arm = TableArm(Layout(1, 3, 3, 2))
+    with pytest.raises(InputError, match="TableArm has no cached windows, so window=4 is not possible"):
+        predictive_sample(arm, noise_for(arm), zeros, window=4)
+
+
+class FakeTime:
+    """A clock that a call moves on by what a window of its size is said to take."""
+
+    def __init__(self, seconds):
+        self.seconds, self.now = seconds, 0.0
+
+    def __call__(self):
+        return self.now
+
+    def slots(self, arm, count):
+        work = slots_of(arm, arm.span_cache(count, arm.layout.dims - 1), count)
+        step = work.step
+
+        def timed(window):
+            self.now += self.seconds(window)
+            if all(work.finished()):
+                work.begin(list(range(count)), noise_for(arm, count))
+            step(window)
+
+        work.step = timed
+        return work
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wanted"),
+    [(lambda window: float(window**2), "narrowest"), (lambda window: 1.0, "widest")],
+    ids=["dear-dimensions", "dear-calls"],
+)
+def test_the_window_that_confirms_most_a_second_is_chosen(seconds, wanted):
+    arm = SpanTableArm(Layout(1, 8, 8, 2), 1)
+    clock = FakeTime(seconds)
+    choice = WindowChoice(arm, None, clock=clock)
+    work = clock.slots(arm, 2)
+    for _ in range(TURN * TURNS * 3 * len(choice.ladder)):
+        choice.step(work)
+    expected = {"narrowest": choice.ladder[0], "widest": choice.ladder[-1]}[wanted]
+    assert not choice.turns
+    assert choice.window == expected or (wanted == "widest" and choice.window >= choice.ladder[-2])
+
+
+def test_a_window_that_is_asked_for_is_used_and_recorded():
+    arm = pixelcnn(Layout(1, 8, 8, 3))
+    assert sample_many(arm, count=3, seed=0, slots=2, window=11).window.tolist() == [11] * 3
+    assert sample_many(arm, count=3, seed=0, slots=2, window=64).window.tolist() == [64] * 3
+    assert set(sample_many(arm, count=9, seed=0, slots=2).window.tolist()) <= set(WindowChoice(arm, None).ladder)
+
+
+def test_windows_keep_samples_apart_that_share_a_slot():
+    arm = pixelcnn(Layout(1, 8, 8, 3))
+    expected = ancestral_sample(arm, noise_for(arm, 7)).x
+    for slots, window in itertools.product((1, 3, 7), (3, 8)):
+        assert torch.equal(sample_many(arm, count=7, seed=0, slots=slots, window=window).x, expected)
