@@ -66,12 +66,12 @@ class SpanOutput(NamedTuple):
     """What an evaluation of spans gives: a row for each dimension that it covered, in any order.
 
     Attributes:
-        index: slot * dims + dimension of each row; rows at slots * dims and beyond only fill up a fixed shape.
+        where: slot * dims + dimension of each row; rows at slots * dims and beyond only fill up a fixed shape.
         logits, hidden: as in `ArmOutput`.
         work: of the call, in full passes of one image.
     """
 
-    index: Int[Tensor, " n"]
+    where: Int[Tensor, " n"]
     logits: Float[Tensor, "n categories"]
     hidden: Float[Tensor, "n features"]
     work: float

@@ -154,4 +154,5 @@ class Spans:
             index = mask.nonzero().flatten()
             return pixels[index], slots[index], None
         index = mask.to(torch.int8).argsort(descending=True, stable=True)[:room]
-        return pixels[index].clamp_max(self.pixels - 1), slots[index], mask[index]
+        chosen = mask[index]
+        return torch.where(chosen, pixels[index], 0), slots[index], chosen

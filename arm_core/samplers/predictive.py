@@ -23,9 +23,9 @@ def predictive_sample(
     """The samples of `ancestral_sample` under the same noise, in as many calls as the forecaster needs.
 
     Without a window the whole image is evaluated at every call, and the batch runs until its slowest sample is done:
-    the paper's algorithm. With one, a call evaluates the next `window` dims of every sample on top of a cache of finished
-    ones, each sample at its own place. Either way a call makes at least one dimension final, so there are at most
-    `dims` of them, however bad the forecasts.
+    the paper's algorithm. With one, a call evaluates the next `window` dims of every sample on top of a cache of
+    finished ones, each sample at its own place. Either way a call makes at least one dimension final, so there are at
+    most `dims` of them, however bad the forecasts.
 
     Args:
         arm: any ARM.

@@ -136,7 +136,7 @@ class Slots:
     def _evaluate(self, state: SamplerState) -> float:
         """One call of the ARM, written into the buffers; returns its work."""
         output = self.cache.evaluate(state.x, state.start, state.stop)
-        index = output.index
+        index = output.where
         scores = output.logits + self._noise.flatten(0, 1)[index]
         self._outputs.view(-1).index_copy_(0, index, scores.argmax(dim=-1))
         self._evaluated.view(-1).index_fill_(0, index, True)

@@ -36,9 +36,9 @@ def by_shape(layout):
     return f"{layout.channels}x{layout.height}x{layout.width}"
 
 
-def pixelcnn(layout, resnets=1, filters=12):
+def pixelcnn(layout, resnets=1, filters=12, scale=0.25):
     arm = PixelCNN(layout, PixelCNNConfig(resnets=resnets, filters=filters)).double()
-    randomise(arm)
+    randomise(arm, scale=scale)
     return arm
 
 
@@ -123,7 +123,7 @@ def test_an_oracle_needs_a_call_a_window_and_an_always_wrong_forecaster_one_a_di
 @pytest.mark.parametrize("layout", LAYOUTS, ids=by_shape)
 @pytest.mark.parametrize("resnets", [1, 2])
 def test_streamed_logits_and_hidden_equal_the_full_pass(layout, resnets):
-    arm = pixelcnn(layout, resnets)
+    arm = pixelcnn(layout, resnets, scale=0.1)  # larger weights multiply rounding itself, not what is tested
     with sampling_mode(arm):
         for window in (1, 5 * layout.channels, 2 * layout.width * layout.channels + 1):
             work = slots_of(arm, arm.span_cache(3, window))
@@ -159,10 +159,12 @@ def test_fixed_shapes_give_the_same_samples_in_the_same_shapes_at_every_call():
 
 
 def test_arm_work_in_windows_agrees_with_the_flop_counter():
-    arm = PixelCNN(Layout(1, 28, 28, 2), PixelCNNConfig(resnets=1, filters=20))
-    with FlopCounterMode(display=False) as one, torch.inference_mode():
-        arm.eval()(torch.zeros(1, 784, dtype=torch.int64))
-    for window in (1, 28, 60):
+    arm = PixelCNN(Layout(1, 16, 16, 2), PixelCNNConfig(resnets=1, filters=12)).eval()
+    start, stop = torch.zeros(1, dtype=torch.int64), torch.full((1,), 256)
+    with FlopCounterMode(display=False) as one, torch.inference_mode():  # a full pass without the rows of padding
+        work = PixelCNNSpans(arm, 1, 256).evaluate(torch.zeros(1, 256, dtype=torch.int64), start, stop).work
+    assert work == 1
+    for window in (1, 16, 40):
         with FlopCounterMode(display=False) as run:
             trace = sample_many(arm, count=3, seed=0, slots=2, window=window)
         assert trace.arm_work.sum().item() * one.get_total_flops() == pytest.approx(run.get_total_flops(), rel=0.1)
@@ -228,7 +230,7 @@ def test_temperature_divides_the_logits_in_every_sampler(temperature):
 
 def test_temperature_zero_takes_the_mode():
     arm = pixelcnn(Layout(1, 8, 8, 3))
-    x = ancestral_sample(arm, noise_for(arm), temperature=0).x
+    x = ancestral_sample(arm, noise_for(arm), temperature=0.0).x
     with torch.inference_mode():
         assert torch.equal(arm.eval()(x).logits.argmax(dim=-1), x)
 
@@ -246,44 +248,30 @@ def test_a_window_of_an_arm_without_spans_is_refused():
         predictive_sample(arm, noise_for(arm), zeros, window=4)
 
 
-class FakeTime:
-    """A clock that a call moves on by what a window of its size is said to take."""
-
-    def __init__(self, seconds):
-        self.seconds, self.now = seconds, 0.0
-
-    def __call__(self):
-        return self.now
-
-    def slots(self, arm, count):
-        work = slots_of(arm, arm.span_cache(count, arm.layout.dims - 1), count)
-        step = work.step
-
-        def timed(window):
-            self.now += self.seconds(window)
-            if all(work.finished()):
-                work.begin(list(range(count)), noise_for(arm, count))
-            step(window)
-
-        work.step = timed
-        return work
-
-
 @pytest.mark.parametrize(
-    ("seconds", "wanted"),
-    [(lambda window: float(window**2), "narrowest"), (lambda window: 1.0, "widest")],
+    ("seconds", "place"),
+    [(lambda window: float(window**2), 0), (lambda window: 1.0, -1)],
     ids=["dear-dimensions", "dear-calls"],
 )
-def test_the_window_that_confirms_most_a_second_is_chosen(seconds, wanted):
+def test_the_window_that_confirms_most_a_second_is_chosen(seconds, place):
     arm = SpanTableArm(Layout(1, 8, 8, 2), 1)
-    clock = FakeTime(seconds)
-    choice = WindowChoice(arm, None, clock=clock)
-    work = clock.slots(arm, 2)
+    now = [0.0]
+    choice = WindowChoice(arm, None, clock=lambda: now[0])
+    x = ancestral_sample(arm, noise_for(arm, 2)).x
+    work = slots_of(arm, arm.span_cache(2, choice.widest), 2, lambda state: x)
+    step = work.step
+
+    def timed(window):
+        now[0] += seconds(window)
+        step(window)
+
+    work.step = timed
     for _ in range(TURN * TURNS * 3 * len(choice.ladder)):
+        if all(work.finished()):
+            work.begin([0, 1], noise_for(arm, 2))
         choice.step(work)
-    expected = {"narrowest": choice.ladder[0], "widest": choice.ladder[-1]}[wanted]
     assert not choice.turns
-    assert choice.window == expected or (wanted == "widest" and choice.window >= choice.ladder[-2])
+    assert choice.window == choice.ladder[place]
 
 
 def test_a_window_that_is_asked_for_is_used_and_recorded():
