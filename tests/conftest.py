@@ -1,6 +1,7 @@
 """ARMs small enough to be understood whole, and the settings of hypothesis."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -58,3 +59,15 @@ def sample_data():
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def debian_fashion_mnist() -> Path:
+    """The folder of Debian's package `dataset-fashion-mnist`; skip without it, fail where CI is set."""
+    folder = Path("/usr/share/datasets/fashion-mnist")
+    if not folder.is_dir():
+        message = f"{folder} is missing; apt-get install dataset-fashion-mnist"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder

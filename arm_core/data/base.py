@@ -109,6 +109,7 @@ class Dataset:
         rule: how the splits were cut.
         sources: the files that it was read from.
         published: images a split of the published whole; empty if there is no such number.
+        recorded_sha256: of the pixels when they were converted; None: they were not.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class Dataset:
         self.sources, self.published = tuple(sources), dict(published or {})
         # tensors over bytes that must not be written would warn
         self._splits = {name: images if images.flags.writeable else images.copy() for name, images in splits.items()}
-        self._grey, self._sha256 = grey, sha256
+        self._grey, self.recorded_sha256 = grey, sha256
         channels, height, width = self._splits["train"].shape[1:]
         self.layout = Layout(channels, height, width, categories)
 
@@ -146,7 +147,7 @@ class Dataset:
     @cached_property
     def sha256(self) -> str:
         """Of the pixels and shapes of all splits; of grey pixels where training draws from those."""
-        return self._sha256 if self._sha256 is not None else self.pixels_sha256()
+        return self.recorded_sha256 or self.pixels_sha256()
 
     def pixels_sha256(self) -> str:
         """The same, read from the pixels as they are now, whatever was recorded of them."""

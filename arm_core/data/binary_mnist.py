@@ -3,6 +3,7 @@
 A text file a split, a line an image: 784 digits 0 or 1, a blank between two. It cannot be made from MNIST.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +28,18 @@ ARCHIVES = tuple(
 LAYOUTS = [[f"{folder}{name}" for name in _NAMES] for folder in ("binarized_mnist/", "BinaryMNIST/", "")]
 
 
-def read_splits(paths: list[Path]) -> tuple[dict[str, Images], list[Source]]:
-    """The images of the three splits, and what was read.
+def check(paths: Sequence[Path]) -> list[Source]:
+    """The three files, held to their checksums."""
+    return [checked(path, archive.digest) for path, archive in zip(paths, ARCHIVES, strict=True)]
+
+
+def read_splits(paths: Sequence[Path]) -> dict[str, Images]:
+    """The images of the three splits.
 
     Raises:
         InputError: a file is cut off or holds anything but lines of 784 digits.
     """
-    sources = [checked(path, archive.digest) for path, archive in zip(paths, ARCHIVES, strict=True)]
-    return {split: _read(path) for split, path in zip(SPLITS, paths, strict=True)}, sources
+    return {split: _read(path) for split, path in zip(SPLITS, paths, strict=True)}
 
 
 def _read(path: Path) -> Images:

@@ -1,13 +1,15 @@
 """CIFAR-10 (Krizhevsky 2009): its Python batches, its binary batches, or one of the two archives, unopened."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from arm_core.data.archives import tar_members
-from arm_core.data.base import DataOptions, Dataset, Images, Source, status_of
+from arm_core.data.base import DataOptions, Images, Source, status_of
 from arm_core.data.files import Archive, checked, data_root, fetch_remedy, find
 from arm_core.data.prepare import drawn_split, preparation
+from arm_core.data.published import Published
 from arm_core.data.unpickling import read_byte_array
 from arm_core.errors import InputError
 
@@ -46,12 +48,14 @@ _BATCH = 33 << 20  # bytes; a published batch has 31 million
 _INFLATED = 256 << 20  # bytes; the published archives have 187 million
 
 
-class CIFAR10(Dataset):
+class CIFAR10(Published):
     """32x32 colour photos: 45,000 for training, 5,000 for validation (drawn from the training batches), 10,000 test."""
 
     def __init__(self, root: Path | None, config: DataOptions) -> None:
         prepared = preparation("cifar10", config, (3, 32, 32))
-        batches, sources = _read(self.locate(root, config))
+        paths = self.locate(root, config)
+        sources = self.check(paths, config)  # before anything is unpickled
+        batches = _read(paths)
         train = np.concatenate(batches[:-1])
         rows = drawn_split(len(train), {"valid": len(train) // 10})
         super().__init__(
@@ -76,18 +80,22 @@ class CIFAR10(Dataset):
         """What to fetch."""
         return (PYTHON_ARCHIVE,)
 
+    @classmethod
+    def check(cls, paths: Sequence[Path], config: DataOptions) -> list[Source]:
+        """See `Published`; of the binary batches no checksum is known, of their archive it is."""
+        known = {name: f"md5:{md5}" for name, md5 in _MD5.items()}
+        known |= {archive.path: archive.digest for archive in (PYTHON_ARCHIVE, BINARY_ARCHIVE)}
+        return [checked(path, known.get(path.name)) for path in paths]
 
-def _read(paths: list[Path]) -> tuple[list[Images], list[Source]]:
-    """The six batches in their order, the test batch last, and what was read; checksums come before unpickling."""
+
+def _read(paths: list[Path]) -> list[Images]:
+    """The six batches in their order, the test batch last."""
     if len(paths) == 1:
-        archive = PYTHON_ARCHIVE if paths[0].name == PYTHON_ARCHIVE.path else BINARY_ARCHIVE
-        folder, names = ("py", list(_MD5)) if archive is PYTHON_ARCHIVE else ("bin", _BINARY)
-        sources = [checked(paths[0], archive.digest)]
+        folder, names = ("py", list(_MD5)) if paths[0].name == PYTHON_ARCHIVE.path else ("bin", _BINARY)
         members = [f"cifar-10-batches-{folder}/{name}" for name in names]
         content = tar_members(paths[0], dict.fromkeys(members, _BATCH), limit=_INFLATED)
-        return [_batch(content[member], paths[0] / member) for member in members], sources
-    sources = [checked(path, f"md5:{_MD5[path.name]}" if path.name in _MD5 else None) for path in paths]
-    return [_batch(_whole(path), path) for path in paths], sources
+        return [_batch(content[member], paths[0] / member) for member in members]
+    return [_batch(_whole(path), path) for path in paths]
 
 
 def _whole(path: Path) -> bytes:

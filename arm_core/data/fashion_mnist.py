@@ -1,11 +1,13 @@
 """Fashion-MNIST (Xiao et al. 2017), in the files of MNIST's format; also where Debian's package puts them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from arm_core.data.base import DataOptions, Dataset, status_of
+from arm_core.data.base import DataOptions, Source, status_of
 from arm_core.data.files import Archive, data_root, find
-from arm_core.data.idx import layouts, read_images
+from arm_core.data.idx import check_images, layouts, read_images
 from arm_core.data.prepare import drawn_split, preparation, refuse
+from arm_core.data.published import Published
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 PUBLISHED = {"train": 50_000, "valid": 10_000, "test": 10_000}
@@ -25,7 +27,7 @@ _REMEDY = (
 )
 
 
-class FashionMNIST(Dataset):
+class FashionMNIST(Published):
     """28x28 grey clothes: 50,000 for training, 10,000 for validation (drawn from the training file), 10,000 test."""
 
     def __init__(self, root: Path | None, config: DataOptions) -> None:
@@ -33,14 +35,13 @@ class FashionMNIST(Dataset):
             refuse("fashion_mnist", config, binarise="that draw is one of MNIST; use dynamic, static or threshold")
         prepared = preparation("fashion_mnist", config, (1, 28, 28))
         paths = self.locate(root, config)
-        train, from_train = read_images(paths[0], "the training images of Fashion-MNIST")
-        test, from_test = read_images(paths[1], "the test images of Fashion-MNIST")
+        (train, test), sources = read_images(paths, "Fashion-MNIST")
         rows = drawn_split(len(train), {"valid": len(train) // 6})
         super().__init__(
             name="fashion_mnist",
-            status=status_of([from_train, from_test]),
+            status=status_of(sources),
             rule="valid: a sixth of the training file, drawn, seed 0",
-            sources=[from_train, from_test],
+            sources=sources,
             published=PUBLISHED,
             **prepared.build(
                 [train, test], {"train": (0, rows["train"]), "valid": (0, rows["valid"]), "test": (1, slice(None))}
@@ -57,3 +58,8 @@ class FashionMNIST(Dataset):
     def archives(cls, config: DataOptions) -> tuple[Archive, ...]:
         """What to fetch."""
         return ARCHIVES
+
+    @classmethod
+    def check(cls, paths: Sequence[Path], config: DataOptions) -> list[Source]:
+        """See `Published`."""
+        return check_images(paths, "Fashion-MNIST")

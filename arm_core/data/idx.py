@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +27,28 @@ def layouts(folder: str) -> list[list[str]]:
     return [[f"{place}{stem}{end}" for stem in stems] for place in (f"{folder}/raw/", "") for end in ("", ".gz")]
 
 
-def read_images(path: Path, expected: str) -> tuple[Images, Source]:
-    """28x28 grey images.
+def read_images(paths: Sequence[Path], name: str) -> tuple[tuple[Images, Images], list[Source]]:
+    """28x28 grey images for training and for test, and the files that they come from.
 
     Args:
-        path: of the file.
-        expected: a value of `PUBLISHED`.
+        paths: of the two files.
+        name: of the set: `MNIST` or `Fashion-MNIST`.
 
     Raises:
         InputError: the file is damaged, too short or too long, of another shape, or a published file of another set.
     """
+    (train, from_train), (test, from_test) = (
+        _read(path, f"the {part} images of {name}") for path, part in zip(paths, ("training", "test"), strict=True)
+    )
+    return (train, test), [from_train, from_test]
+
+
+def check_images(paths: Sequence[Path], name: str) -> list[Source]:
+    """The two files, held to their checksums."""
+    return read_images(paths, name)[1]
+
+
+def _read(path: Path, expected: str) -> tuple[Images, Source]:
     with readable(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
         header = _read_all(stream, 16)
         if len(header) < 16 or header[:4] != _MAGIC:

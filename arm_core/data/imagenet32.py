@@ -4,15 +4,17 @@ Two tars of PNG files, which need not be unpacked; or the folders that they unpa
 pixels than those of `imagenet32_new`, which was resampled otherwise: bits/dim of the two are never compared.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from arm_core.data.arrays import ArrayStream
-from arm_core.data.base import SPLITS, DataOptions, Dataset, Progress, Source, status_of
+from arm_core.data.base import SPLITS, DataOptions, Progress, Source, status_of
 from arm_core.data.files import Archive, MissingDataError, checked, data_root, fetch_remedy, find
 from arm_core.data.image_files import FolderStream, TarStream, image_names
 from arm_core.data.prepare import drawn_split, preparation
+from arm_core.data.published import Published
 from arm_core.data.store import Conversion, ImageStream, marks_of, open_store, place_of, stored
 
 SHAPE = (3, 32, 32)
@@ -32,7 +34,7 @@ _LAYOUTS = [
 ]
 
 
-class ImageNet32(Dataset):
+class ImageNet32(Published):
     """32x32 colour photos: 1,271,149 for training, 10,000 for validation, 49,999 test; memory-mapped.
 
     The first use of each preparation converts the files, which takes minutes; later ones open at once.
@@ -54,9 +56,10 @@ class ImageNet32(Dataset):
             paths = None  # converted once, and the originals deleted since
 
         def make() -> Conversion:
-            training, test, sources = self.parts(paths or [], place, progress)
-            count = sum(stream.count for stream in training)
-            route = np.zeros(count + test.count, np.uint8)
+            found = paths or []
+            sources, streams = self.check(found, config, progress), self.streams(found, place, progress)
+            count = sum(stream.count for stream in streams[:-1])
+            route = np.zeros(count + streams[-1].count, np.uint8)
             route[drawn_split(count, {"valid": min(VALID, count // 10)})["valid"]] = SPLITS.index("valid")
             route[count:] = SPLITS.index("test")
             about = {
@@ -66,7 +69,7 @@ class ImageNet32(Dataset):
                 "sources": sources,
                 "published": self.PUBLISHED,
             }
-            return Conversion(about, prepared, [*training, test], route)
+            return Conversion(about, prepared, streams, route)
 
         super().__init__(**stored(place, marks_of(paths) if paths is not None else None, make, progress))
 
@@ -80,18 +83,19 @@ class ImageNet32(Dataset):
         """What to fetch."""
         return cls.ARCHIVES
 
-    def parts(
-        self, paths: list[Path], place: Path, progress: Progress | None
-    ) -> tuple[list[ImageStream], ImageStream, list[Source]]:
-        """The training streams, the test stream and what they come from."""
-        kind, streams = paths[0].suffix, list[ImageStream]()
+    @classmethod
+    def check(cls, paths: Sequence[Path], config: DataOptions, progress: Progress | None = None) -> list[Source]:
+        """See `Published`; of unpacked files no checksum is known."""
+        if paths[0].is_dir():
+            return [Source(path) for path in paths]
+        known = {archive.path: archive.digest for archive in cls.ARCHIVES}
+        return [checked(path, known.get(path.name), progress) for path in paths]
+
+    def streams(self, paths: Sequence[Path], place: Path, progress: Progress | None) -> list[ImageStream]:
+        """The training images, in one stream or several, and last the test images."""
+        kind = paths[0].suffix
         if kind == ".tar":
-            sources = [checked(path, archive.digest, progress) for path, archive in zip(paths, ARCHIVES, strict=True)]
-            streams = [TarStream(path, SHAPE, progress) for path in paths]
-        elif kind == ".npy":
-            sources = [checked(path, None, progress) for path in paths]
-            streams = [ArrayStream(path, SHAPE) for path in paths]
-        else:
-            sources = [Source(path) for path in paths]
-            streams = [FolderStream(path, image_names(path), SHAPE) for path in paths]
-        return streams[:1], streams[1], sources
+            return [TarStream(path, SHAPE, progress) for path in paths]
+        if kind == ".npy":
+            return [ArrayStream(path, SHAPE) for path in paths]
+        return [FolderStream(path, image_names(path), SHAPE) for path in paths]

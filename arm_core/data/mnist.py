@@ -1,13 +1,15 @@
 """MNIST (LeCun et al. 1998), grey or binarised in any of the field's ways."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from arm_core.data import binary_mnist
-from arm_core.data.base import DataOptions, Dataset, status_of
+from arm_core.data.base import DataOptions, Source, status_of
 from arm_core.data.files import Archive, data_root, fetch_remedy, find
-from arm_core.data.idx import layouts, read_images
+from arm_core.data.idx import check_images, layouts, read_images
 from arm_core.data.prepare import preparation, refuse
+from arm_core.data.published import Published
 
 _MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/")
 ARCHIVES = tuple(
@@ -21,11 +23,13 @@ ARCHIVES = tuple(
 )
 
 
-class MNIST(Dataset):
+class MNIST(Published):
     """28x28 digits: 50,000 for training (the first ones of the training file), 10,000 (its last), 10,000 test.
 
     `binarise="fixed"` reads the published draw instead, which has the same sizes and its own files.
     """
+
+    KINDS = (DataOptions(), DataOptions(binarise="fixed"))
 
     def __init__(self, root: Path | None, config: DataOptions) -> None:
         prepared = preparation("mnist", config, (1, 28, 28))
@@ -33,13 +37,12 @@ class MNIST(Dataset):
         if config.binarise == "fixed":
             other = "the fixed binarisation is one of whole images; leave it out, or choose static or threshold"
             refuse("mnist", DataOptions(crop=config.crop, downscale=config.downscale), crop=other, downscale=other)
-            splits, sources = binary_mnist.read_splits(paths)
+            splits, sources = binary_mnist.read_splits(paths), self.check(paths, config)
             content: dict[str, Any] = {"variant": "fixed", "categories": 2, "splits": splits}
             rule = "as published"
         else:
-            train, from_train = read_images(paths[0], "the training images of MNIST")
-            test, from_test = read_images(paths[1], "the test images of MNIST")
-            cut, sources = len(train) - len(train) // 6, [from_train, from_test]
+            (train, test), sources = read_images(paths, "MNIST")
+            cut = len(train) - len(train) // 6
             cuts = {"train": (0, slice(cut)), "valid": (0, slice(cut, None)), "test": (1, slice(None))}
             content, rule = prepared.build([train, test], cuts), "valid: the last sixth of the training file"
         super().__init__(
@@ -63,3 +66,8 @@ class MNIST(Dataset):
     def archives(cls, config: DataOptions) -> tuple[Archive, ...]:
         """What to fetch."""
         return binary_mnist.ARCHIVES if config.binarise == "fixed" else ARCHIVES
+
+    @classmethod
+    def check(cls, paths: Sequence[Path], config: DataOptions) -> list[Source]:
+        """See `Published`."""
+        return binary_mnist.check(paths) if config.binarise == "fixed" else check_images(paths, "MNIST")

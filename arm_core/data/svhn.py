@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from arm_core.data.base import DataOptions, Dataset, Images, status_of
+from arm_core.data.base import DataOptions, Images, Source, status_of
 from arm_core.data.files import Archive, checked, data_root, fetch_remedy, find
 from arm_core.data.prepare import drawn_split, preparation
+from arm_core.data.published import Published
 from arm_core.errors import InputError
 
 _HOST = "http://ufldl.stanford.edu/housenumbers/"
@@ -23,7 +24,7 @@ ARCHIVES = {
 }
 
 
-class SVHN(Dataset):
+class SVHN(Published):
     """32x32 colour digits: 65,932 for training, 7,325 for validation (drawn from the training file), 26,032 test."""
 
     PARTS: Sequence[str] = ("train", "test")
@@ -34,7 +35,7 @@ class SVHN(Dataset):
     def __init__(self, root: Path | None, config: DataOptions) -> None:
         prepared = preparation(self.NAME, config, (3, 32, 32), prefix=self.PREFIX)
         paths = self.locate(root, config)
-        sources = [checked(path, ARCHIVES[part].digest) for part, path in zip(self.PARTS, paths, strict=True)]
+        sources = self.check(paths, config)
         *training, test = (_read(path) for path in paths)
         rows = drawn_split(len(training[0]), {"valid": len(training[0]) // 10})
         train = np.concatenate(training) if len(training) > 1 else training[0]
@@ -66,6 +67,11 @@ class SVHN(Dataset):
     def archives(cls, config: DataOptions) -> tuple[Archive, ...]:
         """What to fetch."""
         return tuple(ARCHIVES[part] for part in cls.PARTS)
+
+    @classmethod
+    def check(cls, paths: Sequence[Path], config: DataOptions) -> list[Source]:
+        """See `Published`."""
+        return [checked(path, ARCHIVES[part].digest) for part, path in zip(cls.PARTS, paths, strict=True)]
 
 
 class SVHNExtra(SVHN):

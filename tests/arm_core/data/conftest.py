@@ -2,7 +2,6 @@
 
 import os
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 
@@ -24,15 +23,3 @@ def sample_packages() -> None:
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
-
-
-@pytest.fixture(scope="session")
-def debian_fashion_mnist() -> Path:
-    """The folder of Debian's package `dataset-fashion-mnist`; skip without it, fail where CI is set."""
-    folder = Path("/usr/share/datasets/fashion-mnist")
-    if not folder.is_dir():
-        message = f"{folder} is missing; apt-get install dataset-fashion-mnist"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return folder
