@@ -154,7 +154,7 @@ class Optimisation:
 
 @runtime_checkable
 class Drawn(Protocol):
-    """Training images that are drawn anew at every step, such as those of a dynamic binarisation."""
+    """Training images that are fetched for every step: binarised anew, or read from a file."""
 
     def __len__(self) -> int:
         """How many there are."""

@@ -29,11 +29,12 @@ from arm_core.data import load_dataset
 from harness.bench_data import memory
 before, started = memory(), time.perf_counter()
 dataset = load_dataset("imagenet32", sys.argv[1])
-images = dataset.split("train")
+dataset.split("train")
+images = dataset.training_images()
 opened, after = time.perf_counter() - started, memory()
 generator = torch.Generator().manual_seed(0)
 for _ in range(int(sys.argv[2])):
-    images[torch.randint(len(images), (64,), generator=generator)].long()
+    images.draw(torch.randint(len(images), (64,), generator=generator), generator).long()
 print(json.dumps([len(images), opened, before, after, memory()]))
 """
 

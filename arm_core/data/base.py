@@ -5,6 +5,8 @@ A dataset's status says what its figures may be compared with: `official` (check
 """
 
 import hashlib
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,6 +101,28 @@ class DynamicImages:
         return (torch.randint(0, 255, grey.shape, generator=generator) < grey).to(torch.uint8)
 
 
+class MappedImages:
+    """Images of a memory-mapped file, read row by row: a mapping would keep every page that was ever looked at."""
+
+    def __init__(self, images: np.memmap) -> None:
+        self.path, self.shape, self.offset = str(images.filename), images.shape, images.offset
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def draw(
+        self, rows: Int64[Tensor, " batch"], generator: torch.Generator
+    ) -> UInt8[Tensor, "batch channels height width"]:
+        """The images of these rows; the generator is left alone."""
+        size = math.prod(self.shape[1:])
+        images = torch.empty((len(rows), *self.shape[1:]), dtype=torch.uint8)
+        with open(self.path, "rb", buffering=0) as file:
+            for image, row in zip(images.numpy(), rows.tolist(), strict=True):
+                data = os.pread(file.fileno(), size, self.offset + row * size)
+                image.ravel()[:] = np.frombuffer(data, np.uint8)
+        return images
+
+
 class Dataset:
     """Images in three splits.
 
@@ -140,9 +164,12 @@ class Dataset:
             raise InputError(f"split must be one of {', '.join(self._splits)}, got {name!r}")
         return torch.from_numpy(self._splits[name])
 
-    def training_images(self) -> UInt8[Tensor, "count channels height width"] | DynamicImages:
+    def training_images(self) -> UInt8[Tensor, "count channels height width"] | DynamicImages | MappedImages:
         """What training draws its batches from: the `train` split, or its grey images if binarised dynamically."""
-        return DynamicImages(self._grey) if self._grey is not None else self.split("train")
+        if self._grey is not None:
+            return DynamicImages(self._grey)
+        train = self._splits["train"]
+        return MappedImages(train) if isinstance(train, np.memmap) else self.split("train")
 
     @cached_property
     def sha256(self) -> str:

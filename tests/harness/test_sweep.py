@@ -172,6 +172,19 @@ def test_ids_depend_on_what_matters_and_on_nothing_else(plan_of):
     assert not set(ids(batches, "timing")) & set(ids(BASE, "timing"))
 
 
+@pytest.mark.parametrize("kind", ["npz", "folder"])
+def test_what_lies_at_the_path_of_a_dataset_matters(plan_of, tmp_path, kind):
+    (tmp_path / "mine").mkdir()
+    place = tmp_path / "mine" / "images.npz"
+    named = place if kind == "npz" else place.parent
+    text = BASE.replace("  mnist5k: {binarise: threshold}", f'  mine: {{name: "{kind}:{named}", bits: 1}}')
+    place.write_bytes(b"one")
+    before = [p.job.id for p in plan_of(text).jobs if p.job.dataset == "mine"]
+    assert before == [p.job.id for p in plan_of(text).jobs if p.job.dataset == "mine"]
+    place.write_bytes(b"other")
+    assert not set(before) & {p.job.id for p in plan_of(text).jobs}
+
+
 def test_the_source_of_a_plug_in_file_matters(plan_of, tmp_path):
     plugin = tmp_path / "mine.py"
     text = BASE.replace("- fixed_point", f'- "{plugin}:copy"')

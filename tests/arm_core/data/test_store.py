@@ -8,10 +8,11 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 
 from arm_core import InputError
 from arm_core.data import load_dataset, store
-from arm_core.data.base import SPLITS, DataOptions, Dataset
+from arm_core.data.base import SPLITS, DataOptions, Dataset, MappedImages
 from arm_core.data.image_files import FolderStream
 from arm_core.data.prepare import preparation
 from arm_core.data.store import Conversion, open_store, stored
@@ -154,6 +155,13 @@ def test_splits_are_memory_mapped_and_writing_to_a_tensor_never_reaches_the_file
     assert isinstance(dataset._splits["train"], np.memmap)
     dataset.split("train")[0] = 7
     check(Dataset(**stored(tmp_path / "toy", None, lambda: pytest.fail("converted again"))), images)
+
+
+def test_training_reads_rows_from_the_file_and_maps_no_page_of_it(tmp_path, images):
+    dataset = converted(tmp_path / "toy", ArrayOf(images))
+    train, rows = dataset.training_images(), torch.tensor([5, 0, 6, 5])
+    assert isinstance(train, MappedImages) and len(train) == 7
+    assert torch.equal(train.draw(rows, torch.Generator()), dataset.split("train")[rows])
 
 
 def test_progress_is_told_to_the_last_image(tmp_path, images):
