@@ -9,7 +9,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import UInt8
@@ -152,12 +152,24 @@ class Optimisation:
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
 
 
-def fit(training: Optimisation, data: Images) -> Iterator[StepMetrics]:
+@runtime_checkable
+class Drawn(Protocol):
+    """Training images that are fetched for every step: binarised anew, or read from a file."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """The images of these rows; they depend on the generator alone."""
+
+
+def fit(training: Optimisation, data: Images | Drawn) -> Iterator[StepMetrics]:
     """Take the steps that are left, one for each `next`.
 
     Args:
         training: changed in place; between two steps its `state()` can be saved.
-        data: all training images; may be memory-mapped, only the rows of a batch are read and moved.
+        data: all training images; may be memory-mapped, only the rows of a batch are read and moved. Or what draws
+            them: by a generator of (seed, step).
 
     Raises:
         DivergedError: the loss is not finite; the weights are those before the failing step.
@@ -167,7 +179,11 @@ def fit(training: Optimisation, data: Images) -> Iterator[StepMetrics]:
         raise InputError("training needs at least one image, got none")
     while training.step < training.config.iterations:
         rows = batch_rows(len(data), training.config.batch_size, step=training.step, seed=training.seed)
-        yield _take_step(training, data[rows], learning_rate(training.config, training.step, len(data)))
+        if isinstance(data, Tensor):
+            images = data[rows]
+        else:
+            images = data.draw(rows, torch.Generator().manual_seed((training.seed << 31) + training.step ^ 1 << 61))
+        yield _take_step(training, images, learning_rate(training.config, training.step, len(data)))
 
 
 def learning_rate(config: FitConfig, step: int, count: int) -> float:

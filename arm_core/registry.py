@@ -12,7 +12,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,28 +33,43 @@ def suggest(kind: str, name: str, valid: Iterable[str]) -> InputError:
 
 @dataclass(frozen=True)
 class Registry:
-    """What a kind of component is called, and where it lives (`name -> "module:attr"`)."""
+    """What a kind of component is called, and where it lives (`name -> "module:attr"`).
+
+    Attributes:
+        kind: of component.
+        entries: name -> `module:attr`.
+        schemes: the same for what a path follows, as in `npz:PATH`.
+    """
 
     kind: str
     entries: dict[str, str]
+    schemes: dict[str, str] = field(default_factory=dict)
 
     def names(self) -> list[str]:
         """The registered names, sorted."""
         return sorted(self.entries)
 
+    def split(self, ref: str) -> tuple[str | None, str]:
+        """(scheme, path) of a reference such as `npz:PATH`; (None, the reference) of every other."""
+        scheme, colon, path = ref.partition(":")
+        return (scheme, path) if colon and scheme in self.schemes else (None, ref)
+
     def resolve(self, ref: str) -> Any:
         """Import what `ref` stands for.
 
         Args:
-            ref: a registered name, `module:attr`, or `file.py:attr` (relative to the working directory).
+            ref: a registered name, a scheme and a path, `module:attr`, or `file.py:attr` (relative to the working
+                directory).
 
         Raises:
             InputError: the name is unknown, or the file, module or attribute does not exist.
         """
-        target = self.entries.get(ref, ref)
+        scheme, _ = self.split(ref)
+        target = self.schemes[scheme] if scheme is not None else self.entries.get(ref, ref)
         module_name, colon, attribute = target.rpartition(":")
         if not colon:
-            raise suggest(self.kind, ref, [*self.entries, "module:attr", "file.py:attr"])
+            paths = [f"{name}:PATH" for name in self.schemes]
+            raise suggest(self.kind, ref, [*self.entries, *paths, "module:attr", "file.py:attr"])
         module = (
             _load_file(self.kind, module_name) if module_name.endswith(".py") else _load_module(self.kind, module_name)
         )
@@ -125,5 +140,13 @@ DATASETS = Registry(
         "mnist5k": "arm_core.data.mnist5k:MNIST5k",
         "digits": "arm_core.data.digits:Digits",
         "photo_patches": "arm_core.data.photo_patches:PhotoPatches",
+        "mnist": "arm_core.data.mnist:MNIST",
+        "fashion_mnist": "arm_core.data.fashion_mnist:FashionMNIST",
+        "cifar10": "arm_core.data.cifar10:CIFAR10",
+        "svhn": "arm_core.data.svhn:SVHN",
+        "svhn_extra": "arm_core.data.svhn:SVHNExtra",
+        "imagenet32": "arm_core.data.imagenet32:ImageNet32",
+        "imagenet32_new": "arm_core.data.imagenet32_new:ImageNet32New",
     },
+    {"npz": "arm_core.data.arrays:ArrayFile", "folder": "arm_core.data.folder:ImageFolder"},
 )

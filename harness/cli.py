@@ -160,3 +160,71 @@ def bench_training(size: str, resnets: int, filters: int, batch_size: int, steps
     from harness.commands import run_bench_training
 
     run_bench_training(size, resnets=resnets, filters=filters, batch_size=batch_size, steps=steps)
+
+
+ROOT = click.option(
+    "--root", type=click.Path(path_type=Path), help="The folder with the data; else ARM_DATA, or ./data."
+)
+BINARISE = click.option(
+    "--binarise", type=click.Choice(["fixed", "dynamic", "static", "threshold"]), help="Of grey images."
+)
+
+
+@main.group()
+def data() -> None:
+    """Which datasets are there, whether they are the published ones, and bringing those that are not."""
+
+
+@data.command("list")
+@ROOT
+def list_datasets(root: Path | None) -> None:
+    """Every dataset: its status, its size, and where it is or was looked for."""
+    from harness.data_commands import list_data
+
+    list_data(root)
+
+
+@data.command()
+@click.argument("name")
+@ROOT
+@BINARISE
+def verify(name: str, root: Path | None, binarise: str | None) -> None:
+    """Check a dataset's checksums, counts, shapes and values; NAME may also be npz:PATH or folder:PATH.
+
+    Large datasets are converted on the way, which training would do otherwise. Exit code 1: something is not as
+    published.
+    """
+    from harness.data_commands import verify_data
+
+    raise SystemExit(verify_data(name, root, {"binarise": binarise} if binarise else {}))
+
+
+@data.command()
+@click.option("--images", default=20_000, show_default=True, type=click.IntRange(min=100), help="PNG files to convert.")
+def bench(images: int) -> None:
+    """Measure on synthetic files: the rate of conversion, and opening ImageNet32 at its full size.
+
+    Works in a temporary folder; the full size is a sparse file, which takes no room.
+    """
+    from harness.bench_data import run_bench_data
+
+    run_bench_data(images)
+
+
+@data.command()
+@click.argument("name")
+@ROOT
+@BINARISE
+@click.option("--mirror", multiple=True, metavar="URL", help="A folder to ask first; may be repeated.")
+def fetch(name: str, root: Path | None, binarise: str | None, mirror: tuple[str, ...]) -> None:
+    """Download the published files of a dataset, resumed and checked; nothing else here ever downloads.
+
+    \b
+    Examples:
+      harness data fetch cifar10
+      harness data fetch mnist --binarise fixed
+    """
+    from arm_core.data import DataOptions
+    from harness.data_commands import fetch_data
+
+    raise SystemExit(fetch_data(name, root, DataOptions(binarise=binarise), mirror))  # type: ignore[arg-type]

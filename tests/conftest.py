@@ -1,6 +1,7 @@
 """ARMs small enough to be understood whole, and the settings of hypothesis."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor
 from arm_core import ArmOutput, AutoregressiveModel, InputError, Layout
 from arm_core.contracts import SpanOutput
 from arm_core.data import load_dataset
-from arm_core.registry import DATASETS
 
 settings.register_profile(
     "fixed",
@@ -93,9 +93,21 @@ class TableSpans:
 def sample_data():
     """Skip where the packages with sample images are missing; fail there in CI."""
     try:
-        for name in DATASETS.names():
+        for name in ("mnist5k", "digits", "photo_patches"):
             load_dataset(name)
     except InputError as error:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def debian_fashion_mnist() -> Path:
+    """The folder of Debian's package `dataset-fashion-mnist`; skip without it, fail where CI is set."""
+    folder = Path("/usr/share/datasets/fashion-mnist")
+    if not folder.is_dir():
+        message = f"{folder} is missing; apt-get install dataset-fashion-mnist"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder

@@ -1,25 +1,31 @@
 """Datasets: one file each, registered by name, or a file of your own."""
 
+import inspect
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from arm_core.data.base import SPLITS, DataOptions, Dataset
+from arm_core.data.base import SPLITS, DataOptions, Dataset, DynamicImages, Progress
+from arm_core.data.files import MissingDataError
 from arm_core.errors import InputError
 from arm_core.registry import DATASETS, config_type, suggest
 
-__all__ = ["DataOptions", "Dataset", "load_dataset"]
+__all__ = ["DataOptions", "Dataset", "DynamicImages", "MissingDataError", "load_dataset"]
 
 
-def load_dataset(name: str, root: str | Path | None = None, **options: Any) -> Dataset:
-    """Load a dataset: `mnist5k`, `digits`, `photo_patches`, or a reference to a class of your own.
+def load_dataset(
+    name: str, root: str | Path | None = None, *, progress: Progress | None = None, **options: Any
+) -> Dataset:
+    """Load a dataset; docs/datasets.md lists them. Nothing is downloaded.
 
     Args:
-        name: a registered name, `module:attr` or `file.py:attr`. A class of your own is built with
-            (root, config), or with (root) if it takes no config; it has `.layout` and `.split(name)`.
-        root: the folder with the data; the registered datasets come from installed packages and refuse one.
+        name: a registered name, `npz:PATH`, `folder:PATH`, `module:attr` or `file.py:attr`. A class of your own is
+            built with (root, config), or with (root) if it takes no config; it has `.layout` and `.split(name)`.
+        root: the folder with the data; without it ARM_DATA or ./data. Those that come from installed packages, and
+            paths, refuse one.
+        progress: called with (done, total, what) while images are converted, which happens once.
         **options: the fields of the dataset's config dataclass. For the registered ones they are those of
             `DataOptions`: binarise, bits, crop, downscale.
 
@@ -29,8 +35,9 @@ def load_dataset(name: str, root: str | Path | None = None, **options: Any) -> D
             their defaults as variant, and the status `unverified`.
 
     Raises:
-        InputError: unknown name or option, a value that the dataset cannot serve, data that are not
-            installed, or images of your own that do not fit their layout.
+        MissingDataError: the data are not there; it names every path that was looked for.
+        InputError: unknown name or option, a value that the dataset cannot serve, data that are damaged, a package
+            that is not installed, or images of your own that do not fit their layout.
 
     Example:
         >>> load_dataset("digits").layout
@@ -39,7 +46,7 @@ def load_dataset(name: str, root: str | Path | None = None, **options: Any) -> D
     cls = DATASETS.resolve(name)
     if not callable(cls):
         raise InputError(f"dataset {name} must be a class, got {cls!r}")
-    place = Path(root) if root is not None else None
+    place = _place(name, root)
     kind = config_type(cls)
     if kind is None:
         if options:
@@ -47,8 +54,19 @@ def load_dataset(name: str, root: str | Path | None = None, **options: Any) -> D
         config, built = None, cls(place)
     else:
         config = _config(name, kind, options)
-        built = cls(place, config)
+        told = {"progress": progress} if "progress" in inspect.signature(cls).parameters else {}
+        built = cls(place, config, **told)
     return built if isinstance(built, Dataset) else _completed(name, _variant(config), built)
+
+
+def _place(name: str, root: str | Path | None) -> Path | None:
+    """What the class gets as its root: the path in the name, if there is one."""
+    scheme, path = DATASETS.split(name)
+    if scheme is None:
+        return Path(root) if root is not None else None
+    if root is not None:
+        raise InputError(f"{name}: the path is part of the name, a root ({root}) would be ignored; leave it out")
+    return Path(path) if path else None
 
 
 def _config(name: str, kind: type, options: dict[str, Any]) -> Any:

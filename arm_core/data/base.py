@@ -1,35 +1,31 @@
-"""What a dataset is, the options that the registered ones share, and what those options do to pixels.
+"""What a dataset is, and the options that the registered ones share.
 
 A dataset's status says what its figures may be compared with: `official` (checksum known and equal),
 `unverified`, or `sample` (a shipped subset, or patches). Nothing is ever downloaded here.
-
-Random draws are the raw bits of Philox: NumPy promises that these never change, which it does not for the
-methods of its generators. So a split stays the same split under every version.
 """
 
-import gzip
 import hashlib
-import sys
-from collections.abc import Mapping
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from arm_core.errors import InputError
 from arm_core.layout import Layout
 
 Images = UInt8[np.ndarray, "_ _ _ _"]  # (count, channels, height, width)
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, what is being done) while something takes long."""
 SPLITS = ("train", "valid", "test")
 BINARISATIONS = ("fixed", "dynamic", "static", "threshold")
-_STATIC_SEED = 1  # not that of a split: the draws would be the same
-_REMEDY = "install the sample data with: pip install 'arm-sampling[samples]'"
 
 
 @dataclass(frozen=True)
@@ -37,9 +33,9 @@ class DataOptions:
     """How the images of a registered dataset are prepared.
 
     Attributes:
-        binarise: `threshold` (value >= 128) or `static` (one seeded draw with probability value / 255);
-            `fixed` is the field's published draw of MNIST, `dynamic` a fresh draw at every step: no dataset
-            here offers those yet.
+        binarise: of grey images: `threshold` (value >= 128), `static` (one seeded draw with probability
+            value / 255), `dynamic` (such a draw anew at every training step; validation and test keep one seeded
+            draw) or `fixed` (the field's published draw of MNIST, the only one whose figures stand beside papers).
         bits: keep that many of the 8 bits of a value, the highest ones, in [1, 8].
         crop: side of the squares that are cut, a multiple of 4 (as PixelCNN needs).
         downscale: average blocks of that many pixels a side, before anything else.
@@ -68,6 +64,65 @@ class DataOptions:
             raise InputError(f"downscale must be at least 1, got {self.downscale}")
 
 
+@dataclass(frozen=True)
+class Source:
+    """A file or folder that a dataset was read from.
+
+    Attributes:
+        path: of it.
+        digest: `md5:...` or `sha256:...` of its bytes (of its content, if it is gzipped idx); None for a folder.
+        official: whether that is the published one; None: none is known.
+    """
+
+    path: Path
+    digest: str | None = None
+    official: bool | None = None
+
+
+def status_of(sources: Sequence[Source]) -> str:
+    """`official` if every source is known to be the published one, otherwise `unverified`."""
+    return "official" if sources and all(source.official for source in sources) else "unverified"
+
+
+class DynamicImages:
+    """Grey images that are binarised anew whenever they are drawn: 1 with probability value / 255."""
+
+    def __init__(self, grey: Images) -> None:
+        self.grey = grey
+
+    def __len__(self) -> int:
+        return len(self.grey)
+
+    def draw(
+        self, rows: Int64[Tensor, " batch"], generator: torch.Generator
+    ) -> UInt8[Tensor, "batch channels height width"]:
+        """The images of these rows, drawn from the generator alone."""
+        grey = torch.from_numpy(self.grey[rows.numpy()])
+        return (torch.randint(0, 255, grey.shape, generator=generator) < grey).to(torch.uint8)
+
+
+class MappedImages:
+    """Images of a memory-mapped file, read row by row: a mapping would keep every page that was ever looked at."""
+
+    def __init__(self, images: np.memmap) -> None:
+        self.path, self.shape, self.offset = str(images.filename), images.shape, images.offset
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def draw(
+        self, rows: Int64[Tensor, " batch"], generator: torch.Generator
+    ) -> UInt8[Tensor, "batch channels height width"]:
+        """The images of these rows; the generator is left alone."""
+        size = math.prod(self.shape[1:])
+        images = torch.empty((len(rows), *self.shape[1:]), dtype=torch.uint8)
+        with open(self.path, "rb", buffering=0) as file:
+            for image, row in zip(images.numpy(), rows.tolist(), strict=True):
+                data = os.pread(file.fileno(), size, self.offset + row * size)
+                image.ravel()[:] = np.frombuffer(data, np.uint8)
+        return images
+
+
 class Dataset:
     """Images in three splits.
 
@@ -75,115 +130,58 @@ class Dataset:
         name, variant: what it is, and what was done to it.
         status: `official`, `unverified` or `sample`.
         layout: of its images.
+        rule: how the splits were cut.
+        sources: the files that it was read from.
+        published: images a split of the published whole; empty if there is no such number.
+        recorded_sha256: of the pixels when they were converted; None: they were not.
     """
 
-    def __init__(self, *, name: str, variant: str, status: str, categories: int, splits: Mapping[str, Images]) -> None:
-        self.name, self.variant, self.status = name, variant, status
-        self._splits = dict(splits)
+    def __init__(
+        self,
+        *,
+        name: str,
+        variant: str,
+        status: str,
+        categories: int,
+        splits: Mapping[str, Images],
+        rule: str = "as given",
+        sources: Sequence[Source] = (),
+        published: Mapping[str, int] | None = None,
+        grey: Images | None = None,
+        sha256: str | None = None,
+    ) -> None:
+        self.name, self.variant, self.status, self.rule = name, variant, status, rule
+        self.sources, self.published = tuple(sources), dict(published or {})
+        # tensors over bytes that must not be written would warn
+        self._splits = {name: images if images.flags.writeable else images.copy() for name, images in splits.items()}
+        self._grey, self.recorded_sha256 = grey, sha256
         channels, height, width = self._splits["train"].shape[1:]
         self.layout = Layout(channels, height, width, categories)
 
     def split(self, name: str) -> UInt8[Tensor, "count channels height width"]:
-        """The images of `train`, `valid` or `test`, values 0 .. categories - 1."""
+        """The images of `train`, `valid` or `test`, values 0 .. categories - 1; may be memory-mapped."""
         if name not in self._splits:
             raise InputError(f"split must be one of {', '.join(self._splits)}, got {name!r}")
         return torch.from_numpy(self._splits[name])
 
+    def training_images(self) -> UInt8[Tensor, "count channels height width"] | DynamicImages | MappedImages:
+        """What training draws its batches from: the `train` split, or its grey images if binarised dynamically."""
+        if self._grey is not None:
+            return DynamicImages(self._grey)
+        train = self._splits["train"]
+        return MappedImages(train) if isinstance(train, np.memmap) else self.split("train")
+
     @cached_property
     def sha256(self) -> str:
-        """Of the pixels and shapes of all splits."""
+        """Of the pixels and shapes of all splits; of grey pixels where training draws from those."""
+        return self.recorded_sha256 or self.pixels_sha256()
+
+    def pixels_sha256(self) -> str:
+        """The same, read from the pixels as they are now, whatever was recorded of them."""
         digest = hashlib.sha256()
         for name in SPLITS:
-            images = np.ascontiguousarray(self._splits[name])
+            images = self._grey if name == "train" and self._grey is not None else self._splits[name]
             digest.update(f"{name} {images.shape} ".encode())
-            digest.update(images.data)
+            for start in range(0, len(images), 4096):
+                digest.update(np.ascontiguousarray(images[start : start + 4096]).data)
         return digest.hexdigest()
-
-
-def refuse(name: str, options: DataOptions, **reasons: str) -> None:
-    """Raise an InputError for the first option that is set and that the dataset cannot serve."""
-    for option, reason in reasons.items():
-        value = getattr(options, option)
-        if value != getattr(DataOptions(), option):
-            raise InputError(f"{name}: {option}={value!r} is not possible: {reason}")
-
-
-def no_root(name: str, package: str, root: Path | None) -> None:
-    """Sample data lie in a package: a root would be ignored, so it is refused."""
-    if root is not None:
-        raise InputError(f"{name}: its images come from {package}, not from {root}; leave root out")
-
-
-def binarise(images: Images, how: str) -> Images:
-    """0 or 1 for every value, by `threshold` or one `static` draw."""
-    if how == "threshold":
-        return (images >= 128).astype(np.uint8)
-    draw = _draws(images.size, seed=_STATIC_SEED).reshape(images.shape) % 255  # uniform on 0 .. 254
-    return (draw < images).astype(np.uint8)
-
-
-def downscale(images: Images, factor: int) -> Images:
-    """Average blocks of factor x factor pixels; what does not fill a block is cut off."""
-    count, channels, height, width = images.shape
-    rows, columns = height // factor, width // factor
-    whole = images[:, :, : rows * factor, : columns * factor]
-    blocks = whole.reshape(count, channels, rows, factor, columns, factor)
-    return np.rint(blocks.mean(axis=(3, 5))).astype(np.uint8)
-
-
-def crop_centre(images: Images, side: int) -> Images:
-    """The central square of `side` pixels."""
-    height, width = images.shape[2:]
-    if side > min(height, width):
-        raise InputError(f"crop must be at most {min(height, width)} for these images, got {side}")
-    top, left = (height - side) // 2, (width - side) // 2
-    return np.ascontiguousarray(images[:, :, top : top + side, left : left + side])
-
-
-def stratified_split(labels: np.ndarray, sizes: Mapping[str, int], *, seed: int) -> dict[str, np.ndarray]:
-    """Rows of each split, shuffled, every label in the same proportion (up to one image) in all of them."""
-    key = _draws(len(labels), seed=seed)
-    quantile = np.empty(len(labels))  # of each row among the rows of its label
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        quantile[rows[np.argsort(key[rows])]] = (np.arange(len(rows)) + 0.5) / len(rows)
-    order = np.lexsort((key, quantile))  # labels interleaved, so that a cut anywhere cuts each in proportion
-    parts = np.split(order, np.cumsum(list(sizes.values()))[:-1])
-    return {name: part[np.argsort(key[part])] for name, part in zip(sizes, parts, strict=True)}
-
-
-def _draws(count: int, *, seed: int) -> np.ndarray:
-    """Uniform 64-bit integers."""
-    return np.random.Philox(key=seed).random_raw(count)
-
-
-def shipped_file(package: str, path: str, sha256: str) -> bytes:
-    """The bytes of a file that an installed package ships; the package itself is not imported.
-
-    Raises:
-        InputError: the package is not installed, or its file is missing or another one; the message names
-            every path that was looked for.
-    """
-    try:
-        files = metadata.files(package) or []
-    except metadata.PackageNotFoundError:
-        looked = ", ".join(f"{folder}/{path}" for folder in sys.path if folder.endswith("-packages"))
-        problem = f"the package {package!r} is not installed (looked for {looked})"
-        raise InputError(f"{problem}; {_REMEDY}") from None
-    place = next((Path(str(file.locate())) for file in files if file.as_posix() == path), None)
-    if place is None or not place.is_file():
-        raise InputError(f"the package {package!r} is installed without {place or path}; {_REMEDY}")
-    data = place.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        version = metadata.version(package)
-        raise InputError(
-            f"{place} has sha256 {found}, expected {sha256}: {package} {version} ships another file than the "
-            "tested one, or it is damaged; install the package anew, or another version of it"
-        )
-    return data
-
-
-def gzipped_integers(data: bytes) -> np.ndarray:
-    """A gzipped table of comma-separated integers, as (rows, columns) uint8."""
-    return np.loadtxt(gzip.decompress(data).decode().splitlines(), delimiter=",", dtype=np.uint8)

@@ -7,54 +7,46 @@ CIFAR images: their figures do not stand beside those of CIFAR.
 
 import io
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from arm_core.data.base import DataOptions, Dataset, Images, downscale, no_root, refuse, shipped_file
+from arm_core.data.base import DataOptions, Dataset, Images
+from arm_core.data.prepare import downscale, refuse
+from arm_core.data.shipped import Shipped, no_root
 from arm_core.errors import InputError
 
-
-class Photo(NamedTuple):
-    """A file that an installed package ships."""
-
-    package: str
-    path: str
-    sha256: str
-
-
 PHOTOS = {
-    "china": Photo(
+    "china": Shipped(
         "scikit-learn",
         "sklearn/datasets/images/china.jpg",
         "8378025ad2519d649d02e32bd98990db4ab572357d9f09841c2fbfbb4fefad29",
     ),
-    "flower": Photo(
+    "flower": Shipped(
         "scikit-learn",
         "sklearn/datasets/images/flower.jpg",
         "a77f6ec41e353afdf8bdff2ea981b2955535d8d83294f8cfa49cf4e423dd5638",
     ),
-    "astronaut": Photo(
+    "astronaut": Shipped(
         "scikit-image",
         "skimage/data/astronaut.png",
         "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5",
     ),
-    "coffee": Photo(
+    "coffee": Shipped(
         "scikit-image",
         "skimage/data/coffee.png",
         "cc02f8ca188b167c775a7101b5d767d1e71792cf762c33d6fa15a4599b5a8de7",
     ),
-    "chelsea": Photo(
+    "chelsea": Shipped(
         "scikit-image",
         "skimage/data/chelsea.png",
         "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb",
     ),
-    "rocket": Photo(
+    "rocket": Shipped(
         "scikit-image",
         "skimage/data/rocket.jpg",
         "c2dd0de7c538df8d111e479619b129464d0269d0ae5fd18ca91d33a7fdfea95c",
     ),
-    "grace_hopper": Photo(
+    "grace_hopper": Shipped(
         "matplotlib",
         "matplotlib/mpl-data/sample_data/grace_hopper.jpg",
         "a8ca6d734765703b09728ab47fe59f473d93ae3967fc24c7c0288c3c7adb7130",
@@ -76,6 +68,8 @@ class PhotoPatches(Dataset):
     another of its scale. `downscale` shrinks the photos first.
     """
 
+    SHIPPED = tuple(PHOTOS.values())
+
     def __init__(self, root: Path | None, config: DataOptions) -> None:
         no_root("photo_patches", "the packages scikit-learn, scikit-image and matplotlib", root)
         refuse("photo_patches", config, binarise="these are colour photos; use bits for fewer levels")
@@ -92,11 +86,13 @@ class PhotoPatches(Dataset):
             status="sample",
             categories=2**bits,
             splits=splits,
+            rule="by whole photo",
+            sources=[photo.source() for photo in PHOTOS.values()],
         )
 
 
 def _photo(name: str) -> Images:
-    data = shipped_file(*PHOTOS[name])
+    data = PHOTOS[name].read()
     try:
         from PIL import Image  # only this reader needs it
     except ModuleNotFoundError:

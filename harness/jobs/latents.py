@@ -18,7 +18,7 @@ from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
 from arm_core.training import AutoencoderTraining, AutoencoderTrainingConfig, encode_all, evaluate_autoencoder
 from harness.jobs.machine import device_of_this_job, peak_memory, provenance
 from harness.jobs.progress import Reporter
-from harness.jobs.rows import Rows
+from harness.jobs.rows import Rows, data_columns
 from harness.jobs.steps import Report, best_point, devices_of, load_best, take_steps
 from harness.sweep.components import fill
 from harness.sweep.plan import AutoencoderJob
@@ -34,7 +34,8 @@ def train_autoencoder(job: AutoencoderJob, folder: Path, report: Report) -> Rows
         The rows of `autoencoders` and `curves`.
     """
     machine, started = provenance(), time.perf_counter()
-    dataset = load_dataset(job.data.name, job.root, **job.data.options)
+    told = Reporter(folder, job.id, job.kind, job.title, unit="parts").told
+    dataset = load_dataset(job.data.name, job.root, progress=told, **job.data.options)
     training = _build(job, dataset)
     autoencoder, valid = training.autoencoder, dataset.split("valid")
 
@@ -43,7 +44,13 @@ def train_autoencoder(job: AutoencoderJob, folder: Path, report: Report) -> Rows
 
     progress = Reporter(folder, job.id, job.kind, job.title, unit="iterations")
     curves = take_steps(
-        training, dataset.split("train"), folder, validate=validate, score="valid_mse", progress=progress, report=report
+        training,
+        dataset.training_images(),
+        folder,
+        validate=validate,
+        score="valid_mse",
+        progress=progress,
+        report=report,
     )
     kept = curves[-1]
     if training.config.keep == "best":
@@ -57,10 +64,8 @@ def train_autoencoder(job: AutoencoderJob, folder: Path, report: Report) -> Rows
     row = {
         **_settings(job),
         "status": "done",
-        "dataset_name": dataset.name,
-        "dataset_variant": dataset.variant,
-        "dataset_status": dataset.status,
-        "dataset_sha256": dataset.sha256,
+        **data_columns(dataset),
+        "dataset_split": dataset.rule,
         **asdict(dataset.layout),
         **{f"latent_{name}": value for name, value in asdict(latents.layout).items()},
         "latents_sha256": latents.sha256,
@@ -78,7 +83,7 @@ def train_autoencoder(job: AutoencoderJob, folder: Path, report: Report) -> Rows
         "peak_mem_bytes": peak_memory(device_of_this_job()),
         **machine,
     }
-    return {"autoencoders": [row], "curves": [{"job": job.id, **point} for point in curves]}
+    return {"autoencoders": [row], "curves": [{"job": job.id, **data_columns(dataset), **point} for point in curves]}
 
 
 def failed_autoencoder(job: AutoencoderJob, error: str) -> Rows:
@@ -140,6 +145,7 @@ def _encode(autoencoder: DiscreteAutoencoder, dataset: Dataset, folder: Path) ->
         "name": dataset.name,
         "variant": f"{dataset.variant} latents",
         "status": dataset.status,
+        "rule": dataset.rule,
         "categories": autoencoder.latent_layout.categories,
     }
     splits = {name: np.load(place / f"{name}.npy", mmap_mode="c") for name in SPLITS}

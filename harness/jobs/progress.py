@@ -58,6 +58,10 @@ class Reporter:
             return
         self._write("running", step, total, note, dict(metrics or {}), now)
 
+    def told(self, done: int, total: int, what: str) -> None:
+        """The same, as datasets tell it while they are converted."""
+        self.update(done, total, note=what)
+
     def end(self, state: str, note: str = "") -> None:
         """The job is done or failed."""
         last = read_progress(self.folder)

@@ -12,8 +12,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from arm_core.data import Dataset
+
+DATA = ("dataset_name", "dataset_variant", "dataset_status", "dataset_sha256")
+"""The columns that every result row has: which data it is about, and what they may be compared with."""
+
 Rows = dict[str, list[dict[str, Any]]]
 FILE = "rows.json"
+
+
+def data_columns(dataset: Dataset) -> dict[str, str]:
+    """`DATA`, of a dataset."""
+    return dict(zip(DATA, (dataset.name, dataset.variant, dataset.status, dataset.sha256), strict=True))
 
 
 def write_rows(folder: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from arm_core import InputError
 from arm_core.checkpoint import read_bundle, write_bundle
+from arm_core.optimisation import Drawn
 from arm_core.training import DivergedError, Optimisation, fit
 from harness.jobs.progress import Reporter
 
@@ -22,14 +23,14 @@ Validate = Callable[[], dict[str, float | None]]
 
 
 def take_steps(
-    training: Optimisation, data: Tensor, folder: Path, *, validate: Validate, score: str, progress: Reporter,
+    training: Optimisation, data: Tensor | Drawn, folder: Path, *, validate: Validate, score: str, progress: Reporter,
     report: Report,
 ) -> Curves:  # fmt: skip
     """Take all steps that are left, from the newest whole state in `folder` on.
 
     Args:
         training: ends with its last weights; the best ones lie in the folder, see `load_best`.
-        data: training images.
+        data: training images, or what draws them.
         folder: of the job.
         validate: measures the weights as they are.
         score: the figure of `validate` that is best when it is lowest.

@@ -18,7 +18,7 @@ from harness.jobs.clock import Clock, clock_for
 from harness.jobs.latents import decoded_columns
 from harness.jobs.machine import device_of_this_job, other_cpu_seconds, provenance
 from harness.jobs.progress import Reporter
-from harness.jobs.rows import Rows
+from harness.jobs.rows import DATA, Rows
 from harness.jobs.sampling import Sampler, make_sampler, measured
 from harness.sweep.plan import SamplerSpec, TimingJob
 
@@ -46,6 +46,7 @@ def time_samplers(job: TimingJob, folder: Path, checkpoint: Path, *, clock: Cloc
         job, loaded, samplers, clock or clock_for(device), Reporter(folder, job.id, job.kind, job.title, "runs")
     )
     shared = {**_identity(job), "status": "done", "dims": loaded.arm.layout.dims, "dtype": job.dtype}
+    shared |= {name: loaded.metadata.get(name) for name in DATA}
     shared |= {"checkpoint_sha256": loaded.sha256, **machine}
     figures = bench.figures()  # first: they show that the samples are equal before anything is timed
     timings = [{**shared, **row} for row in bench.repetitions()]
@@ -93,7 +94,7 @@ class _Bench:
         reference = next(trace for spec, trace in traces if spec.sampler == "ancestral")
         samples, mistakes = [], []
         for spec, trace in traces:
-            named = {"job": job.id, **_named(spec)}
+            named = {"job": job.id, **{name: self.checkpoint.metadata.get(name) for name in DATA}, **_named(spec)}
             exact = (trace.x == reference.x).all(dim=1).tolist()
             maps = [layout.unflatten(part).cpu() for part in (trace.x, trace.mistakes, trace.settled_at)]
             decoded = decoded_columns(self.checkpoint, trace.x)

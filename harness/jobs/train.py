@@ -17,7 +17,7 @@ from arm_core.training import Training, TrainingConfig, evaluate
 from harness.jobs.latents import load_autoencoder, load_latents
 from harness.jobs.machine import device_of_this_job, peak_memory, provenance
 from harness.jobs.progress import Reporter
-from harness.jobs.rows import Rows
+from harness.jobs.rows import Rows, data_columns
 from harness.jobs.steps import Curves, Report, best_point, devices_of, load_best, take_steps
 from harness.sweep.components import fill, make_config
 from harness.sweep.plan import TrainJob
@@ -42,7 +42,8 @@ def train(job: TrainJob, folder: Path, report: Report) -> Rows:
     """
     machine, started = provenance(), time.perf_counter()
     coded = folder.with_name(job.autoencoder_job) if job.autoencoder_job is not None else None
-    dataset = load_latents(coded) if coded else load_dataset(job.data.name, job.root, **job.data.options)
+    told = Reporter(folder, job.id, job.kind, job.title, unit="parts").told
+    dataset = load_latents(coded) if coded else load_dataset(job.data.name, job.root, progress=told, **job.data.options)
     splits = {name: dataset.split(name) for name in ("train", "valid", "test")}
     training = _build(job, dataset.layout)
 
@@ -52,15 +53,10 @@ def train(job: TrainJob, folder: Path, report: Report) -> Rows:
 
     progress = Reporter(folder, job.id, job.kind, job.title, unit="iterations")
     curves = take_steps(
-        training, splits["train"], folder, validate=validate, score=SCORE, progress=progress, report=report
+        training, dataset.training_images(), folder, validate=validate, score=SCORE, progress=progress, report=report
     )
     identity = {"sweep": job.sweep, "profile": job.profile, "dataset": job.dataset, "variant": job.variant}
-    data = {
-        "dataset_name": dataset.name,
-        "dataset_variant": dataset.variant,
-        "dataset_status": dataset.status,
-        "dataset_sha256": dataset.sha256,
-    }
+    data = data_columns(dataset)
     about = {**identity, **data, "job": job.id, "seed": job.seed, "arm": job.arm.name}
     kept = _save_both(training, curves, folder, coded, about)
     on_valid, kl = evaluate(training.arm, training.modules, splits["valid"])
@@ -72,6 +68,7 @@ def train(job: TrainJob, folder: Path, report: Report) -> Rows:
         "seed": job.seed,
         "status": "done",
         **data,
+        "dataset_split": dataset.rule,
         **asdict(dataset.layout),
         "dims": dataset.layout.dims,
         **_settings(job),
@@ -88,7 +85,7 @@ def train(job: TrainJob, folder: Path, report: Report) -> Rows:
         "peak_mem_bytes": peak_memory(device_of_this_job()),
         **machine,
     }
-    return {"trials": [trial], "curves": [{"job": job.id, **point} for point in curves]}
+    return {"trials": [trial], "curves": [{"job": job.id, **data, **point} for point in curves]}
 
 
 def failed_trial(job: TrainJob, error: str) -> Rows:

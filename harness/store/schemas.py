@@ -64,6 +64,12 @@ _IDENTITY = [
     Column("variant", STRING),
 ]
 
+_DATA = [
+    *_columns("dataset_name dataset_variant", STRING, nullable=True),
+    Column("dataset_status", STRING, True, meaning="official, unverified or sample"),
+    Column("dataset_sha256", STRING, True, meaning="of the pixels of all splits"),
+]
+
 _SAMPLER = [
     Column("sampler", STRING, meaning="ancestral, predictive or resampled"),
     Column("forecaster", STRING, True, meaning="null for ancestral"),
@@ -75,9 +81,8 @@ _TRIALS = [
     Column("seed", INT64, meaning="training seed"),
     Column("status", STRING, meaning="done or failed"),
     Column("error", STRING, True),
-    *_columns("dataset_name dataset_variant", STRING, nullable=True),
-    Column("dataset_status", STRING, True, meaning="official, unverified or sample"),
-    Column("dataset_sha256", STRING, True),
+    *_DATA,
+    Column("dataset_split", STRING, True, meaning="how the splits were cut"),
     *_columns("channels height width categories dims", INT32, nullable=True),
     Column("arm", STRING),
     Column("arm_config", STRING, meaning="JSON"),
@@ -106,7 +111,8 @@ _AUTOENCODERS = [
     Column("seed", INT64, meaning="training seed"),
     Column("status", STRING, meaning="done or failed"),
     Column("error", STRING, True),
-    *_columns("dataset_name dataset_variant dataset_status dataset_sha256", STRING, nullable=True),
+    *_DATA,
+    Column("dataset_split", STRING, True, meaning="how the splits were cut"),
     *_columns("channels height width categories", INT32, nullable=True),
     *_columns("latent_channels latent_height latent_width latent_categories", INT32, nullable=True),
     Column("latents_sha256", STRING, True, meaning="of the encoded splits, in their order"),
@@ -126,6 +132,7 @@ _AUTOENCODERS = [
 
 _CURVES = [
     Column("job", STRING),
+    *_DATA,
     Column("step", INT64, False, "iterations"),
     Column("train_bits_per_dim", FLOAT64, True, "bits/dim"),
     Column("valid_bits_per_dim", FLOAT64, True, "bits/dim"),
@@ -143,6 +150,7 @@ _TIMINGS = [
     Column("train_seed", INT64),
     Column("status", STRING, meaning="done or failed"),
     Column("error", STRING, True),
+    *_DATA,
     Column("dims", INT32, True),
     *[column._replace(nullable=True) for column in _SAMPLER],
     Column("window", INT32, True, "dims", "null: the whole image"),
@@ -169,6 +177,7 @@ _TIMINGS = [
 
 _MISTAKES = [
     Column("job", STRING),
+    *_DATA,
     *_SAMPLER,
     *_columns("row column channel", INT32),
     Column("samples", INT64, False, "samples", "figure samples counted"),
@@ -178,6 +187,7 @@ _MISTAKES = [
 
 _SAMPLES = [
     Column("job", STRING),
+    *_DATA,
     *_SAMPLER,
     *_columns("seed sample_id", INT64),
     *_columns("channels height width categories", INT32),
@@ -196,12 +206,12 @@ def _schema(table: str, version: int, columns: Sequence[Column]) -> pa.Schema:
 
 
 SCHEMAS: dict[str, pa.Schema] = {
-    "trials": _schema("trials", 2, _TRIALS),
-    "curves": _schema("curves", 2, _CURVES),
-    "autoencoders": _schema("autoencoders", 1, _AUTOENCODERS),
-    "timings": _schema("timings", 1, _TIMINGS),
-    "mistakes": _schema("mistakes", 1, _MISTAKES),
-    "samples": _schema("samples", 2, _SAMPLES),
+    "trials": _schema("trials", 3, _TRIALS),
+    "curves": _schema("curves", 3, _CURVES),
+    "autoencoders": _schema("autoencoders", 2, _AUTOENCODERS),
+    "timings": _schema("timings", 2, _TIMINGS),
+    "mistakes": _schema("mistakes", 2, _MISTAKES),
+    "samples": _schema("samples", 3, _SAMPLES),
 }
 DECIDING = ("trials", "timings", "autoencoders")
 """The tables whose part says that a job is complete; every job writes exactly one of them, last."""

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from arm_core.data.files import digest_of
 from arm_core.errors import InputError
 from arm_core.latents import AutoencoderConfig
 from arm_core.registry import ARMS, DATASETS, FORECASTERS, Registry
@@ -363,10 +364,21 @@ def content_hash(matters: Mapping[str, Any]) -> str:
 
 
 def _source_of(registry: Registry, reference: str) -> str | None:
-    """The sha256 of a plug-in file; None for what is registered or installed."""
+    """The sha256 of a plug-in file, and of what a path such as `npz:PATH` names; None for all that is installed."""
+    scheme, path = registry.split(reference)
+    if scheme is not None:
+        return _digest_of_path(Path(path))
     if reference in registry.entries or not (file := reference.rpartition(":")[0]).endswith(".py"):
         return None
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _digest_of_path(path: Path) -> str | None:
+    """Of the bytes of a file, or of the names and sizes of all files of a folder; None if there is nothing."""
+    if path.is_file():
+        return digest_of(path, "sha256")
+    files = sorted((str(file.relative_to(path)), file.stat().st_size) for file in path.rglob("*") if file.is_file())
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest() if files else None
 
 
 def _as_dict(config: Any) -> dict[str, Any]:

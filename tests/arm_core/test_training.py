@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 
 from arm_core import InputError, Layout
 from arm_core.arms import PixelCNN, PixelCNNConfig
+from arm_core.data import DynamicImages
 from arm_core.forecasters import ForecastingConfig, ForecastingModules
 from arm_core.objectives import bits_per_dim, forecasting_kl
 from arm_core.training import DivergedError, Training, TrainingConfig, batch_rows, evaluate, fit
@@ -45,6 +47,27 @@ def test_a_stopped_and_resumed_training_ends_with_the_same_bits(stop):
     assert rest == metrics[stop:]
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(second)[name]), name
+
+
+def test_dynamic_binarisation_is_drawn_anew_at_every_step_and_resumes_with_the_same_bits():
+    grey = torch.randint(256, (5, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    data = DynamicImages(grey.numpy())
+    seen = []
+
+    class Spy(DynamicImages):
+        def draw(self, rows, generator):
+            seen.append((rows, super().draw(rows, generator)))
+            return seen[-1][1]
+
+    whole = build()
+    metrics = list(fit(whole, Spy(grey.numpy())))
+    ordered = [drawn[rows.argsort()] for rows, drawn in seen]  # batches of all five images
+    assert all(not torch.equal(one, other) for one, other in itertools.pairwise(ordered))
+    first = build()
+    next(fit(first, data))
+    second = build()
+    second.load_state({name: value.clone() for name, value in first.state().items()})
+    assert list(fit(second, data)) == metrics[1:]
 
 
 def test_training_leaves_the_global_generator_alone():

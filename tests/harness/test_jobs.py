@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from arm_core import Checkpoint, InputError, Layout, load_checkpoint, sample_noise
+from arm_core.data import load_dataset
 from harness.jobs import checkpoint_of, failed_rows, job_folder, run_job
 from harness.jobs.clock import clock_for
 from harness.jobs.progress import Reporter, read_progress
@@ -87,6 +88,12 @@ def test_a_training_and_its_timing_leave_rows_that_fit_the_tables(small_sweep, t
     trial = store.read("trials").iloc[0]
     assert trial["iterations"] == 4 and trial["dataset_status"] == "sample" and trial["threads"] == 1
     assert store.read("curves")["step"].tolist() == [2, 4]
+    dataset = load_dataset("digits")
+    about = {"dataset_name": "digits", "dataset_variant": "17 levels", "dataset_status": "sample"}
+    for table in ("trials", "curves", "timings", "mistakes", "samples"):
+        for column, value in {**about, "dataset_sha256": dataset.sha256}.items():
+            assert (store.read(table)[column] == value).all(), (table, column)
+    assert trial["dataset_split"] == "drawn by class, seed 0"
     checkpoint = load_checkpoint(checkpoint_of(store.root, train.id))
     assert checkpoint.sha256 == trial["checkpoint_sha256"]
     timings = store.read("timings")

@@ -120,7 +120,7 @@ def test_a_newer_version_is_refused_and_an_older_one_read(tmp_path):
     rewrite(part, lambda table: table.drop_columns(["busy"]))
     assert store.read("timings")["busy"].isna().all()
     rewrite(part, lambda table: table.replace_schema_metadata({"table": "timings", "version": "99"}))
-    with pytest.raises(InputError, match="version 99 of its table, and this package knows version 1"):
+    with pytest.raises(InputError, match="version 99 of its table, and this package knows version "):
         store.read("timings")
 
 
