@@ -1,0 +1,135 @@
+"""A table as text: Markdown, LaTeX (booktabs) and for the terminal."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table as RichTable
+
+from harness.report.tables import DASH, Block, Cell, Table
+
+_LONGEST = 45
+"""Rows that a LaTeX float holds; longer blocks become a longtable."""
+
+
+def markdown(table: Table) -> str:
+    """The table, a Markdown table for each of its blocks."""
+    parts = [f"# {table.title}\n"]
+    for block in table.blocks:
+        parts.append(f"## {block.title}\n\n{block.about}\n")
+        if block.rows:
+            parts.append(markdown_rows(table.headings, [[_flat(cell) for cell in row] for row in block.rows]))
+    parts += [f"- {note}" for note in table.notes]
+    return "\n".join(parts) + "\n"
+
+
+def markdown_rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with aligned source."""
+    escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in [headings, *rows]]
+    widths = [max(len(row[column]) for row in escaped) for column in range(len(headings))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in escaped
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]) + "\n"
+
+
+def latex(table: Table) -> str:
+    r"""The table for `\input`: booktabs, and longtable where a block is longer than a page."""
+    head = r"% \usepackage{booktabs,longtable}" + "\n"
+    return head + "\n".join(_latex_block(table, block) for block in table.blocks if block.rows)
+
+
+def _latex_block(table: Table, block: Block) -> str:
+    text = len([heading for heading in table.headings if heading in ("variant", "sampler")])
+    columns = "l" * text + "r" * (len(table.headings) - text)
+    notes = " ".join(["Mean, standard deviation and 95\\% interval.", *(tex(note) for note in table.notes)])
+    caption = rf"\caption{{{tex(table.title)}. {tex(block.title)}: {tex(block.about)} {notes}}}"
+    label = rf"\label{{tab:{table.name}-{_slug(block.title)}}}"
+    head = " & ".join(tex(heading) for heading in table.headings) + r" \\"
+    body = _latex_rows(table, block)
+    if len(block.rows) > _LONGEST:
+        begin = [
+            rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}",
+            rf"{caption}{label} \\",
+            r"\toprule",
+            head,
+            r"\midrule",
+        ]
+        begin += [r"\endfirsthead", r"\toprule", head, r"\midrule", r"\endhead", r"\bottomrule", r"\endlastfoot"]
+        body = [line.replace(r"\bottomrule", "") for line in body]
+        return "\n".join([r"{\scriptsize\setlength{\tabcolsep}{3pt}", *begin, *body, r"\end{longtable}}"]) + "\n"
+    return (
+        "\n".join(
+            [r"\begin{table*}\centering\scriptsize\setlength{\tabcolsep}{3pt}", caption + label]
+            + [rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}", r"\toprule", head, r"\midrule", *body]
+            + [r"\bottomrule", r"\end{tabular}", r"\end{table*}"]
+        )
+        + "\n"
+    )
+
+
+def _latex_rows(table: Table, block: Block) -> list[str]:
+    """The rows, with a rule where variant or width changes."""
+    by = [table.headings.index(name) for name in ("variant", "batch") if name in table.headings]
+    lines: list[str] = []
+    for before, row in zip([None, *block.rows], block.rows, strict=False):
+        if before is not None and [before[column].text for column in by] != [row[column].text for column in by]:
+            lines.append(r"\addlinespace")
+        lines.append(" & ".join(tex(_flat(cell)) for cell in row) + r" \\")
+    return lines
+
+
+def _flat(cell: Cell) -> str:
+    return f"{cell.text} [{cell.interval}]" if cell.interval else cell.text
+
+
+def _slug(text: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in text).strip("-")
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "%": r"\%",
+    "_": r"\_",
+    "&": r"\&",
+    "#": r"\#",
+    "$": r"\$",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    DASH: "--",
+}
+
+
+def tex(text: str) -> str:
+    """Text with every character that LaTeX reads otherwise escaped."""
+    return "".join(_TEX.get(letter, letter) for letter in text)
+
+
+def terminal(table: Table, *, most: int) -> list[RichTable]:
+    """A table a dataset, for a terminal of 80 columns: means only, and at most so many rows in all."""
+    wanted = ["variant", "sampler", "batch", "ARM calls (%)", "seconds", "speed-up", "equal to ancestral"]
+    places = [table.headings.index(name) for name in wanted if name in table.headings]
+    batch = table.headings.index("batch")
+    made = []
+    for block in table.blocks:
+        if not block.rows or most <= 0:
+            continue
+        most -= len(block.rows)
+        rich = RichTable(
+            title=block.title, caption=block.about, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD
+        )
+        for place in places:
+            named = table.headings[place] in ("variant", "sampler")
+            rich.add_column(
+                table.headings[place], justify="left" if named else "right", no_wrap=not named, overflow="fold"
+            )
+        for row, after in zip(block.rows, [*block.rows[1:], None], strict=True):
+            ends = after is None or after[batch].text != row[batch].text
+            rich.add_row(*(row[place].text.split(" ±")[0] for place in places), end_section=ends)
+        made.append(rich)
+    return made
