@@ -94,7 +94,7 @@ def sweep(
 @click.option("--reference", type=click.Path(path_type=Path), help="Published numbers to stand beside ours (CSV).")
 @click.option("--diff", "other", metavar="STORE", type=click.Path(path_type=Path), help="Say what changed since STORE.")
 @click.option(
-    "--figures", default=12, show_default=True, type=click.IntRange(min=0), help="Most panels and datasets drawn."
+    "--figures", default=6, show_default=True, type=click.IntRange(min=0), help="Most panels and datasets drawn."
 )
 @STORE
 def report(

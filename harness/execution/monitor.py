@@ -133,6 +133,8 @@ def status_table(store: Store, outcomes: Mapping[str, str], sweep: str, record: 
         table.add_column(name)
     for job, state, detail in [entry for entry in states if not long or entry[1] != "done"][:MOST_LINES]:
         table.add_row(job["title"], job["kind"], state, detail)
+    table.show_header = table.row_count > 0
+    table.box = table.box if table.row_count else None
     return table
 
 

@@ -18,7 +18,7 @@ from harness.store import Store
 
 __all__ = ["Report", "write_report"]
 
-FIGURES = 12
+FIGURES = 6
 """Panels of a figure, and datasets with figures of their own, unless asked for otherwise."""
 _SUFFIXES = ("md", "tex", "csv", "parquet")
 

@@ -1,6 +1,6 @@
 """A table as text: Markdown, LaTeX (booktabs) and for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.table import Table as RichTable
@@ -42,7 +42,8 @@ def _latex_block(table: Table, block: Block) -> str:
     text = len([heading for heading in table.headings if heading in ("variant", "sampler")])
     columns = "l" * text + "r" * (len(table.headings) - text)
     notes = " ".join(["Mean, standard deviation and 95\\% interval.", *(tex(note) for note in table.notes)])
-    caption = rf"\caption{{{tex(table.title)}. {tex(block.title)}: {tex(block.about)} {notes}}}"
+    name = table.title.partition(": ")[2] or table.title  # LaTeX counts for itself
+    caption = rf"\caption{{{tex(name)}. {tex(block.title)}: {tex(block.about)} {notes}}}"
     label = rf"\label{{tab:{table.name}-{_slug(block.title)}}}"
     head = " & ".join(tex(heading) for heading in table.headings) + r" \\"
     body = _latex_rows(table, block)
@@ -55,16 +56,10 @@ def _latex_block(table: Table, block: Block) -> str:
             r"\midrule",
         ]
         begin += [r"\endfirsthead", r"\toprule", head, r"\midrule", r"\endhead", r"\bottomrule", r"\endlastfoot"]
-        body = [line.replace(r"\bottomrule", "") for line in body]
         return "\n".join([r"{\scriptsize\setlength{\tabcolsep}{3pt}", *begin, *body, r"\end{longtable}}"]) + "\n"
-    return (
-        "\n".join(
-            [r"\begin{table*}\centering\scriptsize\setlength{\tabcolsep}{3pt}", caption + label]
-            + [rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}", r"\toprule", head, r"\midrule", *body]
-            + [r"\bottomrule", r"\end{tabular}", r"\end{table*}"]
-        )
-        + "\n"
-    )
+    lines = [r"\begin{table*}\centering\scriptsize\setlength{\tabcolsep}{3pt}", caption + label]
+    lines += [rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}", r"\toprule", head, r"\midrule", *body]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table*}"]) + "\n"
 
 
 def _latex_rows(table: Table, block: Block) -> list[str]:
@@ -100,7 +95,7 @@ _TEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "±": r"$\pm$",
-    "×": r"$\times$",
+    "×": r"$\times$",  # noqa: RUF001 the multiplication sign is meant
     DASH: "--",
 }
 
@@ -110,26 +105,38 @@ def tex(text: str) -> str:
     return "".join(_TEX.get(letter, letter) for letter in text)
 
 
+_SHORT = {"batch": "batch", "ARM calls (%)": "calls %", "seconds": "seconds", "speed-up": "speed-up"}
+_SHORT |= {"equal to ancestral": "exact"}
+
+
 def terminal(table: Table, *, most: int) -> list[RichTable]:
-    """A table a dataset, for a terminal of 80 columns: means only, and at most so many rows in all."""
-    wanted = ["variant", "sampler", "batch", "ARM calls (%)", "seconds", "speed-up", "equal to ancestral"]
-    places = [table.headings.index(name) for name in wanted if name in table.headings]
-    batch = table.headings.index("batch")
+    """A table a dataset and variant, for a terminal of 80 columns: means only, and at most so many rows in all."""
+    named, batch = table.headings.index("sampler"), table.headings.index("batch")
+    places = [table.headings.index(name) for name in _SHORT]
     made = []
-    for block in table.blocks:
-        if not block.rows or most <= 0:
-            continue
-        most -= len(block.rows)
-        rich = RichTable(
-            title=block.title, caption=block.about, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD
-        )
-        for place in places:
-            named = table.headings[place] in ("variant", "sampler")
-            rich.add_column(
-                table.headings[place], justify="left" if named else "right", no_wrap=not named, overflow="fold"
-            )
-        for row, after in zip(block.rows, [*block.rows[1:], None], strict=True):
+    for title, about, rows in _parts(table):
+        if most <= 0:
+            break
+        most -= len(rows)
+        rich = RichTable(title=title, caption=about, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+        rich.add_column("sampler", overflow="fold")
+        for short in _SHORT.values():
+            rich.add_column(short, justify="right", no_wrap=True)
+        for row, after in zip(rows, [*rows[1:], None], strict=True):
             ends = after is None or after[batch].text != row[batch].text
-            rich.add_row(*(row[place].text.split(" ±")[0] for place in places), end_section=ends)
+            cells = (row[place].text.split(" ±")[0] for place in places)
+            rich.add_row(row[named].text, *cells, end_section=ends)
         made.append(rich)
     return made
+
+
+def _parts(table: Table) -> Iterator[tuple[str, str, list[list[Cell]]]]:
+    """(title, sentence, rows) of every dataset; of an ablation, of every variant."""
+    for block in table.blocks:
+        if "variant" not in table.headings:
+            if block.rows:
+                yield block.title, block.about, block.rows
+            continue
+        column = table.headings.index("variant")
+        for variant in dict.fromkeys(row[column].text for row in block.rows):
+            yield f"{block.title}, {variant}", "", [row for row in block.rows if row[column].text == variant]

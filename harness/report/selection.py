@@ -28,7 +28,11 @@ MIXABLE = {
 KEYS = ("dataset", "variant", "profile", "seed", "sampler", "batch_size")
 """What `--only` takes; `seed` is that of training."""
 _SHOWN = 20
+_OF_ROWS = ["job", "status", "is_warmup", "sampler", "forecaster", "horizon", "window", "slots", "batch_size", "seed"]
+_OF_ROWS += ["dims", "wall_s", "exact_fraction", "smallest_gap", "busy"]
+_OF_ROWS = [name for name in _OF_ROWS if name in SCHEMAS["timings"].names]
 _LISTS = {"arm_calls", "arm_work", "mistakes"}
+_OF_RUNS = [name for name in SCHEMAS["timings"].names if name not in {*_OF_ROWS, *_LISTS} - {"job", "status", "dims"}]
 
 
 @dataclass
@@ -75,30 +79,21 @@ def select(
             raise suggest("kind of --mix", name, MIXABLE)
     jobs, waiting = _jobs_of(store, sweeps)
     unreadable: dict[Path, str] = {}
-    read = {name: store.read(name, jobs=jobs, unreadable=unreadable) for name in ("trials", "autoencoders")}
-    timings = _timings(store, jobs, unreadable)
+    trials, encoders = (store.read(name, jobs=jobs, unreadable=unreadable) for name in ("trials", "autoencoders"))
+    runs = store.read("timings", jobs=jobs, columns=_OF_RUNS, first=1, unreadable=unreadable)
     left_out = [*unreadable.values(), *waiting]
-    left_out += _lost(read["autoencoders"], "autoencoder") + _lost(read["trials"], "training")
-    left_out += _lost(timings, "timing")
-    wanted = _filters(only, read["trials"], timings)
-    trials = _fit(_newest(_done(read["trials"]), [*GROUP, "seed"], "training", left_out), wanted)
-    encoders = _done(read["autoencoders"])
-    timings = _fit(
-        timings[timings["status"] == "done"], {**wanted, "train_seed": wanted.get("seed", set())}, skip="seed"
-    )
-    runs = timings.drop_duplicates("job").drop(columns=["status", "error"])
-    runs = _newest(runs, [*GROUP, "train_seed"], "timing", left_out)
+    left_out += _lost(encoders, "autoencoder") + _lost(trials, "training") + _lost(runs, "timing")
+    wanted = _filters(only, trials, runs)
+    trials = _newest(_fit(_done(trials), wanted, "seed"), [*GROUP, "seed"], "training", left_out)
+    runs = _newest(_fit(_done(runs), wanted, "train_seed"), [*GROUP, "train_seed"], "timing", left_out)
     trials = trials.assign(kind=_kinds(trials, runs), data_status=trials["dataset_status"].fillna("unknown"))
-    runs = _with_training(runs, trials)
-    runs, footnotes = _comparable(runs, mix, left_out)
-    counted = timings[timings["job"].isin(runs["job"]) & ~timings["is_warmup"].fillna(False).astype(bool)]
-    repetitions = _repetitions(counted, runs)
-    repetitions = _fit_samplers(repetitions, wanted)
+    runs, footnotes = _comparable(_with_training(runs, trials), mix, left_out)
+    repetitions = _fit_samplers(_repetitions(_timings(store, set(runs["job"])), runs), wanted)
     footnotes += _doubts(repetitions, runs)
+    encoders = _done(encoders)
     used = set(trials["autoencoder_job"].dropna())
-    return Selection(
-        trials, encoders[encoders["job"].isin(used)] if only else encoders, runs, repetitions, left_out, footnotes
-    )
+    encoders = encoders[encoders["job"].isin(used)] if only else encoders
+    return Selection(trials, encoders, runs, repetitions, left_out, footnotes)
 
 
 def _jobs_of(store: Store, sweeps: Sequence[str]) -> tuple[set[str] | None, list[str]]:
@@ -121,18 +116,19 @@ def _jobs_of(store: Store, sweeps: Sequence[str]) -> tuple[set[str] | None, list
     return ({job["id"] for record in chosen.values() for job in record["jobs"]} if sweeps else None), waiting
 
 
-def _timings(store: Store, jobs: set[str] | None, unreadable: dict[Path, str]) -> pd.DataFrame:
-    """The timings, a number in place of each list: what the batch took, and what its samples did on average."""
-    columns = [name for name in SCHEMAS["timings"].names if name not in _LISTS]
-    frame = store.read("timings", jobs=jobs, columns=columns, unreadable=unreadable)
-    lists = {
-        name: store.ragged("timings", name, jobs=jobs, unreadable=unreadable) for name in ("arm_calls", "arm_work")
-    }
-    return frame.assign(
-        batch_calls=_reduced(lists["arm_calls"], np.maximum),
-        samples=lists["arm_calls"].lengths,
-        work=_reduced(lists["arm_work"], np.add) / np.maximum(lists["arm_work"].lengths, 1),
+def _timings(store: Store, jobs: set[str]) -> pd.DataFrame:
+    """The counted timings, a number in place of each list: what the batch took, what its samples did on average."""
+    unreadable: dict[Path, str] = {}  # they are not among the jobs
+    frame = store.read("timings", jobs=jobs, columns=_OF_ROWS, unreadable=unreadable)
+    calls, work = (
+        store.ragged("timings", name, jobs=jobs, unreadable=unreadable) for name in ("arm_calls", "arm_work")
     )
+    frame = frame.assign(
+        batch_calls=_reduced(calls, np.maximum),
+        samples=calls.lengths,
+        work=_reduced(work, np.add) / np.maximum(work.lengths, 1),
+    )
+    return frame[(frame["status"] == "done") & ~frame["is_warmup"].fillna(False).astype(bool)]
 
 
 def _reduced(lists: Ragged, reduce: np.ufunc) -> np.ndarray:
@@ -173,7 +169,7 @@ def _done(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["status"] == "done"]
 
 
-def _filters(only: Sequence[str], trials: pd.DataFrame, timings: pd.DataFrame) -> dict[str, set[str]]:
+def _filters(only: Sequence[str], trials: pd.DataFrame, runs: pd.DataFrame) -> dict[str, set[str]]:
     wanted: dict[str, set[str]] = {}
     for item in only:
         key, equals, value = item.partition("=")
@@ -181,16 +177,17 @@ def _filters(only: Sequence[str], trials: pd.DataFrame, timings: pd.DataFrame) -
             raise InputError(f"--only takes KEY=VALUE with KEY one of {', '.join(KEYS)}; got {item!r}")
         wanted.setdefault(key, set()).add(value)
     for key in ("dataset", "variant", "profile"):
-        valid = {str(value) for frame in (trials, timings) for value in frame[key].dropna()}
+        valid = {str(value) for frame in (trials, runs) for value in frame[key].dropna().unique()}
         for value in wanted.get(key, set()) - valid:
             raise suggest(f"{key} in --only", value, valid)
     return wanted
 
 
-def _fit(rows: pd.DataFrame, wanted: dict[str, set[str]], *, skip: str = "") -> pd.DataFrame:
-    for key, values in wanted.items():
-        if values and key != skip and key in rows and key not in ("sampler", "batch_size"):
-            rows = rows[rows[key].astype(str).isin(values)]
+def _fit(rows: pd.DataFrame, wanted: dict[str, set[str]], seed: str) -> pd.DataFrame:
+    """The rows of wanted datasets, variants, profiles and seeds; `seed` is what the frame calls that of training."""
+    for key, column in {"dataset": "dataset", "variant": "variant", "profile": "profile", "seed": seed}.items():
+        if key in wanted:
+            rows = rows[rows[column].astype(str).isin(wanted[key])]
     return rows
 
 
@@ -291,7 +288,9 @@ def _repetitions(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     )
     of = names.groupby(list(names), dropna=False, sort=False).ngroup().to_numpy()  # a million rows share a few names
     labels = np.array([label(*row) for row in names.drop_duplicates().itertuples(index=False)], dtype=object)
-    found = rows[["job", *GROUP, "train_seed", "sampler", "forecaster", "horizon", "window"]].assign(
+    of_run = ["kind", "data_status", *GROUP, "train_seed"]
+    found = rows[["job", "sampler", "forecaster", "horizon", "window"]].assign(
+        **{name: looked_up(runs, "job", name, rows["job"]) for name in of_run},
         slots=slots,
         label=labels[of] if len(rows) else [],
         batch_size=rows["batch_size"].fillna(slots).fillna(0).astype(int),
@@ -305,8 +304,6 @@ def _repetitions(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         busy=rows["busy"].fillna(False).astype(bool),
         in_law=(rows["sampler"] == "resampled").astype(bool),
     )
-    for name in ("kind", "data_status"):
-        found[name] = looked_up(runs, "job", name, found["job"])
     twice = ["job", "label", "batch_size", "seed"]
     if found.duplicated(twice).any():
         measured = ["calls_percent", "work", "seconds"]

@@ -95,6 +95,9 @@ def speedup(repetitions: pd.DataFrame) -> pd.DataFrame:
     table["speedup_std"] = _spread(ratios, of, len(table))[:, 1]
     for name in ("speedup", "speedup_low", "speedup_high"):
         table[name] = np.exp(table[name])
+    for name in MEASURES:  # Student's interval does not know what is possible
+        table[f"{name}_low"] = table[f"{name}_low"].clip(lower=0)
+    table["calls_percent_high"] = table["calls_percent_high"].clip(upper=100)
     table["equal"] = table.pop("least_exact").fillna(1.0) >= 1
     table["query"] = _queries(repetitions, codes)
     table = table.rename(columns={"label": "sampler"})

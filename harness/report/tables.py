@@ -140,21 +140,19 @@ def _block(
     kind: str,
 ) -> Block:
     trained = of[_same(of, key)]
-    sentences = [about(row, references, name_variant=len(trained) > 1) for _, row in trained.iterrows()]
+    sentences = [about(row, references, with_data=len(trained) == 1) for _, row in trained.iterrows()]
+    if len(sentences) > 1:
+        sentences.insert(0, f"{_data(trained.iloc[0])}.")
     title = str(key["dataset"]) if pd.isna(key["profile"]) else f"{key['dataset']} ({key['profile']})"
     cells = [_cells(row, references, columns, with_variant=kind == "ablation") for _, row in rows.iterrows()]
     return Block(title, " ".join(sentences), cells)
 
 
-def about(model: pd.Series, references: pd.DataFrame | None = None, *, name_variant: bool = False) -> str:
-    """What was trained, and how well: a sentence."""
+def about(model: pd.Series, references: pd.DataFrame | None = None, *, with_data: bool = True) -> str:
+    """How good the models of a variant are: a sentence that starts with the data, or else with the variant."""
     many = f", mean of {model.trainings} trainings" if model.trainings > 1 else ""
     bits = with_std(model.test_bits_per_dim, model.test_bits_per_dim_std, 3)
-    text = (
-        f"{model['variant']}: "
-        if name_variant
-        else f"{model['data']}, {model['shape']}, {model['categories']} categories: "
-    )
+    text = f"{_data(model) if with_data else model['variant']}: "
     if pd.notna(model.mse):
         text += f"autoencoder MSE {model.mse:.4f}, latents "
     text += f"{bits} bits/dim on the test split{many}"
@@ -162,6 +160,10 @@ def about(model: pd.Series, references: pd.DataFrame | None = None, *, name_vari
         if references is not None and (found := published(references, quantity, model)) is not None:
             text += f" (published: {found[0]:g} {unit})"
     return text + "."
+
+
+def _data(model: pd.Series) -> str:
+    return f"{model['data']}, {model['shape']}, {model['categories']} categories"
 
 
 def _published_columns(rows: pd.DataFrame, references: pd.DataFrame | None) -> list[str]:
@@ -194,15 +196,15 @@ def _measured(row: pd.Series, name: str) -> Cell:
     if np.isnan(mean):
         return Cell(DASH)
     digits, unit = _digits(name, mean), "x" if name == "speedup" else ""
-    if row["sampler"] == "ancestral" and name in ("calls_percent", "speedup"):  # what the others are compared with
+    if std == 0:  # ancestral sampling: what the others are compared with
         return Cell(f"{mean:.{digits}f}{unit}", value=mean)
-    interval = "" if np.isnan(low) else f"{max(low, 0):.{digits}f}, {high:.{digits}f}"
+    interval = "" if np.isnan(low) else f"{low:.{digits}f}, {high:.{digits}f}"
     return Cell(with_std(mean, std, digits, unit), interval, mean)
 
 
 def _digits(name: str, value: float) -> int:
     if name == "seconds":
-        return 3 if value < 1 else 2
+        return 2 if value >= 1 else 3 if value >= 0.1 else 4
     return (2 if value < 10 else 1) if name == "speedup" else 1
 
 

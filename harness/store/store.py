@@ -14,6 +14,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -109,6 +110,7 @@ class Store:
         *,
         jobs: Collection[str] | None = None,
         columns: Sequence[str] | None = None,
+        first: int | None = None,
         unreadable: dict[Path, str] | None = None,
     ) -> pd.DataFrame:
         """All rows of a table, in the order of the job ids.
@@ -117,6 +119,7 @@ class Store:
             table: one of the schemas' names.
             jobs: only the rows of these jobs; None reads all.
             columns: only these; None keeps all.
+            first: only so many rows of each job, from the start; None reads all.
             unreadable: where parts that cannot be read are noted, with the reason; None makes them errors.
 
         Returns:
@@ -126,7 +129,7 @@ class Store:
         Raises:
             InputError: a part cannot be read, is not ours, or is of a newer version.
         """
-        joined = self._joined(table, jobs, columns, unreadable)
+        joined = self._joined(table, jobs, columns, first, unreadable)
         return cast(pd.DataFrame, joined.to_pandas(types_mapper=_PANDAS_TYPES.get))
 
     def ragged(
@@ -142,7 +145,7 @@ class Store:
         Raises:
             InputError: as `read`.
         """
-        chunked = self._joined(table, jobs, [column], unreadable)[column]
+        chunked = self._joined(table, jobs, [column], None, unreadable)[column]
         lengths = chunked.combine_chunks().value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
         values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunked.chunks]
         return Ragged(np.concatenate(values), lengths)
@@ -152,20 +155,24 @@ class Store:
         table: str,
         jobs: Collection[str] | None,
         columns: Sequence[str] | None,
+        first: int | None,
         unreadable: dict[Path, str] | None,
     ) -> pa.Table:
         schema = schema_of(table)
         wanted = schema.names if columns is None else list(columns)
-        parts = []
-        for path in self._parts(table):
-            if jobs is not None and path.stem not in jobs:
-                continue
+
+        def part_of(path: Path) -> pa.Table | None:
             try:
-                parts.append(_read_part(path, schema, wanted))
+                return _read_part(path, schema, wanted, first)
             except InputError as error:
                 if unreadable is None:
                     raise
                 unreadable[path] = str(error)
+                return None
+
+        paths = [path for path in self._parts(table) if jobs is None or path.stem in jobs]
+        with ThreadPoolExecutor() as pool:  # decoding leaves Python alone, so the parts are read side by side
+            parts = [part for part in pool.map(part_of, paths) if part is not None]
         if parts:
             return pa.concat_tables(parts)
         fields = [schema.field(name) for name in wanted]
@@ -294,7 +301,7 @@ def _open(path: Path, read: Callable[[Path], T]) -> T:
         raise InputError(f"{path} cannot be read ({reason}); delete it and run the sweep again") from None
 
 
-def _read_part(path: Path, schema: pa.Schema, names: Sequence[str]) -> pa.Table:
+def _read_part(path: Path, schema: pa.Schema, names: Sequence[str], first: int | None) -> pa.Table:
     """Columns of a part as a table of the present schema: those that are younger than the part are null."""
     with _open(path, pq.ParquetFile) as file:
         written = file.schema_arrow
@@ -311,9 +318,17 @@ def _read_part(path: Path, schema: pa.Schema, names: Sequence[str]) -> pa.Table:
             if field.name not in written.names and not field.nullable:
                 raise InputError(f"{path} has no column {field.name!r}; delete it and run the sweep again")
         present = [name for name in names if name in written.names]
-        part = _open(path, lambda _: file.read(columns=present))
+        part = _open(path, lambda _: _rows(file, present, first))
     fields = [schema.field(name) for name in names]
     return pa.Table.from_arrays([_column(path, part, field) for field in fields], schema=pa.schema(fields))
+
+
+def _rows(file: pq.ParquetFile, columns: list[str], first: int | None) -> pa.Table:
+    if first is None:
+        return file.read(columns=columns)
+    for batch in file.iter_batches(batch_size=first, columns=columns):
+        return pa.Table.from_batches([batch])
+    return file.read(columns=columns)  # there are no rows
 
 
 def _column(path: Path, part: pa.Table, field: pa.Field) -> pa.Array | pa.ChunkedArray:

@@ -54,17 +54,17 @@ def draw_all(
         speedup: from `statistics.speedup`.
         tables: which the figures belong to.
         out: the folder to write to; made if missing. Figures of an earlier report are removed.
-        limit: the most panels of a figure, and the most datasets with figures of their own.
+        limit: the most panels of a figure, and the most datasets with figures of their own; 0: no figures.
     """
     out.mkdir(parents=True, exist_ok=True)
     with styled():
         context = _Context(selection, speedup, styles(speedup["sampler"]), limit, [])
-        drawn = [save(drawing, out) for drawing in _drawings(context, store, tables)]
+        drawn = [save(drawing, out) for drawing in _drawings(context, store, tables)] if limit else []
     current = {path for figure in drawn for path in figure.files.values()}
     for old in (path for kind in FORMATS for path in out.glob(f"*.{kind}")):  # of an earlier report, about other jobs
         if old not in current:
             old.unlink()
-    return drawn, context.left_out
+    return drawn, context.left_out if limit else ["No figures were asked for (--figures 0)."]
 
 
 def _drawings(context: _Context, store: Store, tables: Sequence[Table]) -> Iterator[Drawing]:

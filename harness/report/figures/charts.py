@@ -144,7 +144,7 @@ def curves(groups: Groups, measure: str, axis: str) -> Plot:
                 )
                 shown = text if len(variants) < 4 or split == "valid" else None
                 ax.plot(mean.index, mean, dash, color=colours[variant], marker=marker, ms=3, lw=1.2, label=shown)
-                highest.append(mean.iloc[1:].max() if len(mean) > 1 else mean.max())
+                highest.append(mean.iloc[1 if len(mean) > 5 else 0 :].max())  # the first is often far above the rest
         if highest:
             bottom = min(line.get_ydata().min() for line in ax.lines)  # type: ignore[union-attr]
             ax.set_ylim(
@@ -182,7 +182,7 @@ def calls_per_image(groups: Groups, style: dict[str, Style]) -> Plot:
                 **ends,
             )
         ax.set(title=title(key), ylim=(0, 1.02), xlim=(0, None))
-    plot.supxlabel("ARM calls until the image was final (% of the dimensions)", fontsize=9)
+    plot.supxlabel("ARM calls an image took (% of the dimensions)", fontsize=9)
     plot.supylabel("share of the images", fontsize=9)
     legend(plot, axes)
     return plot

@@ -96,7 +96,7 @@ def panels(
     columns = min(columns, count)
     rows = -(-count // columns)
     plot, axes = plt.subplots(
-        rows, columns, figsize=(max(3.2, width * columns + 0.4), height * rows + 0.5), squeeze=False, **shared
+        rows, columns, figsize=(max(3.8, width * columns + 0.4), height * rows + 0.5), squeeze=False, **shared
     )
     flat = list(axes.flat)
     for ax in flat[count:]:
@@ -127,7 +127,7 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
 
 
 def legend(plot: Plot, axes: Sequence[Axes], *, columns: int = 4) -> None:
-    """One legend for all panels, below them."""
+    """One legend for all panels, above them."""
     handles: dict[str, Any] = {}
     for ax in axes:
         for handle, text in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -136,7 +136,7 @@ def legend(plot: Plot, axes: Sequence[Axes], *, columns: int = 4) -> None:
     room = max(1, int(plot.get_figwidth() * 14 // (wide + 8)))
     if handles:
         plot.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=min(columns, room, len(handles))
+            handles.values(), handles.keys(), loc="outside upper center", ncols=min(columns, room, len(handles))
         )
 
 
