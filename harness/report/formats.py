@@ -16,6 +16,7 @@ def markdown(table: Table) -> str:
     parts = [f"# {table.title}\n"]
     for block in table.blocks:
         parts.append(f"## {block.title}\n\n{block.about}\n")
+        parts += [*(f"- {sentence}" for sentence in block.variants.values()), ""] if block.variants else []
         if block.rows:
             parts.append(markdown_rows(table.headings, [[_flat(cell) for cell in row] for row in block.rows]))
     parts += [f"- {note}" for note in table.notes]
@@ -33,43 +34,53 @@ def markdown_rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 
 def latex(table: Table) -> str:
-    r"""The table for `\input`: booktabs, and longtable where a block is longer than a page."""
-    head = r"% \usepackage{booktabs,longtable}" + "\n"
+    r"""The table for `\input`: booktabs, no wider than the page; longtable where a block is longer than it."""
+    head = r"% \usepackage{booktabs,graphicx,longtable}" + "\n"
     return head + "\n".join(_latex_block(table, block) for block in table.blocks if block.rows)
 
 
 def _latex_block(table: Table, block: Block) -> str:
-    text = len([heading for heading in table.headings if heading in ("variant", "sampler")])
-    columns = "l" * text + "r" * (len(table.headings) - text)
-    notes = " ".join(["Mean, standard deviation and 95\\% interval.", *(tex(note) for note in table.notes)])
+    shown = [place for place, heading in enumerate(table.headings) if heading != "variant"]
+    columns = "@{}l" + "r" * (len(shown) - 1) + "@{}"
     name = table.title.partition(": ")[2] or table.title  # LaTeX counts for itself
+    notes = " ".join(["Mean, standard deviation and 95\\% interval.", *(tex(note) for note in table.notes)])
     caption = rf"\caption{{{tex(name)}. {tex(block.title)}: {tex(block.about)} {notes}}}"
-    label = rf"\label{{tab:{table.name}-{_slug(block.title)}}}"
-    head = " & ".join(tex(heading) for heading in table.headings) + r" \\"
-    body = _latex_rows(table, block)
-    if len(block.rows) > _LONGEST:
-        begin = [
-            rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}",
-            rf"{caption}{label} \\",
+    caption += rf"\label{{tab:{table.name}-{_slug(block.title)}}}"
+    head = " & ".join(tex(_HEADS.get(table.headings[place], table.headings[place])) for place in shown) + r" \\"
+    body = _latex_rows(table, block, shown)
+    if len(body) > _LONGEST:
+        lines = [
+            rf"{{\{_SIZE}\setlength{{\LTcapwidth}}{{\textwidth}}\begin{{longtable}}{{{columns}}}",
+            rf"{caption} \\",
             r"\toprule",
             head,
             r"\midrule",
         ]
-        begin += [r"\endfirsthead", r"\toprule", head, r"\midrule", r"\endhead", r"\bottomrule", r"\endlastfoot"]
-        return "\n".join([r"{\scriptsize\setlength{\tabcolsep}{3pt}", *begin, *body, r"\end{longtable}}"]) + "\n"
-    lines = [r"\begin{table*}\centering\scriptsize\setlength{\tabcolsep}{3pt}", caption + label]
-    lines += [rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}", r"\toprule", head, r"\midrule", *body]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table*}"]) + "\n"
+        lines += [r"\endfirsthead", r"\toprule", head, r"\midrule", r"\endhead", r"\bottomrule", r"\endlastfoot"]
+        return "\n".join([*lines, *body, r"\end{longtable}}"]) + "\n"
+    lines = [rf"\begin{{table*}}\centering\{_SIZE}", caption]
+    lines += [rf"{_FIT}\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table*}"]) + "\n"
 
 
-def _latex_rows(table: Table, block: Block) -> list[str]:
-    """The rows, with a rule where variant or width changes."""
-    by = [table.headings.index(name) for name in ("variant", "batch") if name in table.headings]
+_HEADS = {"ARM calls (%)": "calls (%)", "full passes": "passes", "equal to ancestral": "exact"}
+_SIZE = r"scriptsize\setlength{\tabcolsep}{2pt}"
+_FIT = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%" + "\n"
+
+
+def _latex_rows(table: Table, block: Block, shown: Sequence[int]) -> list[str]:
+    """The rows: a heading where the variant changes, a little space where the width does."""
+    variant = table.headings.index("variant") if "variant" in table.headings else None
+    batch = table.headings.index("batch")
     lines: list[str] = []
     for before, row in zip([None, *block.rows], block.rows, strict=False):
-        if before is not None and [before[column].text for column in by] != [row[column].text for column in by]:
+        if variant is not None and (before is None or before[variant].text != row[variant].text):
+            name = block.variants.get(row[variant].text, row[variant].text)
+            heading = rf"\multicolumn{{{len(shown)}}}{{@{{}}l}}{{\textit{{{tex(name)}}}}} \\"
+            lines += [*([r"\addlinespace"] if before else []), heading]
+        elif before is not None and before[batch].text != row[batch].text:
             lines.append(r"\addlinespace")
-        lines.append(" & ".join(tex(_flat(cell)) for cell in row) + r" \\")
+        lines.append(" & ".join(tex(_flat(row[place])) for place in shown) + r" \\")
     return lines
 
 

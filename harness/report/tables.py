@@ -39,11 +39,12 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Block:
-    """One dataset of a table: heading, a sentence on its models, and rows of cells."""
+    """One dataset of a table: heading, a sentence on its models, rows; a sentence for each of several variants."""
 
     title: str
     about: str
     rows: list[list[Cell]]
+    variants: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,12 +141,12 @@ def _block(
     kind: str,
 ) -> Block:
     trained = of[_same(of, key)]
-    sentences = [about(row, references, with_data=len(trained) == 1) for _, row in trained.iterrows()]
-    if len(sentences) > 1:
-        sentences.insert(0, f"{_data(trained.iloc[0])}.")
+    alone = len(trained) == 1
+    sentences = {row["variant"]: about(row, references, with_data=alone) for _, row in trained.iterrows()}
+    first = "" if trained.empty else next(iter(sentences.values())) if alone else f"{_data(trained.iloc[0])}."
     title = str(key["dataset"]) if pd.isna(key["profile"]) else f"{key['dataset']} ({key['profile']})"
     cells = [_cells(row, references, columns, with_variant=kind == "ablation") for _, row in rows.iterrows()]
-    return Block(title, " ".join(sentences), cells)
+    return Block(title, first, cells, {} if alone else sentences)
 
 
 def about(model: pd.Series, references: pd.DataFrame | None = None, *, with_data: bool = True) -> str:
