@@ -10,8 +10,8 @@ import jinja2
 import numpy as np
 import pandas as pd
 
+from harness.report.comparable import BLOCK
 from harness.report.figures import Figure
-from harness.report.selection import BLOCK
 from harness.report.statistics import GROUP
 from harness.report.tables import DASH, STATUSES, Table, title, with_std
 

@@ -1,11 +1,6 @@
-"""Which rows count: what a report compares, what it leaves out and why, and what it refuses to compare.
+"""Which rows count: what a report is about, and what it leaves out and why."""
 
-A block is all runs of one dataset in one sweep: what a reader compares line by line. A block whose runs differ in
-device, versions, checkpoint or kind of data is left out, unless the user mixes them knowingly (`--mix`); then a
-footnote says so.
-"""
-
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,20 +9,12 @@ import pandas as pd
 
 from arm_core.errors import InputError
 from arm_core.registry import suggest
+from harness.report.comparable import BLOCK, MIXABLE, comparable, few
 from harness.report.statistics import GROUP, label, paired_speedup
 from harness.store import SCHEMAS, Ragged, Store
 
-BLOCK = ["sweep", "profile", "dataset"]
-MIXABLE = {
-    "device": ["device", "cpu", "threads"],
-    "version": ["torch", "cuda", "python", "package", "dtype"],
-    "checkpoint": ["checkpoint_sha256"],
-    "status": ["dataset_status", "dataset_sha256"],
-}
-"""What `--mix` takes, and the columns in which the runs of a block must agree."""
 KEYS = ("dataset", "variant", "profile", "seed", "sampler", "batch_size")
 """What `--only` takes; `seed` is that of training."""
-_SHOWN = 20
 _OF_ROWS = ["job", "status", "is_warmup", "sampler", "forecaster", "horizon", "window", "slots", "batch_size", "seed"]
 _OF_ROWS += ["dims", "wall_s", "exact_fraction", "smallest_gap", "busy"]
 _OF_ROWS = [name for name in _OF_ROWS if name in SCHEMAS["timings"].names]
@@ -84,10 +71,16 @@ def select(
     left_out = [*unreadable.values(), *waiting]
     left_out += _lost(encoders, "autoencoder") + _lost(trials, "training") + _lost(runs, "timing")
     wanted = _filters(only, trials, runs)
-    trials = _newest(_fit(_done(trials), wanted, "seed"), [*GROUP, "seed"], "training", left_out)
-    runs = _newest(_fit(_done(runs), wanted, "train_seed"), [*GROUP, "train_seed"], "timing", left_out)
-    trials = trials.assign(kind=_kinds(trials, runs), data_status=trials["dataset_status"].fillna("unknown"))
-    runs, footnotes = _comparable(_with_training(runs, trials), mix, left_out)
+    trained, timed = _done(trials), _done(runs)
+    several = _several(trained, timed)
+    trials = _newest(_fit(trained, wanted, "seed"), [*GROUP, "seed"], "training", left_out)
+    runs = _newest(_fit(timed, wanted, "train_seed"), [*GROUP, "train_seed"], "timing", left_out)
+    trials = trials.assign(
+        kind=_kinds(trials, trials["autoencoder_job"], several), data_status=trials["dataset_status"].fillna("unknown")
+    )
+    runs = _with_training(runs, trained, several)
+    runs["superseded"] = runs["train_job"].isin(set(trained["job"]) - set(trials["job"]))
+    runs, footnotes = comparable(runs, mix, left_out)
     repetitions = _fit_samplers(_repetitions(_timings(store, set(runs["job"])), runs), wanted)
     footnotes += _doubts(repetitions, runs)
     encoders = _done(encoders)
@@ -110,9 +103,7 @@ def _jobs_of(store: Store, sweeps: Sequence[str]) -> tuple[set[str] | None, list
     for name, record in chosen.items():
         missing = [job["title"] for job in record["jobs"] if job["id"] not in outcomes]
         if missing:
-            waiting.append(
-                f"{name}: {len(missing)} of {len(record['jobs'])} jobs have no result yet ({_few(missing)})."
-            )
+            waiting.append(f"{name}: {len(missing)} of {len(record['jobs'])} jobs have no result yet ({few(missing)}).")
     return ({job["id"] for record in chosen.values() for job in record["jobs"]} if sweeps else None), waiting
 
 
@@ -147,7 +138,7 @@ def _lost(rows: pd.DataFrame, kind: str) -> list[str]:
     failed = rows[rows["status"] == "failed"].drop_duplicates("job")
     for error, part in failed.groupby(failed["error"].fillna("unknown error"), sort=False):
         names = [_name(row) for _, row in part.iterrows()]
-        said.append(f"The {kind} of {_few(names)} failed: {str(error).splitlines()[0]}")
+        said.append(f"The {kind} of {few(names)} failed: {str(error).splitlines()[0]}")
     stopped = rows[rows["status"] == "stopped"]["job"].nunique()
     if stopped:
         said.append(f"{stopped} trainings are left out: their search gave them up early.")
@@ -157,12 +148,6 @@ def _lost(rows: pd.DataFrame, kind: str) -> list[str]:
 def _name(row: pd.Series) -> str:
     variant = row.get("variant")
     return row["dataset"] if not isinstance(variant, str) else f"{row['dataset']} ({variant})"
-
-
-def _few(names: Sequence[str]) -> str:
-    shown = list(dict.fromkeys(names))
-    more = len(shown) - _SHOWN
-    return ", ".join(shown[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _done(rows: pd.DataFrame) -> pd.DataFrame:
@@ -210,68 +195,34 @@ def _newest(rows: pd.DataFrame, key: list[str], kind: str, left_out: list[str]) 
     return rows[rows["job"].isin(newest["job"])]
 
 
-def _kinds(trials: pd.DataFrame, runs: pd.DataFrame) -> np.ndarray:
-    """latent, ablation (several variants of one dataset in one sweep) or explicit, for each training."""
-    both = pd.concat([trials[GROUP], runs[GROUP]])
-    many = both.drop_duplicates().groupby(BLOCK, dropna=False).size() > 1
-    of = pd.MultiIndex.from_frame(trials[BLOCK])
-    ablations = many.reindex(of).fillna(False).to_numpy(bool) if len(trials) else np.zeros(0, bool)
-    return np.where(trials["autoencoder_job"].notna(), "latent", np.where(ablations, "ablation", "explicit"))
+def _several(trials: pd.DataFrame, runs: pd.DataFrame) -> set[tuple[str, ...]]:
+    """The blocks of more than one variant: ablations."""
+    sizes = pd.concat([trials[GROUP], runs[GROUP]]).fillna("").drop_duplicates().value_counts(BLOCK)
+    return set(sizes[sizes > 1].index)
 
 
-def _with_training(runs: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+def _kinds(rows: pd.DataFrame, autoencoders: Iterable[object], several: set[tuple[str, ...]]) -> list[str]:
+    """latent, ablation or explicit, for each row."""
+    blocks = rows[BLOCK].fillna("").itertuples(index=False, name=None)
+    return [
+        "latent" if isinstance(autoencoder, str) else "ablation" if block in several else "explicit"
+        for block, autoencoder in zip(blocks, autoencoders, strict=True)
+    ]
+
+
+def _with_training(runs: pd.DataFrame, trials: pd.DataFrame, several: set[tuple[str, ...]]) -> pd.DataFrame:
     """What each run was trained on, from its training; unknown where that is not in the store."""
-    columns = ["kind", "data_status", "dataset_status", "dataset_sha256", "dataset_name", "dataset_variant"]
-    about = {name: name for name in columns} | {"trained_sha256": "checkpoint_sha256"}
+    about = {name: name for name in ("dataset_status", "dataset_sha256", "autoencoder_job")}
+    about |= {"trained_sha256": "checkpoint_sha256"}
     joined = runs.assign(**{new: looked_up(trials, "job", name, runs["train_job"]) for new, name in about.items()})
-    many = joined.drop_duplicates(GROUP).groupby(BLOCK, dropna=False)["variant"].transform("size") > 1
-    kind = pd.Series(np.where(many.reindex(joined.index, fill_value=False), "ablation", "explicit"), joined.index)
-    return joined.assign(kind=joined["kind"].fillna(kind), data_status=joined["data_status"].fillna("unknown"))
+    kinds = _kinds(joined, joined["autoencoder_job"], several)
+    return joined.assign(kind=kinds, data_status=joined["dataset_status"].fillna("unknown"))
 
 
 def looked_up(rows: pd.DataFrame, key: str, column: str, keys: pd.Series) -> np.ndarray:
     """The value of `column` in the row of each key, nan where there is none; frames without rows are fine."""
     known = dict(zip(rows[key], rows[column], strict=True))
     return np.array([known.get(item, np.nan) for item in keys.unique()], dtype=object)[pd.factorize(keys)[0]]
-
-
-def _comparable(runs: pd.DataFrame, mix: Collection[str], left_out: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """The runs of blocks that may be compared, and a footnote for each that is compared all the same."""
-    kept, footnotes = [], []
-    for _, block in runs.groupby(BLOCK, dropna=False, sort=False):
-        name, refused = block["dataset"].iloc[0], False
-        for kind, columns in MIXABLE.items():
-            differences = _stale(block) if kind == "checkpoint" else _differences(block, columns)
-            if not differences:
-                continue
-            if kind in mix:
-                footnotes.append(f"{name} mixes runs that differ in {kind}, as --mix {kind} asked: {differences}.")
-            else:
-                refused = True
-                left_out.append(
-                    f"{name} is left out of all comparisons: its runs differ in {kind} ({differences}). "
-                    "Time them again alike, report fewer of them (--sweep, --only), or compare them all the same "
-                    f"with --mix {kind}."
-                )
-        if not refused:
-            kept.append(block)
-    return (pd.concat(kept) if kept else runs.iloc[:0]), footnotes
-
-
-def _differences(block: pd.DataFrame, columns: Sequence[str]) -> str:
-    found = []
-    for column in columns:
-        counts = block[column].dropna().astype(str).value_counts()
-        if len(counts) > 1:
-            found.append(f"{column}: " + ", ".join(f"{value} in {many}" for value, many in counts.sort_index().items()))
-    return "; ".join(found)
-
-
-def _stale(block: pd.DataFrame) -> str:
-    """Runs that timed other weights than those that their training left, whose bits/dim stand beside them."""
-    both = block["checkpoint_sha256"].notna() & block["trained_sha256"].notna()
-    stale = block[both & (block["checkpoint_sha256"] != block["trained_sha256"])]
-    return f"timed other weights than their training left: {_few(list(stale['job']))}" if len(stale) else ""
 
 
 def _repetitions(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -328,7 +279,7 @@ def _doubts(rows: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
         values = runs[what].dropna().astype(str).unique()
         if len(values) > 1:
             short = [value[:10] if what == "commit" else value for value in values]
-            said.append(f"The runs of this report are of {len(values)} {what}s: {_few(sorted(short))}.")
+            said.append(f"The runs of this report are of {len(values)} {what}s: {few(sorted(short))}.")
     for profile in sorted(set(runs["profile"].dropna()) - {"paper"}):
         said.append(f"Runs of the profile {profile} have settings of their own, not those of the paper.")
     dirty = runs["dirty"].fillna(False).astype(bool)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from harness.report.comparable import BLOCK
 from harness.report.references import published
-from harness.report.selection import BLOCK
 from harness.report.statistics import GROUP, MEASURES
 
 DASH = "–"  # noqa: RUF001 what a table shows for a number that does not exist

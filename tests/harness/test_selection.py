@@ -92,6 +92,22 @@ def test_timings_of_other_weights_than_the_training_left_are_refused(store):
     assert not select(store, mix=["checkpoint"]).repetitions.empty
 
 
+def test_timings_of_a_training_that_was_done_anew_are_refused(store):
+    train(store, "t")
+    train(store, "u", started_at=pd.Timestamp("2026-03-01", tz="UTC"))
+    write(store, "a")
+    found = select(store)
+    assert found.repetitions.empty and any("timed other weights" in said for said in found.left_out)
+
+
+def test_timings_whose_training_is_not_in_the_store_are_told_apart_too(store):
+    write(store, "a")
+    for number, variant in enumerate(("narrow", "wide")):
+        write(store, f"b{number}", dataset="svhn", variant=variant)
+    kinds = select(store).runs.set_index("job")["kind"].to_dict()
+    assert kinds == {"a": "explicit", "b0": "ablation", "b1": "ablation"}
+
+
 def test_an_unknown_kind_of_mixing_is_named(store):
     with pytest.raises(InputError, match="unknown kind of --mix 'devices'. Did you mean 'device'"):
         select(store, mix=["devices"])

@@ -11,9 +11,10 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure as Plot
 
+from harness.report.comparable import BLOCK
 from harness.report.figures import charts, grids, places
 from harness.report.figures.style import FORMATS, Drawing, Figure, Style, save, styled, styles
-from harness.report.selection import BLOCK, Selection
+from harness.report.selection import Selection
 from harness.report.statistics import GROUP, LEARNED, label
 from harness.report.tables import KINDS, Table, title
 from harness.store import Store
