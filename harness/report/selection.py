@@ -190,8 +190,9 @@ def _newest(rows: pd.DataFrame, key: list[str], kind: str, left_out: list[str]) 
     """Of several jobs that did the same the newest; the others are said to be left out."""
     ordered = rows.sort_values("started_at", kind="stable")
     newest = ordered[~ordered.duplicated(key, keep="last")]
-    for job in sorted(set(rows["job"]) - set(newest["job"])):
-        left_out.append(f"The {kind} job {job} is left out: a newer one did the same.")
+    older = sorted(set(rows["job"]) - set(newest["job"]))
+    if older:
+        left_out.append(f"{len(older)} {kind} jobs are left out, since newer ones did the same: {few(older)}.")
     return rows[rows["job"].isin(newest["job"])]
 
 

@@ -102,7 +102,7 @@ def test_a_plug_in_that_breaks_its_contract_is_found_out(tmp_path):
     ("arguments", "message"),
     [
         (["sweep", "nowhere.yaml"], "nowhere.yaml cannot be read"),
-        (["report", "--store", "empty"], "holds no results"),
+        (["report", "--store", "empty"], "there is no store empty; run: harness sweep"),
         (["status", "--store", "empty"], "no sweep has been run"),
         (["sample", "nowhere", "--out", "x.png"], "is no checkpoint"),
         (["sample", "nowhere", "--out", "x.jpg"], "must end in .png"),

@@ -43,7 +43,7 @@ def test_of_two_runs_on_one_training_the_newer_counts(store):
     write(store, "b", started_at=pd.Timestamp("2026-03-01", tz="UTC"))
     found = select(store)
     assert set(found.repetitions["job"]) == {"b"}
-    assert found.left_out == ["The timing job a is left out: a newer one did the same."]
+    assert found.left_out == ["1 timing jobs are left out, since newer ones did the same: a."]
 
 
 @pytest.mark.parametrize(

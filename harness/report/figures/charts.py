@@ -32,7 +32,7 @@ def bars(groups: Groups, column: str, axis: str) -> Plot:
     plot, axes = panels(len(groups), height=0.5 + 0.2 * len(names) * min(len(widths), 3), sharey=True)
     step = 0.8 / len(widths)
     for ax, (key, group) in zip(axes, groups, strict=True):
-        reach = 1.0
+        limit = 1.6 * max(1.0, group.loc[group["sampler"] != "ancestral", column].max())  # long intervals are cut off
         for index, width in enumerate(widths):
             rows = group[(group["batch_size"] == width) & (group["sampler"] != "ancestral")]
             for first, (_, row) in enumerate(rows.iterrows()):
@@ -40,13 +40,12 @@ def bars(groups: Groups, column: str, axis: str) -> Plot:
                 if np.isnan(value):
                     continue
                 error = error_bars(value, row[f"{column}_low"], row[f"{column}_high"])
-                end = value + (error[1][0] if error else 0)
-                reach = max(reach, end)
+                end = min(value + (error[1][0] if error else 0), 0.85 * limit)
                 text = None if first else f"batch {width}"
                 look = {"color": colours[index], "hatch": HATCHES[index % 4], "edgecolor": "white", "linewidth": 0}
                 ax.barh(y, value, step * 0.9, xerr=error, error_kw={"lw": 0.8}, label=text, **look)
                 ax.annotate(f"{value:.3g}", (end, y), (3, 0), textcoords="offset points", va="center", fontsize=6.5)
-        ax.set(title=title(key), xlim=(0, reach * 1.25), yticks=range(len(names)), yticklabels=names)
+        ax.set(title=title(key), xlim=(0, limit), yticks=range(len(names)), yticklabels=names)
     axes[0].invert_yaxis()
     plot.supxlabel(axis, fontsize=9)
     legend(plot, axes)
@@ -56,7 +55,7 @@ def bars(groups: Groups, column: str, axis: str) -> Plot:
 def dots(groups: Groups, column: str, axis: str, style: dict[str, Style]) -> Plot:
     """A panel a dataset, a line a variant, a point a sampler with its interval: what an ablation compares."""
     most = max(part["variant"].nunique() for _, part in groups)
-    plot, axes = panels(len(groups), width=4.2, height=0.6 + 0.36 * most, columns=2)
+    plot, axes = panels(len(groups), width=4.2, height=0.6 + 0.45 * most, columns=2)
     for ax, (key, group) in zip(axes, groups, strict=True):
         variants = list(dict.fromkeys(group["variant"]))
         names = sorted(set(group["sampler"]) - {"ancestral"}, key=rank)
@@ -139,9 +138,8 @@ def curves(groups: Groups, measure: str, axis: str) -> Plot:
                 if mean.empty:
                     continue
                 marker = "os^DvPX*<>dh"[place] if split == "valid" else ""
-                text = (
-                    f"{variant}, {'training' if split == 'train' else 'validation'}" if len(variants) < 4 else variant
-                )
+                text = "training" if split == "train" else "validation"
+                text = text if len(variants) == 1 else f"{variant}, {text}" if len(variants) < 4 else variant
                 shown = text if len(variants) < 4 or split == "valid" else None
                 ax.plot(mean.index, mean, dash, color=colours[variant], marker=marker, ms=3, lw=1.2, label=shown)
                 highest.append(mean.iloc[1 if len(mean) > 5 else 0 :].max())  # the first is often far above the rest

@@ -133,7 +133,7 @@ def legend(plot: Plot, axes: Sequence[Axes], *, columns: int = 4) -> None:
         for handle, text in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(text, handle)
     wide = max((len(text) for text in handles), default=1)
-    room = max(1, int(plot.get_figwidth() * 14 // (wide + 8)))
+    room = max(1, int(plot.get_figwidth() * 16 // (wide + 6)))
     if handles:
         plot.legend(
             handles.values(), handles.keys(), loc="outside upper center", ncols=min(columns, room, len(handles))
