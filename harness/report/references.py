@@ -3,8 +3,8 @@
 A CSV file with the columns dataset, quantity, value, and where they apply variant, sampler, batch_size, std and source:
 
     dataset,sampler,batch_size,quantity,value,std,source
-    binary_mnist,fixed point,1,calls_percent,12.3,0.4,"Table 1"
-    binary_mnist,,,bits_per_dim,0.15,,"Table 1"
+    binary_mnist,fixed point,1,calls_percent,VALUE,STD,"Table 1"
+    binary_mnist,,,bits_per_dim,VALUE,,"Table 1"
 
 `dataset` and `sampler` are what the report calls them. Quantities of a sampler: calls_percent, work, seconds, speedup;
 of a model (no sampler): bits_per_dim, mse.

@@ -119,6 +119,7 @@ def _compared(context: _Context, table: Table, timed: pd.DataFrame, query: str) 
             plot = charts.dots(groups, column, axis, context.style)
             caption = f"{caption} Batch {one['batch_size'].iloc[0]}."
         else:
+            caption = f"{caption} An arrow: the interval goes on."
             plot = charts.bars(context.capped(charts.grouped(timed), f"{table.title}, {what}"), column, axis)
         yield Drawing(f"{table.name}-{column.split('_')[0]}", what, caption, table.name, query, plot)
 

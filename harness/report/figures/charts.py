@@ -40,11 +40,21 @@ def bars(groups: Groups, column: str, axis: str) -> Plot:
                 if np.isnan(value):
                     continue
                 error = error_bars(value, row[f"{column}_low"], row[f"{column}_high"])
-                end = min(value + (error[1][0] if error else 0), 0.85 * limit)
+                high = value + (error[1][0] if error else 0)
+                end = min(high, 0.8 * limit)
+                if error and high > end:
+                    error[1][0] = end - value
                 text = None if first else f"batch {width}"
                 look = {"color": colours[index], "hatch": HATCHES[index % 4], "edgecolor": "white", "linewidth": 0}
                 ax.barh(y, value, step * 0.9, xerr=error, error_kw={"lw": 0.8}, label=text, **look)
-                ax.annotate(f"{value:.3g}", (end, y), (3, 0), textcoords="offset points", va="center", fontsize=6.5)
+                ax.annotate(
+                    ("→ " if high > end else "") + f"{value:.3g}",
+                    (end, y),
+                    (3, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=6.5,
+                )
         ax.set(title=title(key), xlim=(0, limit), yticks=range(len(names)), yticklabels=names)
     axes[0].invert_yaxis()
     plot.supxlabel(axis, fontsize=9)
