@@ -5,19 +5,23 @@ sample is a deterministic fixed point. A forecaster guesses the rest of the sequ
 prefix that the ARM confirms.
 """
 
-from arm_core.checkpoint import Checkpoint, load_arm, load_checkpoint, save_arm
-from arm_core.contracts import ArmOutput, AutoregressiveModel, Forecaster, SamplerState, SampleTrace
-from arm_core.errors import InputError
-from arm_core.gumbel import posterior_gumbel, sample_noise
-from arm_core.layout import Layout
-from arm_core.samplers import (
-    FinishedSample,
-    ancestral_sample,
-    predictive_sample,
-    resampled_sample,
-    sample_many,
-    stream_samples,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from arm_core.checkpoint import Checkpoint, load_arm, load_checkpoint, save_arm
+    from arm_core.contracts import ArmOutput, AutoregressiveModel, Forecaster, SamplerState, SampleTrace
+    from arm_core.errors import InputError
+    from arm_core.gumbel import posterior_gumbel, sample_noise
+    from arm_core.layout import Layout
+    from arm_core.samplers import (
+        FinishedSample,
+        ancestral_sample,
+        predictive_sample,
+        resampled_sample,
+        sample_many,
+        stream_samples,
+    )
 
 __all__ = [
     "ArmOutput",
@@ -40,3 +44,37 @@ __all__ = [
     "save_arm",
     "stream_samples",
 ]
+
+_HOMES = {
+    "ArmOutput": "arm_core.contracts",
+    "AutoregressiveModel": "arm_core.contracts",
+    "Checkpoint": "arm_core.checkpoint",
+    "FinishedSample": "arm_core.samplers",
+    "Forecaster": "arm_core.contracts",
+    "InputError": "arm_core.errors",
+    "Layout": "arm_core.layout",
+    "SampleTrace": "arm_core.contracts",
+    "SamplerState": "arm_core.contracts",
+    "ancestral_sample": "arm_core.samplers",
+    "load_arm": "arm_core.checkpoint",
+    "load_checkpoint": "arm_core.checkpoint",
+    "posterior_gumbel": "arm_core.gumbel",
+    "predictive_sample": "arm_core.samplers",
+    "resampled_sample": "arm_core.samplers",
+    "sample_many": "arm_core.samplers",
+    "sample_noise": "arm_core.gumbel",
+    "save_arm": "arm_core.checkpoint",
+    "stream_samples": "arm_core.samplers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module when it is first asked for: `harness status` must not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

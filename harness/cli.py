@@ -86,22 +86,58 @@ def sweep(
 @click.option(
     "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Folder to write to."
 )
-@click.option("--sweep", "name", help="Only the jobs of this sweep.")
+@click.option("--sweep", "sweeps", multiple=True, metavar="NAME", help="Only this sweep's jobs; may be repeated.")
+@click.option(
+    "--only", multiple=True, metavar="KEY=VALUE", help="dataset, variant, profile, seed, sampler, batch_size."
+)
+@click.option("--mix", multiple=True, metavar="WHAT", help="Compare across device, version, checkpoint or status.")
+@click.option("--reference", type=click.Path(path_type=Path), help="Published numbers to stand beside ours (CSV).")
+@click.option("--diff", "other", metavar="STORE", type=click.Path(path_type=Path), help="Say what changed since STORE.")
+@click.option(
+    "--figures", default=6, show_default=True, type=click.IntRange(min=0), help="Most panels and datasets drawn."
+)
 @STORE
-def report(out: Path, name: str | None, store: Path) -> None:
-    """Write tables, figures and one HTML page from the results in the store."""
-    from harness.commands import run_report
+def report(
+    out: Path,
+    sweeps: tuple[str, ...],
+    only: tuple[str, ...],
+    mix: tuple[str, ...],
+    reference: Path | None,
+    other: Path | None,
+    figures: int,
+    store: Path,
+) -> None:
+    """Write tables, figures and one HTML page from the results in the store.
 
-    run_report(store, out, name)
+    \b
+    Examples:
+      harness report --out results/ --sweep table1@laptop --sweep ablations
+      harness report --only dataset=mnist5k --reference published.csv
+      harness report --diff runs-of-last-week/
+    """
+    from harness.report_commands import run_report
+
+    run_report(store, out, sweeps=sweeps, only=only, mix=mix, reference=reference, other=other, figures=figures)
 
 
 @main.command()
 @STORE
 def status(store: Path) -> None:
     """How far every job of every sweep is; reads files only, also while a sweep runs."""
-    from harness.commands import show_status
+    from harness.report_commands import show_status
 
     show_status(store)
+
+
+@main.command("bench-report")
+@click.option("--jobs", default=1000, show_default=True, type=click.IntRange(min=2), help="Half of them trainings.")
+@click.option("--rows", default=1_000_000, show_default=True, type=click.IntRange(min=1), help="Timing rows, about.")
+@click.option("--store", "root", type=click.Path(path_type=Path), help="Fill this folder, or take it if it is filled.")
+def bench_report(jobs: int, rows: int, root: Path | None) -> None:
+    """Time `status` and `report` on a store of made-up rows, and say how much memory they take."""
+    from harness.report_commands import run_bench_report
+
+    run_bench_report(root, jobs=jobs, rows=rows)
 
 
 @main.command()

@@ -25,7 +25,7 @@ from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.data import load_dataset
 from arm_core.registry import ARMS, DATASETS, FORECASTERS, Registry, config_type, suggest
 from harness.execution.ledger import Ledger
-from harness.execution.monitor import failures_text, status_table, watching
+from harness.execution.monitor import failures_text, watching
 from harness.jobs import checkpoint_of
 from harness.jobs.sampling import make_forecaster
 from harness.store import Store
@@ -122,29 +122,6 @@ def _conclude(plan: Plan, ledger: Ledger, store: Store) -> int:
         CONSOLE.print("Run the same command again to retry the failed jobs.")
         return 1
     return 0
-
-
-def run_report(root: Path, out: Path, sweep: str | None) -> None:
-    """Write the report and print its tables."""
-    from harness.report import terminal_tables, write_report
-
-    report = write_report(Store(root), out, sweep=sweep)
-    for table in terminal_tables(report):
-        CONSOLE.print(table)
-    for note in report.notes:
-        CONSOLE.print(note, soft_wrap=True)
-    CONSOLE.print(f"Wrote {len(report.files)} files; open {out / 'index.html'}", soft_wrap=True)
-
-
-def show_status(root: Path) -> None:
-    """Print how every recorded job stands."""
-    store = Store(root)
-    sweeps = store.sweeps()
-    if not sweeps:
-        raise InputError(f"no sweep has been run on the store {root}; start with: harness sweep sweeps/quickstart.yaml")
-    outcomes = store.outcomes()
-    for name, record in sweeps.items():
-        CONSOLE.print(status_table(store, outcomes, name, record))
 
 
 def draw_samples(

@@ -68,6 +68,20 @@ def test_importing_the_library_loads_nothing_of_the_bench(module):
     assert not {name.split(".")[0] for name in loaded} & FORBIDDEN_IN_CORE
 
 
+def test_status_and_report_answer_without_torch():
+    code = "import sys, harness.report_commands, harness.execution.monitor, harness.report.page; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "ray"} & set(loaded)
+
+
+def test_every_public_name_is_there_and_no_other():
+    import arm_core
+
+    assert all(getattr(arm_core, name) is not None for name in arm_core.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'predictive_samples'"):
+        _ = arm_core.predictive_samples
+
+
 def test_the_command_line_starts_without_ray_pandas_or_matplotlib():
     code = "import sys, harness.cli; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -1,5 +1,1 @@
 """Runs the jobs of a plan: here one after the other, or on Ray. The driver alone writes the store."""
-
-from harness.execution.ledger import Failure, Ledger
-
-__all__ = ["Failure", "Ledger"]

@@ -7,10 +7,11 @@ import os
 import platform
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
@@ -20,13 +21,16 @@ from rich.table import Table
 from harness.jobs import job_folder
 from harness.jobs.progress import Progress, read_progress
 from harness.store import Store
-from harness.sweep import Plan
+
+if TYPE_CHECKING:
+    from harness.sweep import Plan
 
 _POLL_S, _LINE_S, STALE_S = 0.5, 10.0, 60.0
+MOST_LINES = 100
 
 
 @contextmanager
-def watching(plan: Plan, root: Path, console: Console) -> Iterator[None]:
+def watching(plan: "Plan", root: Path, console: Console) -> Iterator[None]:
     """Show the jobs of a plan while the body runs."""
     folders = [job_folder(root, planned.job.id) for planned in plan.to_run]
     view = _BarView(console) if console.is_terminal else _LineView(console)
@@ -117,13 +121,20 @@ def duration(seconds: float) -> str:
 
 
 def status_table(store: Store, outcomes: Mapping[str, str], sweep: str, record: Mapping[str, Any]) -> Table:
-    """The jobs of a recorded plan and how each one stands; reads files only."""
-    table = Table(title=sweep, title_justify="left")
+    """The jobs of a recorded plan and how each one stands; reads files only.
+
+    Of a plan of more than `MOST_LINES` jobs only those that are not done have a line, and the title counts all.
+    """
+    states = [(job, *_state(store.root, job["id"], outcomes)) for job in record["jobs"]]
+    counts = ", ".join(f"{many} {state}" for state, many in Counter(state for _, state, _ in states).most_common())
+    long = len(states) > MOST_LINES
+    table = Table(title=f"{sweep}: {len(states)} jobs, {counts}" if long else sweep, title_justify="left")
     for name in ("job", "kind", "state", "progress"):
         table.add_column(name)
-    for job in record["jobs"]:
-        state, detail = _state(store.root, job["id"], outcomes)
+    for job, state, detail in [entry for entry in states if not long or entry[1] != "done"][:MOST_LINES]:
         table.add_row(job["title"], job["kind"], state, detail)
+    table.show_header = table.row_count > 0
+    table.box = table.box if table.row_count else None
     return table
 
 

@@ -4,17 +4,14 @@ import contextlib
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from harness.jobs.latents import failed_autoencoder, train_autoencoder
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import Rows, clear_rows, read_rows, status_of, write_rows
-from harness.jobs.steps import Report, discard_states
-from harness.jobs.timing import failed_timing, time_samplers
-from harness.jobs.train import CHECKPOINT, failed_trial, train
-from harness.sweep.plan import AutoencoderJob, Job, TrainJob
+
+if TYPE_CHECKING:  # what only a running job needs is imported there: who watches jobs must not wait for torch
+    from harness.jobs.steps import Report
+    from harness.sweep.plan import Job, TrainJob
 
 __all__ = ["checkpoint_of", "failed_rows", "job_folder", "read_rows", "run_job", "status_of", "stopped_rows"]
 
@@ -26,10 +23,12 @@ def job_folder(root: Path, job_id: str) -> Path:
 
 def checkpoint_of(root: Path, train_job: str) -> Path:
     """Where a training job leaves its checkpoint."""
+    from harness.jobs.train import CHECKPOINT
+
     return job_folder(root, train_job) / CHECKPOINT
 
 
-def run_job(job: Job, root: Path, *, threads: int | None = None, report: Report = lambda metrics: None) -> str:
+def run_job(job: "Job", root: Path, *, threads: int | None = None, report: "Report" = lambda metrics: None) -> str:
     """Run a job to its end. A job that fails leaves a failed row and its traceback in log.txt; it does not raise.
 
     Args:
@@ -41,6 +40,14 @@ def run_job(job: Job, root: Path, *, threads: int | None = None, report: Report 
     Returns:
         "done" or "failed".
     """
+    import torch
+
+    from harness.jobs.latents import train_autoencoder
+    from harness.jobs.steps import discard_states
+    from harness.jobs.timing import time_samplers
+    from harness.jobs.train import train
+    from harness.sweep.plan import AutoencoderJob, TrainJob
+
     folder = job_folder(root, job.id)
     folder.mkdir(parents=True, exist_ok=True)
     clear_rows(folder)
@@ -71,15 +78,22 @@ def run_job(job: Job, root: Path, *, threads: int | None = None, report: Report 
     return status
 
 
-def stopped_rows(job: TrainJob, metrics: Mapping[str, Any]) -> Rows:
+def stopped_rows(job: "TrainJob", metrics: Mapping[str, Any]) -> Rows:
     """The rows of a training that a search stopped early, with the last figures that it reported."""
+    from harness.jobs.train import failed_trial
+
     (row,) = failed_trial(job, "")["trials"]
     known = {name: metrics[name] for name in ("train_bits_per_dim", "valid_bits_per_dim") if name in metrics}
     return {"trials": [{**row, "status": "stopped", "error": None, "iterations": metrics.get("step"), **known}]}
 
 
-def failed_rows(job: Job, error: str) -> Rows:
+def failed_rows(job: "Job", error: str) -> Rows:
     """The rows of a job that did not come to its end."""
+    from harness.jobs.latents import failed_autoencoder
+    from harness.jobs.timing import failed_timing
+    from harness.jobs.train import failed_trial
+    from harness.sweep.plan import AutoencoderJob, TrainJob
+
     if isinstance(job, AutoencoderJob):
         return failed_autoencoder(job, error)
     return failed_trial(job, error) if isinstance(job, TrainJob) else failed_timing(job, error)

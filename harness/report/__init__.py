@@ -1,185 +1,146 @@
-"""From the tables of a store to a report: Markdown, LaTeX, Parquet, figures and one HTML page."""
+"""From the tables of a store to a report: Markdown, LaTeX, CSV, Parquet, figures and one HTML page."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-from rich.table import Table
 
 from arm_core.errors import InputError
-from arm_core.registry import suggest
-from harness.report import tables
-from harness.report.statistics import GROUP, speedup, usable
+from harness.report import formats, provenance
+from harness.report.comparison import Comparison, compare
+from harness.report.references import load_references, unmatched
+from harness.report.selection import select
+from harness.report.statistics import speedup
+from harness.report.tables import Table, models, paper_tables
 from harness.store import Store
 
-__all__ = ["Report", "terminal_tables", "write_report"]
+__all__ = ["Report", "write_report"]
+
+FIGURES = 6
+"""Panels of a figure, and datasets with figures of their own, unless asked for otherwise."""
+_SUFFIXES = ("md", "tex", "csv", "parquet")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a report says, and the files that it was written to."""
+    """What a report says, and the files that it was written to.
 
+    Attributes:
+        left_out: a sentence for everything that is not in it, and why.
+        footnotes: what a reader must know of what is in it.
+    """
+
+    tables: list[Table]
     speedup: pd.DataFrame
-    trials: pd.DataFrame
-    files: list[Path]
-    notes: list[str]
+    models: pd.DataFrame
+    comparison: Comparison | None = None
+    files: list[Path] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    footnotes: list[str] = field(default_factory=list)
 
 
-def write_report(store: Store, out: Path, *, sweep: str | None = None) -> Report:
-    """Write the report on a store, or on the latest plan of one of its sweeps.
+def write_report(
+    store: Store,
+    out: Path,
+    *,
+    sweeps: Sequence[str] = (),
+    only: Sequence[str] = (),
+    mix: Collection[str] = (),
+    reference: Path | None = None,
+    other: Store | None = None,
+    figures: int = FIGURES,
+) -> Report:
+    """Write the report on a store.
 
     Args:
         store: to read.
-        out: the folder to write to; made if missing. Files of an earlier report are replaced.
-        sweep: its name.
+        out: the folder to write to; made if missing. Files of an earlier report are replaced or removed.
+        sweeps: names of recorded sweeps; none: the whole store.
+        only: filters, `KEY=VALUE`.
+        mix: differences that runs which are compared may have: device, version, checkpoint, status.
+        reference: a CSV file of published numbers.
+        other: an earlier store, to say what got faster or slower since.
+        figures: the most panels of a figure, and the most datasets with figures of their own.
 
     Raises:
-        InputError: nothing to report, an unknown sweep, or runs in one table that cannot be compared.
+        InputError: an unknown sweep or filter, or a reference file that cannot be read.
     """
-    jobs = _jobs_of(store, sweep)
-    read = {name: store.read(name, jobs=jobs) for name in ("trials", "timings", "samples", "mistakes")}
-    trials, timings = read["trials"], read["timings"]
-    if trials.empty and timings.empty:
-        raise InputError(f"the store {store.root} holds no results; run: harness sweep sweeps/quickstart.yaml")
-    rows, notes = usable(timings)
-    notes = [*_failures(trials, "training"), *_failures(timings, "timing"), *notes, *_doubts(rows)]
-    table = speedup(timings)
-    groups = {job: tuple(part[GROUP].iloc[0]) for job, part in rows.groupby("job")}
+    if not store.root.exists():
+        raise InputError(f"there is no store {store.root}; run: harness sweep sweeps/quickstart.yaml")
+    references = load_references(reference) if reference is not None else None
+    selection = select(store, sweeps=sweeps, only=only, mix=mix)
+    table, trained = speedup(selection.repetitions), models(selection.trials, selection.autoencoders)
+    tables = paper_tables(table, trained, references)
+    comparison = None
+    if other is not None:
+        comparison = compare(select(other, sweeps=sweeps, only=only, mix=mix), selection, mix)
 
     from harness.report.figures import draw_all  # matplotlib takes a second, which only a report should pay
     from harness.report.page import render
 
     out.mkdir(parents=True, exist_ok=True)
-    kept = [read[name][read[name]["job"].isin(list(groups))] for name in ("samples", "mistakes")]
-    figures = draw_all(table, kept[0], kept[1], groups, out / "figures")
-    sections = [
-        {
-            "title": tables.title(key),
-            "about": tables.trial_sentence(trials, key[2], key[3]),
-            "rows": [tables.cells(row) for _, row in group.iterrows()],
-            "figures": [
-                f.name for f in figures if f.name.startswith("-".join(str(x) for x in key[2:] if x != "default") + "-")
-            ],
-        }
-        for key, group in table.groupby(GROUP, dropna=False, sort=False)
+    drawn, not_drawn = draw_all(store, selection, table, tables, out / "figures", limit=figures)
+    missing = unmatched(references, table, trained) if references is not None else []
+    left_out = [*selection.left_out, *missing, *not_drawn]
+    files = [path for made in tables for path in _write_table(out, made)]
+    files += _write_frames(out, {"speedup": table, "models": trained})
+    if comparison is not None:
+        files += _write_comparison(out, comparison)
+    report = Report(tables, table, trained, comparison, files, left_out, selection.footnotes)
+    page = render(report, drawn, provenance.rows(selection), title=_title(sweeps, only))
+    report.files.append(_written(out / "index.html", lambda place: place.write_text(page, encoding="utf-8")))
+    _remove_others(out, report.files)
+    report.files.extend(path for figure in drawn for path in figure.files.values())
+    return report
+
+
+def _title(sweeps: Sequence[str], only: Sequence[str]) -> str:
+    named = [*sweeps, *only]
+    return "Exact fast sampling of autoregressive image models" + (f": {', '.join(named)}" if named else "")
+
+
+def _write_table(out: Path, table: Table) -> list[Path]:
+    texts = {"md": formats.markdown(table), "tex": formats.latex(table)}
+    files = [
+        _written(out / f"{table.name}.{suffix}", lambda place, text=text: place.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+        for suffix, text in texts.items()
     ]
-    page = render(sections, figures, _provenance(trials, rows), notes, tables.HEADINGS, _headline(table))
-    files = [_write(out / "index.html", page), *_tables(out, table, trials, sections)]
-    return Report(table, trials, [*files, *(path for figure in figures for path in (figure.png, figure.svg))], notes)
+    return files + _write_frames(out, {table.name: table.frame})
 
 
-def terminal_tables(report: Report) -> list[Table]:
-    """One table a dataset, as a terminal shows it."""
-    return [
-        tables.terminal(key, group, tables.trial_sentence(report.trials, key[2], key[3]))
-        for key, group in report.speedup.groupby(GROUP, dropna=False, sort=False)
-    ]
+def _write_frames(out: Path, frames: dict[str, pd.DataFrame]) -> list[Path]:
+    files = []
+    for name, frame in frames.items():
+        files.append(_written(out / f"{name}.csv", lambda place, frame=frame: frame.to_csv(place, index=False)))  # type: ignore[misc]
+        files.append(_written(out / f"{name}.parquet", lambda place, frame=frame: frame.to_parquet(place, index=False)))  # type: ignore[misc]
+    return files
 
 
-def _jobs_of(store: Store, sweep: str | None) -> set[str] | None:
-    if sweep is None:
-        return None
-    records = {name: record for name, record in store.sweeps().items() if sweep in (name, record["sweep"])}
-    if not records:
-        raise suggest("sweep in this store", sweep, store.sweeps())
-    return {job["id"] for record in records.values() for job in record["jobs"]}
-
-
-def _failures(rows: pd.DataFrame, kind: str) -> list[str]:
-    failed = rows[rows["status"] == "failed"]
-    return [f"The {kind} of {row.dataset} ({row.variant}) failed: {row.error}" for _, row in failed.iterrows()]
-
-
-def _doubts(rows: pd.DataFrame) -> list[str]:
-    """What a reader should know of rows that are in the tables."""
-    said = []
-    busy = int(rows["busy"].fillna(False).sum())
-    if busy:
-        said.append(f"During {busy} of {len(rows)} timed repetitions other processes used the machine.")
-    wrong = rows[rows["exact_fraction"] < 1]
-    for (dataset, name), part in wrong.groupby(["dataset", "label"]):
-        gap = part["smallest_gap"].max()
-        said.append(
-            f"{dataset}, {name}: {len(part)} repetitions have samples that differ from the ancestral ones "
-            f"(largest gap between the best two at a first mismatch: {gap:.2g})."
-        )
-    return said
-
-
-def _headline(table: pd.DataFrame) -> str:
-    others = table[table["sampler"] != "ancestral"]
-    if others.empty:
-        return "No sampler has been timed yet."
-    best = others.loc[others["speedup"].idxmax()]
-    equal = "every sample equals the ancestral one" if others["equal"].all() else "some samples differ, see below"
-    return (
-        f"Up to {best.speedup:.0f} times faster than ancestral sampling ({best.dataset}, {best.sampler}, "
-        f"batch {best.batch_size}: {best.calls_percent:.1f} % of the ARM calls), and {equal}."
+def _write_comparison(out: Path, comparison: Comparison) -> list[Path]:
+    text = "\n".join(
+        [f"# {comparison.title}\n", formats.markdown_rows(comparison.headings, comparison.cells)]
+        + [f"- {note}" for note in comparison.notes]
     )
+    files = [_written(out / "diff.md", lambda place: place.write_text(text + "\n", encoding="utf-8"))]
+    tex = formats.latex(comparison.as_table())
+    files.append(_written(out / "diff.tex", lambda place: place.write_text(tex, encoding="utf-8")))
+    return files + _write_frames(out, {"diff": comparison.frame})
 
 
-def _provenance(trials: pd.DataFrame, rows: pd.DataFrame) -> list[dict[str, Any]]:
-    found = []
-    for kind, part in (("training", trials), ("timing", rows)):
-        for job, group in part.groupby("job", sort=False):
-            row = group.iloc[0]
-            dirty = " with changes" if row["dirty"] is True or row["dirty"] == True else ""  # noqa: E712 a pandas boolean
-            commit = f"{row['commit'][:10]}{dirty}" if isinstance(row["commit"], str) else tables.DASH
-            seeds = row["seed"] if kind == "training" else ", ".join(map(str, sorted(set(group["seed"]))))
-            found.append(
-                {
-                    "job": f"{kind} {job}",
-                    "dataset": row["dataset"],
-                    "seeds": seeds,
-                    "started (UTC)": f"{row['started_at']:%Y-%m-%d %H:%M}",
-                    "device": f"{row['device']}, {row['cpu']}, {row['threads']} threads",
-                    "versions": f"torch {row['torch']}, Python {row['python']}",
-                    "commit": commit,
-                }
-            )
-    return found
-
-
-def _tables(out: Path, table: pd.DataFrame, trials: pd.DataFrame, sections: list[dict[str, Any]]) -> list[Path]:
-    parts = [f"## {s['title']}\n\n{s['about']}\n\n{tables.markdown(tables.HEADINGS, s['rows'])}" for s in sections]
-    tex = [tables.latex(tables.HEADINGS, s["rows"], f"{s['title']}. {s['about']}") for s in sections]
-    done = trials[trials["status"] == "done"]
-    columns = [
-        "dataset",
-        "variant",
-        "seed",
-        "train_bits_per_dim",
-        "valid_bits_per_dim",
-        "test_bits_per_dim",
-        "parameters",
-        "iterations",
-        "wall_s",
-    ]
-    cells = [
-        [f"{v:.3f}" if isinstance(v, float) else str(v) for v in row] for row in done[columns].itertuples(index=False)
-    ]
-    headings = [column.replace("_", " ") for column in columns]
-    return [
-        _write(out / "speedup.md", "\n".join(parts)),
-        _write(out / "speedup.tex", "\n".join(tex)),
-        _write(out / "trials.md", tables.markdown(headings, cells)),
-        _write(out / "trials.tex", tables.latex(headings, cells, "Trained models")),
-        _write_parquet(out / "speedup.parquet", table),
-        _write_parquet(out / "trials.parquet", trials),
-    ]
-
-
-def _write(place: Path, text: str) -> Path:
+def _written(place: Path, write: Callable[[Path], object]) -> Path:
+    """Write beside the place and move there: a reader never sees half a file."""
     temporary = place.with_name(f".{place.name}")
-    temporary.write_text(text, encoding="utf-8")
+    write(temporary)
     os.replace(temporary, place)
     return place
 
 
-def _write_parquet(place: Path, frame: pd.DataFrame) -> Path:
-    temporary = place.with_name(f".{place.name}")
-    frame.to_parquet(temporary, index=False)
-    os.replace(temporary, place)
-    return place
+def _remove_others(out: Path, files: Sequence[Path]) -> None:
+    """Tables of an earlier report, about other jobs."""
+    for name in ("table[123]-*", "diff", "speedup", "models", "trials"):
+        for suffix in _SUFFIXES:
+            for old in out.glob(f"{name}.{suffix}"):
+                if old not in files:
+                    old.unlink()

@@ -1,32 +1,49 @@
-"""The report as one HTML file that needs nothing else."""
+"""The report as one HTML file that needs nothing else: no network, no other file."""
 
 import base64
+import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
+import numpy as np
+import pandas as pd
 
+from harness.report.comparable import BLOCK
 from harness.report.figures import Figure
+from harness.report.statistics import GROUP
+from harness.report.tables import DASH, STATUSES, Table, title, with_std
+
+if TYPE_CHECKING:
+    from harness.report import Report
+
+MOST_ROWS = 1000
+"""Rows of a table that the page shows; the files hold all."""
+_CARDS = 12
+_MODEL_HEADINGS = [
+    "dataset",
+    "variant",
+    "data",
+    "trainings",
+    "train bits/dim",
+    "valid bits/dim",
+    "test bits/dim",
+    "gap",
+    "MSE",
+    "iterations",
+    "parameters",
+]
 
 
-def render(
-    sections: Sequence[dict[str, Any]],
-    figures: Sequence[Figure],
-    provenance: Sequence[dict[str, Any]],
-    notes: Sequence[str],
-    headings: Sequence[str],
-    headline: str,
-) -> str:
+def render(report: "Report", figures: Sequence[Figure], provenance: Sequence[dict[str, Any]], *, title: str) -> str:
     """The page.
 
     Args:
-        sections: per dataset: title, about, rows (formatted cells), figures (names).
-        figures: all of them; those that no section names stand at the top.
-        provenance: a row a run: what ran where.
-        notes: what was left out, and why.
-        headings: of the columns of the rows.
-        headline: the result in a sentence.
+        report: tables, what was left out, what to know.
+        figures: all of them; each stands with the table that it names.
+        provenance: a row a job.
+        title: of the page.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("harness.report"),
@@ -35,17 +52,117 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    placed = {name for section in sections for name in section["figures"]}
+    pictures = [_picture(figure) for figure in figures]
+    placed = {table.name for table in report.tables}
     return environment.get_template("report.html").render(
-        sections=sections,
-        figures={figure.name: {"caption": figure.caption, "data": _data_uri(figure.png)} for figure in figures},
-        overview=[figure.name for figure in figures if figure.name not in placed],
-        provenance=provenance,
-        notes=notes,
-        headings=headings,
-        headline=headline,
+        title=title,
+        headline=headline(report.speedup),
+        cards=_cards(report),
+        sections=[_section(table, [p for p in pictures if p["place"] == table.name]) for table in report.tables],
+        others=[picture for picture in pictures if picture["place"] not in placed],
+        comparison=report.comparison,
+        provenance=provenance[:MOST_ROWS],
+        jobs=len(provenance),
+        left_out=report.left_out,
+        footnotes=report.footnotes,
+        most=MOST_ROWS,
     )
 
 
-def _data_uri(png: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png.read_bytes()).decode()}"
+def headline(speedup: pd.DataFrame) -> str:
+    """The result in a sentence."""
+    others = speedup[(speedup["sampler"] != "ancestral") & speedup["speedup"].notna()]
+    exact = others[others["equal"].astype(bool) & ~others["in_law"].astype(bool)] if len(others) else others
+    if exact.empty:
+        return "No sampler that equals ancestral sampling has been timed yet."
+    best = exact.loc[exact["speedup"].idxmax()]
+    differ = others[~others["equal"].astype(bool)]
+    rest = "every sample equals the ancestral one" if differ.empty else "some samples of others differ, see below"
+    return (
+        f"Up to {best['speedup']:.1f} times faster than ancestral sampling ({title(tuple(best[GROUP]))}, "
+        f"{best['sampler']}, batch {best['batch_size']}: {best['calls_percent']:.1f} % of the ARM calls), and {rest}."
+    )
+
+
+def _cards(report: "Report") -> list[dict[str, str]]:
+    """The fastest exact sampler of each dataset, over all of its variants."""
+    rows = report.speedup
+    if rows.empty:
+        return []
+    rows = rows[(rows["sampler"] != "ancestral") & rows["equal"].astype(bool) & ~rows["in_law"].astype(bool)]
+    rows = rows.dropna(subset=["speedup"])
+    best = rows.sort_values("speedup", ascending=False).drop_duplicates(BLOCK).sort_index()
+    cards = []
+    for _, row in best.head(_CARDS).iterrows():
+        interval = (
+            "" if np.isnan(row["speedup_low"]) else f"95 %: {row['speedup_low']:.1f} to {row['speedup_high']:.1f}"
+        )
+        cards.append(
+            {
+                "title": title(tuple(row[GROUP])),
+                "status": STATUSES.get(row["data_status"], "data of unknown origin"),
+                "speedup": f"{row['speedup']:.1f}x",
+                "interval": interval,
+                "how": f"{row['sampler']}, batch {row['batch_size']}",
+                "calls": f"{row['calls_percent']:.1f} % of the ARM calls",
+            }
+        )
+    return cards
+
+
+def _section(table: Table, pictures: list[dict[str, Any]]) -> dict[str, Any]:
+    """A table and its figures, as the template wants them: one HTML table for all blocks, to sort and filter."""
+    rows: list[dict[str, Any]] = []
+    queries = list(table.frame["query"]) if len(table.frame) else []
+    for block in table.blocks:
+        for cells in block.rows:
+            equal = next(cell.text for cell in cells if cell.text in ("yes", "NO", "in law"))
+            query = queries[len(rows)] if len(rows) < len(queries) else ""
+            rows.append({"dataset": block.title, "cells": cells, "equal": equal, "query": query})
+    text = [heading for heading in table.headings if heading in ("variant", "sampler")]
+    return {
+        "name": table.name,
+        "title": table.title,
+        "headings": table.headings,
+        "text": len(text),
+        "filters": [
+            0,
+            *(1 + table.headings.index(name) for name in ("variant", "sampler", "batch") if name in table.headings),
+        ],
+        "rows": rows[:MOST_ROWS],
+        "total": len(rows),
+        "models": [_model(row) for _, row in table.models.iterrows()][:MOST_ROWS],
+        "model_headings": _MODEL_HEADINGS,
+        "about": [f"{block.title}: {block.about}" for block in table.blocks if block.about][:MOST_ROWS],
+        "notes": table.notes,
+        "figures": pictures,
+    }
+
+
+def _model(row: pd.Series) -> list[str]:
+    bits = [with_std(row[f"{s}_bits_per_dim"], row[f"{s}_bits_per_dim_std"], 3) for s in ("train", "valid", "test")]
+    gap = DASH if pd.isna(row["gap_bits_per_dim"]) else f"{row['gap_bits_per_dim']:+.3f}"
+    mse = DASH if pd.isna(row["mse"]) else f"{row['mse']:.4f}"
+    counts = [DASH if pd.isna(row[name]) else f"{row[name]:,}" for name in ("iterations", "parameters")]
+    dataset = row["dataset"] if pd.isna(row["profile"]) else f"{row['dataset']} ({row['profile']})"
+    return [dataset, row["variant"], row["data"], str(row["trainings"]), *bits, gap, mse, *counts]
+
+
+def _picture(figure: Figure) -> dict[str, Any]:
+    width, height = _size(figure.png)
+    return {
+        "title": figure.title,
+        "caption": figure.caption,
+        "place": figure.place,
+        "query": figure.query,
+        "file": f"figures/{figure.name}",
+        "width": width // 2,  # drawn at twice the resolution of a screen
+        "height": height // 2,
+        "data": f"data:image/png;base64,{base64.b64encode(figure.png.read_bytes()).decode()}",
+    }
+
+
+def _size(png: Path) -> tuple[int, int]:
+    with png.open("rb") as file:
+        width, height = struct.unpack(">II", file.read(24)[16:])
+    return width, height

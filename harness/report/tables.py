@@ -1,119 +1,224 @@
-"""The numbers as text: what a cell looks like, in Markdown, LaTeX and on the terminal."""
+"""The tables in the paper's shape: Table 1 (images), 2 (latents), 3 (ablations), each once for every kind of data.
 
-from collections.abc import Sequence
+A table is blocks, a block is a dataset with the quality of its models and a row for every sampler and width. What the
+cells look like in Markdown or LaTeX is the matter of `formats`.
+"""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
 import pandas as pd
-from rich import box
-from rich.table import Table
 
-from harness.report.statistics import RESAMPLED
+from harness.report.comparable import BLOCK
+from harness.report.references import published
+from harness.report.statistics import GROUP, MEASURES
 
-HEADINGS = [
-    "sampler",
-    "batch",
-    "ARM calls",
-    "full passes",
-    "seconds",
-    "speed-up",
-    "95 % interval",
-    "equal to ancestral",
-]
 DASH = "–"  # noqa: RUF001 what a table shows for a number that does not exist
+KINDS = {
+    "explicit": ("table1", "Table 1", "ARMs of images"),
+    "latent": ("table2", "Table 2", "ARMs of latents"),
+    "ablation": ("table3", "Table 3", "Ablations"),
+}
+STATUSES = {
+    "official": "official data",
+    "unverified": "unverified data",
+    "sample": "sample data, not the official sets",
+}
+UNITS = {"calls_percent": "ARM calls (%)", "work": "full passes", "seconds": "seconds", "speedup": "speed-up"}
 
 
-def cells(row: pd.Series) -> list[str]:
-    """One row of the speed-up table, formatted, in the order of `HEADINGS`."""
-    between = DASH if pd.isna(row.speedup_low) else f"{times(row.speedup_low)} to {times(row.speedup_high)}"
-    return [
-        row.sampler,
-        str(row.batch_size),
-        with_std(row.calls_percent, row.calls_percent_std, 1) + " %",
-        f"{row.work:.1f}",
-        with_std(row.seconds, row.seconds_std, 3 if row.seconds < 1 else 2),
-        DASH if pd.isna(row.speedup) else times(row.speedup),
-        DASH if row.sampler == "ancestral" else between,
-        "in law" if row.sampler.startswith(RESAMPLED) else "yes" if row.equal else "NO",
+class Cell(NamedTuple):
+    """What a cell says: text, its 95 % interval if there is one, and the number that it sorts by."""
+
+    text: str
+    interval: str = ""
+    value: float | str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One dataset of a table: heading, a sentence on its models, rows; a sentence for each of several variants."""
+
+    title: str
+    about: str
+    rows: list[list[Cell]]
+    variants: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: `name` is its file's, `frame` the numbers behind the cells, `models` those of the trainings."""
+
+    name: str
+    title: str
+    headings: list[str]
+    blocks: list[Block]
+    frame: pd.DataFrame
+    models: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
+
+
+def models(trials: pd.DataFrame, autoencoders: pd.DataFrame) -> pd.DataFrame:
+    """A row for every dataset and variant: how good its models are, mean and standard deviation over the trainings.
+
+    Returns:
+        Columns: those of `GROUP`, kind, data_status, data, trainings, train/valid/test bits/dim with `_std`,
+        gap_bits_per_dim (validation minus training, both without dropout), mse (of the autoencoder, test split),
+        codebook_perplexity, iterations, kept, parameters, query.
+    """
+    found = []
+    for key, group in trials.groupby(["kind", "data_status", *GROUP], dropna=False, sort=False):
+        first = group.iloc[0]
+        row = dict(zip(["kind", "data_status", *GROUP], key, strict=True))
+        row |= {"data": f"{first['dataset_name']} {first['dataset_variant']}", "trainings": len(group)}
+        for name in ("train", "valid", "test"):
+            column = group[f"{name}_bits_per_dim"].astype(float)
+            row |= {f"{name}_bits_per_dim": column.mean(), f"{name}_bits_per_dim_std": column.std()}
+        gap = group["valid_bits_per_dim"].astype(float) - group["train_eval_bits_per_dim"].astype(float)
+        encoders = autoencoders[autoencoders["job"].isin(group["autoencoder_job"].dropna())]
+        shape = [first[name] for name in ("channels", "height", "width")]
+        row |= {
+            "gap_bits_per_dim": gap.mean(),
+            "mse": encoders["test_mse"].astype(float).mean(),
+            "codebook_perplexity": encoders["codebook_perplexity"].astype(float).mean(),
+            "shape": "x".join(str(size) for size in shape),
+            "categories": first["categories"],
+            "iterations": first["iterations"],
+            "kept": first["kept"],
+            "parameters": first["parameters"],
+            "query": f"job in {sorted(group['job'])!r}",
+        }
+        found.append(row)
+    return pd.DataFrame(found) if found else pd.DataFrame(columns=["kind", "data_status", *GROUP, "data", "query"])
+
+
+def paper_tables(speedup: pd.DataFrame, models: pd.DataFrame, references: pd.DataFrame | None) -> list[Table]:
+    """Tables 1 to 3, one for each kind of data, of what the rows suffice for.
+
+    Args:
+        speedup: from `statistics.speedup`.
+        models: from `models`.
+        references: from `references.load_references`.
+    """
+    made = []
+    for kind, (name, number, what) in KINDS.items():
+        both = pd.concat([part[part["kind"] == kind]["data_status"] for part in (speedup, models)])
+        for status in sorted(set(both), key=[*STATUSES, "unknown"].index):
+            rows, of = (part[(part["kind"] == kind) & (part["data_status"] == status)] for part in (speedup, models))
+            columns = _published_columns(rows, references)
+            headings = ["sampler", "batch", *UNITS.values(), "equal to ancestral"]
+            headings += [f"published {UNITS[quantity]}" for quantity in columns]
+            if kind == "ablation":
+                headings.insert(0, "variant")
+            blocks = [_block(key, part, of, references, columns, kind) for key, part in _blocks(rows, of)]
+            notes = ["The published numbers are of other data."] if columns and status != "official" else []
+            title = f"{number}: {what} ({STATUSES.get(status, 'data of unknown origin')})"
+            made.append(Table(f"{name}-{status}", title, headings, blocks, rows, of, notes))
+    return made
+
+
+def _blocks(rows: pd.DataFrame, of: pd.DataFrame) -> Iterator[tuple[pd.Series, pd.DataFrame]]:
+    """A dataset at a time; those that were trained but not timed too."""
+    for _, key in pd.concat([rows[BLOCK], of[BLOCK]]).drop_duplicates().iterrows():
+        yield key, rows[_same(rows, key)]
+
+
+def _same(rows: pd.DataFrame, key: pd.Series) -> pd.Series:
+    same = pd.Series(True, rows.index)
+    for name in BLOCK:
+        same &= rows[name].isna() if pd.isna(key[name]) else rows[name] == key[name]
+    return same
+
+
+def _block(
+    key: pd.Series,
+    rows: pd.DataFrame,
+    of: pd.DataFrame,
+    references: pd.DataFrame | None,
+    columns: Sequence[str],
+    kind: str,
+) -> Block:
+    trained = of[_same(of, key)]
+    alone = len(trained) == 1
+    sentences = {row["variant"]: about(row, references, with_data=alone) for _, row in trained.iterrows()}
+    first = "" if trained.empty else next(iter(sentences.values())) if alone else f"{_data(trained.iloc[0])}."
+    title = str(key["dataset"]) if pd.isna(key["profile"]) else f"{key['dataset']} ({key['profile']})"
+    cells = [_cells(row, references, columns, with_variant=kind == "ablation") for _, row in rows.iterrows()]
+    return Block(title, first, cells, {} if alone else sentences)
+
+
+def about(model: pd.Series, references: pd.DataFrame | None = None, *, with_data: bool = True) -> str:
+    """How good the models of a variant are: a sentence that starts with the data, or else with the variant."""
+    many = f", mean of {model.trainings} trainings" if model.trainings > 1 else ""
+    bits = with_std(model.test_bits_per_dim, model.test_bits_per_dim_std, 3)
+    text = f"{_data(model) if with_data else model['variant']}: "
+    if pd.notna(model.mse):
+        text += f"autoencoder MSE {model.mse:.4f}, latents "
+    text += f"{bits} bits/dim on the test split{many}"
+    for quantity, unit in (("bits_per_dim", "bits/dim"), ("mse", "MSE")):
+        if references is not None and (found := published(references, quantity, model)) is not None:
+            text += f" (published: {found[0]:g} {unit})"
+    return text + "."
+
+
+def _data(model: pd.Series) -> str:
+    return f"{model['data']}, {model['shape']}, {model['categories']} categories"
+
+
+def _published_columns(rows: pd.DataFrame, references: pd.DataFrame | None) -> list[str]:
+    if references is None:
+        return []
+    named = references[references["dataset"].isin(rows["dataset"])]
+    return [quantity for quantity in MEASURES if (named["quantity"] == quantity).any()]
+
+
+def _cells(
+    row: pd.Series, references: pd.DataFrame | None, columns: Sequence[str], *, with_variant: bool
+) -> list[Cell]:
+    variant = [Cell(row["variant"], value=row["variant"])] if with_variant else []
+    equal = "in law" if row["in_law"] else "yes" if row["equal"] else "NO"
+    cells = [
+        *variant,
+        Cell(row["sampler"], value=row["sampler"]),
+        Cell(str(row["batch_size"]), value=row["batch_size"]),
     ]
+    cells += [_measured(row, name) for name in MEASURES]
+    cells.append(Cell(equal, value=equal))
+    for quantity in columns:
+        found = published(references, quantity, row) if references is not None else None
+        cells.append(Cell(DASH) if found is None else Cell(with_std(*found, _digits(quantity, found[0])), "", found[0]))
+    return cells
 
 
-def times(ratio: float) -> str:
-    """A ratio with two digits after the point below ten, one above."""
-    return f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.1f}x"
+def _measured(row: pd.Series, name: str) -> Cell:
+    mean, std, low, high = (float(row[f"{name}{suffix}"]) for suffix in ("", "_std", "_low", "_high"))
+    if np.isnan(mean):
+        return Cell(DASH)
+    digits, unit = _digits(name, mean), "x" if name == "speedup" else ""
+    if std == 0:  # ancestral sampling: what the others are compared with
+        return Cell(f"{mean:.{digits}f}{unit}", value=mean)
+    interval = "" if np.isnan(low) else f"{low:.{digits}f}, {high:.{digits}f}"
+    return Cell(with_std(mean, std, digits, unit), interval, mean)
 
 
-def with_std(mean: float, std: float, digits: int) -> str:
-    """mean ± std; the mean alone where there is no std."""
-    text = f"{mean:.{digits}f}"
+def _digits(name: str, value: float) -> int:
+    if name == "seconds":
+        return 2 if value >= 1 else 3 if value >= 0.1 else 4
+    return (2 if value < 10 else 1) if name == "speedup" else 1
+
+
+def with_std(mean: float, std: float, digits: int, unit: str = "") -> str:
+    """mean ± std; the mean alone where there is no std; a dash without a mean."""
+    if pd.isna(mean):
+        return DASH
+    text = f"{mean:.{digits}f}{unit}"
     return text if pd.isna(std) else f"{text} ± {std:.{digits}f}"
 
 
-def trial_sentence(trials: pd.DataFrame, dataset: str, variant: str) -> str:
-    """What was trained, and how well: bits/dim on held-out data, and what kind of data they are."""
-    rows = trials[(trials["dataset"] == dataset) & (trials["variant"] == variant) & (trials["status"] == "done")]
-    if rows.empty:
-        return ""
-    row = rows.iloc[0]
-    status = f"{row.dataset_status} data" + (", not the official set" if row.dataset_status == "sample" else "")
-    many = f"mean of {len(rows)} seeds, " if len(rows) > 1 else ""
-    test, valid = rows.test_bits_per_dim.mean(), rows.valid_bits_per_dim.mean()
-    return (
-        f"{row.dataset_name} {row.dataset_variant} ({status}), {row.channels}x{row.height}x{row.width}, "
-        f"{row.categories} categories: {many}{test:.3f} bits/dim on the test split, {valid:.3f} on validation; "
-        f"{row.iterations} iterations, {row.parameters:,} parameters"
-    )
-
-
 def title(key: Sequence[object]) -> str:
-    """The heading of one group of samplers: dataset, and variant and profile where they say something."""
+    """The heading of one group of `GROUP`: dataset, and variant and profile where they say something."""
     _, profile, dataset, variant = key
-    extra = [
-        str(part) for part in (None if variant == "default" else variant, None if pd.isna(profile) else profile) if part
-    ]
+    extra = [str(part) for part in (None if variant == "default" else variant, profile) if pd.notna(part) and part]
     return f"{dataset} ({', '.join(extra)})" if extra else str(dataset)
-
-
-def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with aligned source."""
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in [headings, *rows]]
-    widths = [max(len(row[column]) for row in escaped) for column in range(len(headings))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in escaped
-    ]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]) + "\n"
-
-
-def latex(headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
-    """A booktabs table."""
-    frame = pd.DataFrame([[_tex(cell) for cell in row] for row in rows], columns=[_tex(cell) for cell in headings])
-    return frame.style.hide(axis="index").to_latex(
-        hrules=True, column_format="l" + "r" * (len(headings) - 1), caption=_tex(caption), position_float="centering"
-    )
-
-
-def _tex(text: str) -> str:
-    for plain, escaped in {
-        "\\": r"\textbackslash{}",
-        "%": r"\%",
-        "_": r"\_",
-        "&": r"\&",
-        "#": r"\#",
-        "$": r"\$",
-        "±": r"$\pm$",
-        DASH: "--",
-    }.items():
-        text = text.replace(plain, escaped)
-    return text
-
-
-def terminal(key: Sequence[object], group: pd.DataFrame, caption: str) -> Table:
-    """The samplers of one dataset, for a terminal of 80 columns: means only."""
-    table = Table(title=title(key), caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("sampler", "batch", "ARM calls", "seconds", "speed-up", "equal to ancestral"):
-        named = heading == "sampler"  # the only column that may need more than one line
-        table.add_column(heading, justify="left" if named else "right", no_wrap=not named, overflow="fold")
-    last = group["batch_size"].ne(group["batch_size"].shift(-1))
-    for (_, row), ends in zip(group.iterrows(), last, strict=True):
-        name, batch, *_, speed, _, equal = cells(row)
-        seconds = f"{row.seconds:.3f}" if row.seconds < 10 else f"{row.seconds:.1f}"
-        table.add_row(name, batch, f"{row.calls_percent:.1f} %", seconds, speed, equal, end_section=bool(ends))
-    return table

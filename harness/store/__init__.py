@@ -1,6 +1,6 @@
 """The results of sweeps as Parquet tables with versioned schemas (see `schemas` and `store`)."""
 
 from harness.store.schemas import SCHEMAS, SchemaError
-from harness.store.store import Store
+from harness.store.store import Ragged, Store
 
-__all__ = ["SCHEMAS", "SchemaError", "Store"]
+__all__ = ["SCHEMAS", "Ragged", "SchemaError", "Store"]

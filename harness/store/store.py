@@ -14,11 +14,13 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,6 +37,13 @@ _PANDAS_TYPES = {
     pa.string(): pd.StringDtype(na_value=float("nan")),
 }
 """A column has the same dtype whether or not a value is missing in it."""
+
+
+class Ragged(NamedTuple):
+    """A column of lists: all their values in one array, and how many of them each row has (none if it is null)."""
+
+    values: np.ndarray
+    lengths: np.ndarray
 
 
 class Store:
@@ -96,7 +105,13 @@ class Store:
             yield
 
     def read(
-        self, table: str, *, jobs: Collection[str] | None = None, columns: Sequence[str] | None = None
+        self,
+        table: str,
+        *,
+        jobs: Collection[str] | None = None,
+        columns: Sequence[str] | None = None,
+        first: int | None = None,
+        unreadable: dict[Path, str] | None = None,
     ) -> pd.DataFrame:
         """All rows of a table, in the order of the job ids.
 
@@ -104,6 +119,8 @@ class Store:
             table: one of the schemas' names.
             jobs: only the rows of these jobs; None reads all.
             columns: only these; None keeps all.
+            first: only so many rows of each job, from the start; None reads all.
+            unreadable: where parts that cannot be read are noted, with the reason; None makes them errors.
 
         Returns:
             A frame with exactly the columns of the schema, whatever version the parts have; integers and
@@ -112,11 +129,58 @@ class Store:
         Raises:
             InputError: a part cannot be read, is not ours, or is of a newer version.
         """
-        schema = schema_of(table)
-        parts = [_read_part(path, schema) for path in self._parts(table) if jobs is None or path.stem in jobs]
-        joined = pa.concat_tables(parts) if parts else schema.empty_table()
-        joined = joined if columns is None else joined.select(list(columns))
+        joined = self._joined(table, jobs, columns, first, unreadable)
         return cast(pd.DataFrame, joined.to_pandas(types_mapper=_PANDAS_TYPES.get))
+
+    def ragged(
+        self,
+        table: str,
+        column: str,
+        *,
+        jobs: Collection[str] | None = None,
+        unreadable: dict[Path, str] | None = None,
+    ) -> Ragged:
+        """A column of lists, in the order of `read` with the same arguments, without an object a row.
+
+        Raises:
+            InputError: as `read`.
+        """
+        chunked = self._joined(table, jobs, [column], None, unreadable)[column]
+        lengths = chunked.combine_chunks().value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+        values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunked.chunks]
+        return Ragged(np.concatenate(values), lengths)
+
+    def _joined(
+        self,
+        table: str,
+        jobs: Collection[str] | None,
+        columns: Sequence[str] | None,
+        first: int | None,
+        unreadable: dict[Path, str] | None,
+    ) -> pa.Table:
+        schema = schema_of(table)
+        wanted = schema.names if columns is None else list(columns)
+
+        def part_of(path: Path) -> pa.Table | None:
+            try:
+                return _read_part(path, schema, wanted, first)
+            except InputError as error:
+                if unreadable is None:
+                    raise
+                unreadable[path] = str(error)
+                return None
+
+        paths = [path for path in self._parts(table) if jobs is None or path.stem in jobs]
+        with ThreadPoolExecutor() as pool:  # decoding leaves Python alone, so the parts are read side by side
+            parts = [part for part in pool.map(part_of, paths) if part is not None]
+        if parts:
+            return pa.concat_tables(parts)
+        fields = [schema.field(name) for name in wanted]
+        return pa.table([pa.array([], field.type) for field in fields], schema=pa.schema(fields))
+
+    def parts(self) -> set[str]:
+        """The ids of the complete jobs, whatever came of them; opens no file."""
+        return {path.stem for table in DECIDING for path in self._parts(table)}
 
     def outcomes(self) -> dict[str, str]:
         """The complete jobs: id -> "done", "stopped" or "failed" ("failed" if any of its rows is)."""
@@ -237,24 +301,38 @@ def _open(path: Path, read: Callable[[Path], T]) -> T:
         raise InputError(f"{path} cannot be read ({reason}); delete it and run the sweep again") from None
 
 
-def _read_part(path: Path, schema: pa.Schema) -> pa.Table:
-    """A part as a table of the present schema: columns that are younger than the part are null."""
-    part = _open(path, lambda path: pq.ParquetFile(path).read())
-    metadata = part.schema.metadata or {}
-    if metadata.get(b"table") != schema.metadata[b"table"] or not metadata.get(b"version", b"").isdigit():
-        raise InputError(f"{path} is not a part of a results table; move it out of the store")
-    version, known = version_of(part.schema), version_of(schema)
-    if version > known:
-        raise InputError(
-            f"{path} has version {version} of its table, and this package knows version {known}; "
-            "update the package or give another --store"
-        )
-    return pa.Table.from_arrays([_column(path, part, field) for field in schema], schema=schema)
+def _read_part(path: Path, schema: pa.Schema, names: Sequence[str], first: int | None) -> pa.Table:
+    """Columns of a part as a table of the present schema: those that are younger than the part are null."""
+    with _open(path, pq.ParquetFile) as file:
+        written = file.schema_arrow
+        metadata = written.metadata or {}
+        if metadata.get(b"table") != schema.metadata[b"table"] or not metadata.get(b"version", b"").isdigit():
+            raise InputError(f"{path} is not a part of a results table; move it out of the store")
+        version, known = version_of(written), version_of(schema)
+        if version > known:
+            raise InputError(
+                f"{path} has version {version} of its table, and this package knows version {known}; "
+                "update the package or give another --store"
+            )
+        for field in schema:
+            if field.name not in written.names and not field.nullable:
+                raise InputError(f"{path} has no column {field.name!r}; delete it and run the sweep again")
+        present = [name for name in names if name in written.names]
+        part = _open(path, lambda _: _rows(file, present, first))
+    fields = [schema.field(name) for name in names]
+    return pa.Table.from_arrays([_column(path, part, field) for field in fields], schema=pa.schema(fields))
+
+
+def _rows(file: pq.ParquetFile, columns: list[str], first: int | None) -> pa.Table:
+    if first is None:
+        return file.read(columns=columns)
+    for batch in file.iter_batches(batch_size=first, columns=columns):
+        return pa.Table.from_batches([batch])
+    return file.read(columns=columns)  # there are no rows
 
 
 def _column(path: Path, part: pa.Table, field: pa.Field) -> pa.Array | pa.ChunkedArray:
     if field.name in part.schema.names:
-        return _open(path, lambda _: part[field.name].cast(field.type))
-    if not field.nullable:
-        raise InputError(f"{path} has no column {field.name!r}; delete it and run the sweep again")
+        column = part[field.name]
+        return column if column.type == field.type else _open(path, lambda _: column.cast(field.type))
     return pa.nulls(len(part), field.type)

@@ -1,5 +1,7 @@
 """What a user sees: outputs, exit codes, and errors without a traceback."""
 
+import re
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -9,7 +11,9 @@ from arm_core import Layout, save_arm
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.registry import ARMS
 from arm_core.testing import randomise
+from harness.bench_report import fill_store
 from harness.cli import main
+from harness.store import Store
 
 
 def run(*arguments):
@@ -102,7 +106,7 @@ def test_a_plug_in_that_breaks_its_contract_is_found_out(tmp_path):
     ("arguments", "message"),
     [
         (["sweep", "nowhere.yaml"], "nowhere.yaml cannot be read"),
-        (["report", "--store", "empty"], "holds no results"),
+        (["report", "--store", "empty"], "there is no store empty; run: harness sweep"),
         (["status", "--store", "empty"], "no sweep has been run"),
         (["sample", "nowhere", "--out", "x.png"], "is no checkpoint"),
         (["sample", "nowhere", "--out", "x.jpg"], "must end in .png"),
@@ -171,3 +175,19 @@ def test_a_plain_network_has_the_layers_of_the_arm_and_no_mask():
     unmask(arm)
     assert sum(p.numel() for p in arm.parameters()) == before
     assert not [name for name, buffer in arm.named_buffers() if name.endswith("mask") and buffer is not None]
+
+
+@pytest.mark.slow
+def test_the_bench_of_the_report_fills_a_store_once_and_measures_both_commands(tmp_path):
+    for _ in range(2):
+        result = run("bench-report", "--jobs", 4, "--rows", 60, "--store", tmp_path / "store")
+        assert result.exit_code == 0, result.output
+        assert "4 jobs, 60 timing rows" in result.output
+        assert re.search(r"status +\d+\.\d+ s +\d+ MiB", result.output) and "report" in result.output
+
+
+def test_status_of_many_jobs_counts_those_that_are_done(tmp_path):
+    fill_store(Store(tmp_path), jobs=104, rows=1, progress=lambda at, total: None)
+    result = run("status", "--store", tmp_path)
+    assert result.exit_code == 0 and "bulk: 104 jobs, 104 done" in result.output
+    assert len(result.output.splitlines()) < 5

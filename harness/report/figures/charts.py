@@ -1,0 +1,196 @@
+"""Figures of many runs: speed-up, calls against width, work and seconds against slots, curves, calls per image."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Plot
+
+from harness.report.figures.style import HATCHES, Style, error_bars, legend, panels
+from harness.report.statistics import GROUP, rank
+from harness.report.tables import title
+
+Groups = Sequence[tuple[tuple, pd.DataFrame]]
+_MOST_NAMES = 12
+
+
+def grouped(table: pd.DataFrame, by: Sequence[str] = GROUP) -> Groups:
+    """(key, rows) in the order of the rows."""
+    return [(tuple(key), part) for key, part in table.groupby(list(by), dropna=False, sort=False)]
+
+
+def bars(groups: Groups, column: str, axis: str) -> Plot:
+    """A panel a dataset, a bar a sampler and width, the value written at each bar."""
+    table = pd.concat([part for _, part in groups])
+    names = sorted(set(table["sampler"]) - {"ancestral"}, key=rank)
+    widths = sorted(table["batch_size"].unique())
+    colours = sns.color_palette("colorblind", len(widths))
+    plot, axes = panels(len(groups), height=0.5 + 0.2 * len(names) * min(len(widths), 3), sharey=True)
+    step = 0.8 / len(widths)
+    for ax, (key, group) in zip(axes, groups, strict=True):
+        limit = 1.6 * max(1.0, group.loc[group["sampler"] != "ancestral", column].max())  # long intervals are cut off
+        for index, width in enumerate(widths):
+            rows = group[(group["batch_size"] == width) & (group["sampler"] != "ancestral")]
+            for first, (_, row) in enumerate(rows.iterrows()):
+                value, y = row[column], names.index(row["sampler"]) + (index - (len(widths) - 1) / 2) * step
+                if np.isnan(value):
+                    continue
+                error = error_bars(value, row[f"{column}_low"], row[f"{column}_high"])
+                high = value + (error[1][0] if error else 0)
+                end = min(high, 0.8 * limit)
+                if error and high > end:
+                    error[1][0] = end - value
+                text = None if first else f"batch {width}"
+                look = {"color": colours[index], "hatch": HATCHES[index % 4], "edgecolor": "white", "linewidth": 0}
+                ax.barh(y, value, step * 0.9, xerr=error, error_kw={"lw": 0.8}, label=text, **look)
+                ax.annotate(
+                    ("→ " if high > end else "") + f"{value:.3g}",
+                    (end, y),
+                    (3, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=6.5,
+                )
+        ax.set(title=title(key), xlim=(0, limit), yticks=range(len(names)), yticklabels=names)
+    axes[0].invert_yaxis()
+    plot.supxlabel(axis, fontsize=9)
+    legend(plot, axes)
+    return plot
+
+
+def dots(groups: Groups, column: str, axis: str, style: dict[str, Style]) -> Plot:
+    """A panel a dataset, a line a variant, a point a sampler with its interval: what an ablation compares."""
+    most = max(part["variant"].nunique() for _, part in groups)
+    plot, axes = panels(len(groups), width=4.2, height=0.6 + 0.45 * most, columns=2)
+    for ax, (key, group) in zip(axes, groups, strict=True):
+        variants = list(dict.fromkeys(group["variant"]))
+        names = sorted(set(group["sampler"]) - {"ancestral"}, key=rank)
+        for place, name in enumerate(names):
+            rows = group[(group["sampler"] == name) & group[column].notna()]
+            y = [variants.index(v) + 0.7 * ((place + 0.5) / len(names) - 0.5) for v in rows["variant"]]
+            for at, (_, row) in zip(y, rows.iterrows(), strict=True):
+                error = error_bars(row[column], row[f"{column}_low"], row[f"{column}_high"])
+                ax.errorbar(row[column], at, xerr=error, fmt="none", ecolor=style[name].colour, lw=0.8)
+            ax.plot(rows[column], y, style[name].marker, color=style[name].colour, ms=4, label=name)
+        for line in range(1, len(variants)):
+            ax.axhline(line - 0.5, color="0.88", lw=0.6, zorder=0)
+        ax.set(title=title((*key, "default")), yticks=range(len(variants)), yticklabels=variants)
+        ax.set_ylim(len(variants) - 0.5, -0.5)
+        ax.set_xlim(left=0)
+    plot.supxlabel(axis, fontsize=9)
+    legend(plot, axes, columns=3)
+    return plot
+
+
+def calls_against_width(groups: Groups, style: dict[str, Style]) -> Plot:
+    """A panel a dataset, a line a sampler: ARM calls of a batch against its size."""
+    plot, axes = panels(len(groups), sharex=True)
+    for ax, (key, group) in zip(axes, groups, strict=True):
+        _lines(ax, group[group["sampler"] != "ancestral"], "batch_size", "calls_percent", style)
+        ax.set(title=title(key), ylim=(0, None))
+    plot.supxlabel("batch size", fontsize=9)
+    plot.supylabel("ARM calls (% of the dimensions)", fontsize=9)
+    legend(plot, axes)
+    return plot
+
+
+def against_slots(groups: Groups, style: dict[str, Style]) -> Plot:
+    """A row a dataset: full passes, and seconds, a sample against the number of slots."""
+    plot, axes = plt.subplots(len(groups), 2, figsize=(6.2, 2.3 * len(groups) + 0.5), squeeze=False, sharex=True)
+    for row, (key, group) in zip(axes, groups, strict=True):
+        for ax, column, axis in zip(
+            row, ("work", "seconds_each"), ("full passes a sample", "seconds a sample"), strict=True
+        ):
+            _lines(ax, group, "batch_size", column, style)
+            ax.set(title=title(key), ylabel=axis, ylim=(0, None))
+    for ax in axes[-1]:
+        ax.set_xlabel("slots")
+    legend(plot, list(axes.flat), columns=3)
+    return plot
+
+
+def _lines(ax: Axes, group: pd.DataFrame, x: str, y: str, style: dict[str, Style]) -> None:
+    for name in sorted(set(group["sampler"]), key=rank):
+        rows, look = group[group["sampler"] == name].sort_values(x), style[name]
+        line = {"color": look.colour, "marker": look.marker, "ls": look.dash, "ms": 4, "lw": 1.3}
+        ax.plot(rows[x], rows[y], label=name, **line)
+        if f"{y}_low" in rows:
+            ax.fill_between(
+                rows[x], rows[f"{y}_low"].clip(lower=0), rows[f"{y}_high"], color=look.colour, alpha=0.15, lw=0
+            )
+    ax.set_xscale("log", base=2)
+    widths = sorted(group[x].unique())
+    ax.set_xticks(widths, [str(width) for width in widths])
+    ax.minorticks_off()
+
+
+def curves(groups: Groups, measure: str, axis: str) -> Plot:
+    """A panel a dataset and kind of its data, a colour a variant: training dashed, validation solid.
+
+    Args:
+        groups: ((dataset, data), rows of `curves` with `variant`).
+        measure: bits_per_dim or mse.
+        axis: what the measure is called.
+    """
+    plot, axes = panels(len(groups))
+    variants = list(dict.fromkeys(name for _, part in groups for name in part["variant"]))[:_MOST_NAMES]
+    colours = dict(zip(variants, sns.color_palette("colorblind", 10) + sns.color_palette("dark", 2), strict=False))
+    for ax, (key, group) in zip(axes, groups, strict=True):
+        highest = []
+        for place, variant in enumerate(variants):
+            rows = group[group["variant"] == variant]
+            for split, dash in (("train", "--"), ("valid", "-")):
+                mean = rows.dropna(subset=[f"{split}_{measure}"]).groupby("step")[f"{split}_{measure}"].mean()
+                if mean.empty:
+                    continue
+                marker = "os^DvPX*<>dh"[place] if split == "valid" else ""
+                text = "training" if split == "train" else "validation"
+                text = text if len(variants) == 1 else f"{variant}, {text}" if len(variants) < 4 else variant
+                shown = text if len(variants) < 4 or split == "valid" else None
+                ax.plot(mean.index, mean, dash, color=colours[variant], marker=marker, ms=3, lw=1.2, label=shown)
+                highest.append(mean.iloc[1 if len(mean) > 5 else 0 :].max())  # the first is often far above the rest
+        if highest:
+            bottom = min(line.get_ydata().min() for line in ax.lines)  # type: ignore[union-attr]
+            ax.set_ylim(
+                bottom - 0.05 * (max(highest) - bottom + 1e-9), max(highest) + 0.1 * (max(highest) - bottom + 1e-9)
+            )
+        ax.set(title="\n".join(dict.fromkeys(map(str, key))))
+    plot.supxlabel("iteration", fontsize=9)
+    plot.supylabel(axis, fontsize=9)
+    legend(plot, axes)
+    return plot
+
+
+def calls_per_image(groups: Groups, style: dict[str, Style]) -> Plot:
+    """A panel a dataset, a line a sampler: the share of images that were final after so many calls.
+
+    Args:
+        groups: (key, rows with `sampler` and `arm_calls_percent`, one an image).
+        style: of the samplers.
+    """
+    plot, axes = panels(len(groups))
+    for ax, (key, group) in zip(axes, groups, strict=True):
+        for name in sorted(set(group["sampler"]), key=rank):
+            calls = np.sort(group.loc[group["sampler"] == name, "arm_calls_percent"].to_numpy(float))
+            share = np.arange(1, len(calls) + 1) / len(calls)
+            look = style[name]
+            ends: dict[str, Any] = {"marker": look.marker, "markevery": max(1, len(calls) // 6), "ms": 3.5}
+            ax.step(
+                [calls[0], *calls],
+                [0, *share],
+                where="post",
+                color=look.colour,
+                ls=look.dash,
+                lw=1.3,
+                label=name,
+                **ends,
+            )
+        ax.set(title=title(key), ylim=(0, 1.02), xlim=(0, None))
+    plot.supxlabel("ARM calls an image took (% of the dimensions)", fontsize=9)
+    plot.supylabel("share of the images", fontsize=9)
+    legend(plot, axes)
+    return plot

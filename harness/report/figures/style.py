@@ -1,0 +1,145 @@
+"""One style for all figures: colours that the colour-blind tell apart; markers, dashes and hatches for grey print."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Plot
+
+from harness.report.statistics import rank
+
+RED = "#d7301f"
+GAP = 0.85  # grey between tiles: a white image must not melt into the page
+MISSING = "#eceff3"
+FORMATS = ("png", "svg", "pdf")
+MARKERS, DASHES, HATCHES = "osD^vPX*<>", ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))], ["", "///", "...", "xxx"]
+_STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "svg.hashsalt": "arm",
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.constrained_layout.use": True,
+}
+_METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn figure: its files, the words that go with it, where it belongs, and the rows that it shows.
+
+    Attributes:
+        place: the name of the table that it goes with, or "overview".
+        query: for pandas, on the table that it names.
+    """
+
+    name: str
+    title: str
+    caption: str
+    place: str
+    query: str
+    files: dict[str, Path]
+
+    @property
+    def png(self) -> Path:
+        """The picture that the page shows."""
+        return self.files["png"]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that is not saved yet."""
+
+    name: str
+    title: str
+    caption: str
+    place: str
+    query: str
+    plot: Plot
+
+
+def styled() -> Any:
+    """The context in which figures are drawn and saved."""
+    return plt.rc_context({**sns.axes_style("ticks"), **_STYLE})  # type: ignore[dict-item]
+
+
+def save(drawing: Drawing, out: Path) -> Figure:
+    """Write the files of a figure, the same bytes for the same rows, and close it."""
+    files = {kind: out / f"{drawing.name}.{kind}" for kind in FORMATS}
+    drawing.plot.draw_without_rendering()
+    drawing.plot.set_layout_engine("none")  # it is laid out; not once more for every format
+    for kind, path in files.items():
+        drawing.plot.savefig(path, metadata=_METADATA[kind])
+    plt.close(drawing.plot)
+    return Figure(drawing.name, drawing.title, drawing.caption, drawing.place, drawing.query, files)
+
+
+def panels(
+    count: int, *, width: float = 2.6, height: float = 2.3, columns: int = 3, **shared: Any
+) -> tuple[Plot, list[Axes]]:
+    """A grid of `count` axes; places that are left over stay blank."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    plot, axes = plt.subplots(
+        rows, columns, figsize=(max(3.8, width * columns + 0.4), height * rows + 0.5), squeeze=False, **shared
+    )
+    flat = list(axes.flat)
+    for ax in flat[count:]:
+        ax.set_visible(False)
+    return plot, flat[:count]
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one name is drawn, in every figure of a report alike."""
+
+    colour: Any
+    marker: str
+    dash: Any
+    hatch: str
+
+
+def styles(names: Iterable[str]) -> dict[str, Style]:
+    """A style for every name; the same names get the same styles."""
+    ordered = sorted(set(names) - {"ancestral"}, key=rank)
+    colours = sns.color_palette("colorblind", 10)
+    found = {"ancestral": Style("black", "o", "-", "")}
+    for index, name in enumerate(ordered):
+        found[name] = Style(
+            colours[index % 10], MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)], HATCHES[index % 4]
+        )
+    return found
+
+
+def legend(plot: Plot, axes: Sequence[Axes], *, columns: int = 4) -> None:
+    """One legend for all panels, above them."""
+    handles: dict[str, Any] = {}
+    for ax in axes:
+        for handle, text in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(text, handle)
+    wide = max((len(text) for text in handles), default=1)
+    room = max(1, int(plot.get_figwidth() * 16 // (wide + 6)))
+    if handles:
+        plot.legend(
+            handles.values(), handles.keys(), loc="outside upper center", ncols=min(columns, room, len(handles))
+        )
+
+
+def error_bars(mean: float, low: float, high: float) -> list[list[float]] | None:
+    """Of matplotlib; None where there is no interval."""
+    return None if np.isnan([low, high]).any() else [[max(0.0, mean - low)], [max(0.0, high - mean)]]

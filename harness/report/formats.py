@@ -1,0 +1,153 @@
+"""A table as text: Markdown, LaTeX (booktabs) and for the terminal."""
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.table import Table as RichTable
+
+from harness.report.tables import DASH, Block, Cell, Table
+
+_LONGEST = 45
+"""Rows that a LaTeX float holds; longer blocks become a longtable."""
+
+
+def markdown(table: Table) -> str:
+    """The table, a Markdown table for each of its blocks."""
+    parts = [f"# {table.title}\n"]
+    for block in table.blocks:
+        parts.append(f"## {block.title}\n\n{block.about}\n")
+        parts += [*(f"- {sentence}" for sentence in block.variants.values()), ""] if block.variants else []
+        if block.rows:
+            parts.append(markdown_rows(table.headings, [[_flat(cell) for cell in row] for row in block.rows]))
+    parts += [f"- {note}" for note in table.notes]
+    return "\n".join(parts) + "\n"
+
+
+def markdown_rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with aligned source."""
+    escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in [headings, *rows]]
+    widths = [max(len(row[column]) for row in escaped) for column in range(len(headings))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in escaped
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]) + "\n"
+
+
+def latex(table: Table) -> str:
+    r"""The table for `\input`: booktabs, no wider than the page; longtable where a block is longer than it."""
+    head = r"% \usepackage{booktabs,graphicx,longtable}" + "\n"
+    return head + "\n".join(_latex_block(table, block) for block in table.blocks if block.rows)
+
+
+def _latex_block(table: Table, block: Block) -> str:
+    shown = [place for place, heading in enumerate(table.headings) if heading != "variant"]
+    columns = "@{}l" + "r" * (len(shown) - 1) + "@{}"
+    name = table.title.partition(": ")[2] or table.title  # LaTeX counts for itself
+    notes = " ".join(["Mean, standard deviation and 95\\% interval.", *(tex(note) for note in table.notes)])
+    caption = rf"\caption{{{tex(name)}. {tex(block.title)}: {tex(block.about)} {notes}}}"
+    caption += rf"\label{{tab:{table.name}-{_slug(block.title)}}}"
+    head = " & ".join(tex(_HEADS.get(table.headings[place], table.headings[place])) for place in shown) + r" \\"
+    body = _latex_rows(table, block, shown)
+    if len(body) > _LONGEST:
+        lines = [
+            rf"{{\{_SIZE}\setlength{{\LTcapwidth}}{{\textwidth}}\begin{{longtable}}{{{columns}}}",
+            rf"{caption} \\",
+            r"\toprule",
+            head,
+            r"\midrule",
+        ]
+        lines += [r"\endfirsthead", r"\toprule", head, r"\midrule", r"\endhead", r"\bottomrule", r"\endlastfoot"]
+        return "\n".join([*lines, *body, r"\end{longtable}}"]) + "\n"
+    lines = [rf"\begin{{table*}}\centering\{_SIZE}", caption]
+    lines += [rf"{_FIT}\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table*}"]) + "\n"
+
+
+_HEADS = {"ARM calls (%)": "calls (%)", "full passes": "passes", "equal to ancestral": "exact"}
+_SIZE = r"scriptsize\setlength{\tabcolsep}{2pt}"
+_FIT = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%" + "\n"
+
+
+def _latex_rows(table: Table, block: Block, shown: Sequence[int]) -> list[str]:
+    """The rows: a heading where the variant changes, a little space where the width does."""
+    variant = table.headings.index("variant") if "variant" in table.headings else None
+    batch = table.headings.index("batch")
+    lines: list[str] = []
+    for before, row in zip([None, *block.rows], block.rows, strict=False):
+        if variant is not None and (before is None or before[variant].text != row[variant].text):
+            name = block.variants.get(row[variant].text, row[variant].text)
+            heading = rf"\multicolumn{{{len(shown)}}}{{@{{}}l}}{{\textit{{{tex(name)}}}}} \\"
+            lines += [*([r"\addlinespace"] if before else []), heading]
+        elif before is not None and before[batch].text != row[batch].text:
+            lines.append(r"\addlinespace")
+        lines.append(" & ".join(tex(_flat(row[place])) for place in shown) + r" \\")
+    return lines
+
+
+def _flat(cell: Cell) -> str:
+    return f"{cell.text} [{cell.interval}]" if cell.interval else cell.text
+
+
+def _slug(text: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in text).strip("-")
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "%": r"\%",
+    "_": r"\_",
+    "&": r"\&",
+    "#": r"\#",
+    "$": r"\$",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",  # noqa: RUF001 the multiplication sign is meant
+    DASH: "--",
+}
+
+
+def tex(text: str) -> str:
+    """Text with every character that LaTeX reads otherwise escaped."""
+    return "".join(_TEX.get(letter, letter) for letter in text)
+
+
+_SHORT = {"batch": "batch", "ARM calls (%)": "calls %", "seconds": "seconds", "speed-up": "speed-up"}
+_SHORT |= {"equal to ancestral": "exact"}
+
+
+def terminal(table: Table, *, most: int) -> list[RichTable]:
+    """A table a dataset and variant, for a terminal of 80 columns: means only, and at most so many rows in all."""
+    named, batch = table.headings.index("sampler"), table.headings.index("batch")
+    places = [table.headings.index(name) for name in _SHORT]
+    made = []
+    for title, about, rows in _parts(table):
+        if most <= 0:
+            break
+        most -= len(rows)
+        rich = RichTable(title=title, caption=about, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+        rich.add_column("sampler", overflow="fold")
+        for short in _SHORT.values():
+            rich.add_column(short, justify="right", no_wrap=True)
+        for row, after in zip(rows, [*rows[1:], None], strict=True):
+            ends = after is None or after[batch].text != row[batch].text
+            cells = (row[place].text.split(" ±")[0] for place in places)
+            rich.add_row(row[named].text, *cells, end_section=ends)
+        made.append(rich)
+    return made
+
+
+def _parts(table: Table) -> Iterator[tuple[str, str, list[list[Cell]]]]:
+    """(title, sentence, rows) of every dataset; of an ablation, of every variant."""
+    for block in table.blocks:
+        if "variant" not in table.headings:
+            if block.rows:
+                yield block.title, block.about, block.rows
+            continue
+        column = table.headings.index("variant")
+        for variant in dict.fromkeys(row[column].text for row in block.rows):
+            yield f"{block.title}, {variant}", "", [row for row in block.rows if row[column].text == variant]

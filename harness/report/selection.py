@@ -1,0 +1,289 @@
+"""Which rows count: what a report is about, and what it leaves out and why."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from arm_core.errors import InputError
+from arm_core.registry import suggest
+from harness.report.comparable import BLOCK, MIXABLE, comparable, few
+from harness.report.statistics import GROUP, label, paired_speedup
+from harness.store import SCHEMAS, Ragged, Store
+
+KEYS = ("dataset", "variant", "profile", "seed", "sampler", "batch_size")
+"""What `--only` takes; `seed` is that of training."""
+_OF_ROWS = ["job", "status", "is_warmup", "sampler", "forecaster", "horizon", "window", "slots", "batch_size", "seed"]
+_OF_ROWS += ["dims", "wall_s", "exact_fraction", "smallest_gap", "busy"]
+_OF_ROWS = [name for name in _OF_ROWS if name in SCHEMAS["timings"].names]
+_LISTS = {"arm_calls", "arm_work", "mistakes"}
+_OF_RUNS = [name for name in SCHEMAS["timings"].names if name not in {*_OF_ROWS, *_LISTS} - {"job", "status", "dims"}]
+
+
+@dataclass
+class Selection:
+    """What a report is about.
+
+    Attributes:
+        trials, autoencoders: the trainings that count, newest first wins; `kind` and `data_status` added to trials.
+        runs: a row a timing job that counts: identity, machine, what it was trained on.
+        repetitions: a row a counted repetition: see `_repetitions`.
+        left_out: a sentence for everything that is not in the report, and why.
+        footnotes: what a reader must know of what is in it.
+    """
+
+    trials: pd.DataFrame
+    autoencoders: pd.DataFrame
+    runs: pd.DataFrame
+    repetitions: pd.DataFrame
+    left_out: list[str] = field(default_factory=list)
+    footnotes: list[str] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to tabulate."""
+        return self.trials.empty and self.repetitions.empty and self.autoencoders.empty
+
+
+def select(
+    store: Store, *, sweeps: Sequence[str] = (), only: Sequence[str] = (), mix: Collection[str] = ()
+) -> Selection:
+    """The rows of a store that a report compares.
+
+    Args:
+        store: to read.
+        sweeps: names of recorded sweeps, of one profile (`table1@laptop`) or of all; none: everything.
+        only: `KEY=VALUE` of `KEYS`; several values of one key add up.
+        mix: of `MIXABLE`: differences that do not keep a block out.
+
+    Raises:
+        InputError: an unknown sweep, key or kind of mixing, or a filter that no row fits.
+    """
+    for name in mix:
+        if name not in MIXABLE:
+            raise suggest("kind of --mix", name, MIXABLE)
+    jobs, waiting = _jobs_of(store, sweeps)
+    unreadable: dict[Path, str] = {}
+    trials, encoders = (store.read(name, jobs=jobs, unreadable=unreadable) for name in ("trials", "autoencoders"))
+    runs = store.read("timings", jobs=jobs, columns=_OF_RUNS, first=1, unreadable=unreadable)
+    left_out = [*unreadable.values(), *waiting]
+    left_out += _lost(encoders, "autoencoder") + _lost(trials, "training") + _lost(runs, "timing")
+    wanted = _filters(only, trials, runs)
+    trained, timed = _done(trials), _done(runs)
+    several = _several(trained, timed)
+    trials = _newest(_fit(trained, wanted, "seed"), [*GROUP, "seed"], "training", left_out)
+    runs = _newest(_fit(timed, wanted, "train_seed"), [*GROUP, "train_seed"], "timing", left_out)
+    trials = trials.assign(
+        kind=_kinds(trials, trials["autoencoder_job"], several), data_status=trials["dataset_status"].fillna("unknown")
+    )
+    runs = _with_training(runs, trained, several)
+    runs["superseded"] = runs["train_job"].isin(set(trained["job"]) - set(trials["job"]))
+    runs, footnotes = comparable(runs, mix, left_out)
+    repetitions = _fit_samplers(_repetitions(_timings(store, set(runs["job"])), runs), wanted)
+    footnotes += _doubts(repetitions, runs)
+    encoders = _done(encoders)
+    used = set(trials["autoencoder_job"].dropna())
+    encoders = encoders[encoders["job"].isin(used)] if only else encoders
+    return Selection(trials, encoders, runs, repetitions, left_out, footnotes)
+
+
+def _jobs_of(store: Store, sweeps: Sequence[str]) -> tuple[set[str] | None, list[str]]:
+    """The jobs of the sweeps (None: all), and what of the recorded plans has no result yet."""
+    records = store.sweeps()
+    for sweep in sweeps:
+        if not any(sweep in (name, record["sweep"]) for name, record in records.items()):
+            raise suggest("sweep in this store", sweep, records)
+    chosen = {
+        name: record for name, record in records.items() if not sweeps or name in sweeps or record["sweep"] in sweeps
+    }
+    outcomes = store.parts()
+    waiting = []
+    for name, record in chosen.items():
+        missing = [job["title"] for job in record["jobs"] if job["id"] not in outcomes]
+        if missing:
+            waiting.append(f"{name}: {len(missing)} of {len(record['jobs'])} jobs have no result yet ({few(missing)}).")
+    return ({job["id"] for record in chosen.values() for job in record["jobs"]} if sweeps else None), waiting
+
+
+def _timings(store: Store, jobs: set[str]) -> pd.DataFrame:
+    """The counted timings, a number in place of each list: what the batch took, what its samples did on average."""
+    unreadable: dict[Path, str] = {}  # they are not among the jobs
+    frame = store.read("timings", jobs=jobs, columns=_OF_ROWS, unreadable=unreadable)
+    calls, work = (
+        store.ragged("timings", name, jobs=jobs, unreadable=unreadable) for name in ("arm_calls", "arm_work")
+    )
+    frame = frame.assign(
+        batch_calls=_reduced(calls, np.maximum),
+        samples=calls.lengths,
+        work=_reduced(work, np.add) / np.maximum(work.lengths, 1),
+    )
+    return frame[(frame["status"] == "done") & ~frame["is_warmup"].fillna(False).astype(bool)]
+
+
+def _reduced(lists: Ragged, reduce: np.ufunc) -> np.ndarray:
+    """One number a list; nan for an empty one."""
+    found = np.full(len(lists.lengths), np.nan)
+    filled = lists.lengths > 0
+    if filled.any():
+        starts = np.cumsum(lists.lengths) - lists.lengths
+        found[filled] = reduce.reduceat(lists.values, starts[filled])
+    return found
+
+
+def _lost(rows: pd.DataFrame, kind: str) -> list[str]:
+    """Failed jobs, those with one error in one sentence; and how many a search stopped."""
+    said = []
+    failed = rows[rows["status"] == "failed"].drop_duplicates("job")
+    for error, part in failed.groupby(failed["error"].fillna("unknown error"), sort=False):
+        names = [_name(row) for _, row in part.iterrows()]
+        said.append(f"The {kind} of {few(names)} failed: {str(error).splitlines()[0]}")
+    stopped = rows[rows["status"] == "stopped"]["job"].nunique()
+    if stopped:
+        said.append(f"{stopped} trainings are left out: their search gave them up early.")
+    return said
+
+
+def _name(row: pd.Series) -> str:
+    variant = row.get("variant")
+    return row["dataset"] if not isinstance(variant, str) else f"{row['dataset']} ({variant})"
+
+
+def _done(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["status"] == "done"]
+
+
+def _filters(only: Sequence[str], trials: pd.DataFrame, runs: pd.DataFrame) -> dict[str, set[str]]:
+    wanted: dict[str, set[str]] = {}
+    for item in only:
+        key, equals, value = item.partition("=")
+        if not equals or key not in KEYS:
+            raise InputError(f"--only takes KEY=VALUE with KEY one of {', '.join(KEYS)}; got {item!r}")
+        wanted.setdefault(key, set()).add(value)
+    for key in ("dataset", "variant", "profile"):
+        valid = {str(value) for frame in (trials, runs) for value in frame[key].dropna().unique()}
+        for value in wanted.get(key, set()) - valid:
+            raise suggest(f"{key} in --only", value, valid)
+    return wanted
+
+
+def _fit(rows: pd.DataFrame, wanted: dict[str, set[str]], seed: str) -> pd.DataFrame:
+    """The rows of wanted datasets, variants, profiles and seeds; `seed` is what the frame calls that of training."""
+    for key, column in {"dataset": "dataset", "variant": "variant", "profile": "profile", "seed": seed}.items():
+        if key in wanted:
+            rows = rows[rows[column].astype(str).isin(wanted[key])]
+    return rows
+
+
+def _fit_samplers(repetitions: pd.DataFrame, wanted: dict[str, set[str]]) -> pd.DataFrame:
+    for key, column in (("sampler", "label"), ("batch_size", "batch_size")):
+        if values := wanted.get(key):
+            valid = set(repetitions[column].astype(str))
+            for value in sorted(values - valid):
+                raise suggest(f"{key} in --only", value, valid)
+            repetitions = repetitions[repetitions[column].astype(str).isin(values)]
+    return repetitions
+
+
+def _newest(rows: pd.DataFrame, key: list[str], kind: str, left_out: list[str]) -> pd.DataFrame:
+    """Of several jobs that did the same the newest; the others are said to be left out."""
+    ordered = rows.sort_values("started_at", kind="stable")
+    newest = ordered[~ordered.duplicated(key, keep="last")]
+    older = sorted(set(rows["job"]) - set(newest["job"]))
+    if older:
+        left_out.append(f"{len(older)} {kind} jobs are left out, since newer ones did the same: {few(older)}.")
+    return rows[rows["job"].isin(newest["job"])]
+
+
+def _several(trials: pd.DataFrame, runs: pd.DataFrame) -> set[tuple[str, ...]]:
+    """The blocks of more than one variant: ablations."""
+    sizes = pd.concat([trials[GROUP], runs[GROUP]]).fillna("").drop_duplicates().value_counts(BLOCK)
+    return set(sizes[sizes > 1].index)
+
+
+def _kinds(rows: pd.DataFrame, autoencoders: Iterable[object], several: set[tuple[str, ...]]) -> list[str]:
+    """latent, ablation or explicit, for each row."""
+    blocks = rows[BLOCK].fillna("").itertuples(index=False, name=None)
+    return [
+        "latent" if isinstance(autoencoder, str) else "ablation" if block in several else "explicit"
+        for block, autoencoder in zip(blocks, autoencoders, strict=True)
+    ]
+
+
+def _with_training(runs: pd.DataFrame, trials: pd.DataFrame, several: set[tuple[str, ...]]) -> pd.DataFrame:
+    """What each run was trained on, from its training; unknown where that is not in the store."""
+    about = {name: name for name in ("dataset_status", "dataset_sha256", "autoencoder_job")}
+    about |= {"trained_sha256": "checkpoint_sha256"}
+    joined = runs.assign(**{new: looked_up(trials, "job", name, runs["train_job"]) for new, name in about.items()})
+    kinds = _kinds(joined, joined["autoencoder_job"], several)
+    return joined.assign(kind=kinds, data_status=joined["dataset_status"].fillna("unknown"))
+
+
+def looked_up(rows: pd.DataFrame, key: str, column: str, keys: pd.Series) -> np.ndarray:
+    """The value of `column` in the row of each key, nan where there is none; frames without rows are fine."""
+    known = dict(zip(rows[key], rows[column], strict=True))
+    return np.array([known.get(item, np.nan) for item in keys.unique()], dtype=object)[pd.factorize(keys)[0]]
+
+
+def _repetitions(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """A row a repetition of a run that counts.
+
+    Columns: job, those of `GROUP`, kind, data_status, train_seed, sampler, forecaster, horizon, window, slots, label,
+    batch_size (slots, where samples went through slots), seed, samples, calls_percent (of the slowest sample, in
+    percent of the dimensions), work (full passes a sample), seconds (of the batch), speedup (to the ancestral twin),
+    exact_fraction, smallest_gap, busy, in_law. Rows that repeat a sampler in one run count as one, their mean.
+    """
+    slots = rows["slots"] if "slots" in rows else pd.Series(pd.NA, rows.index, dtype="Int32")
+    names = pd.DataFrame({name: rows[name] for name in ("sampler", "forecaster", "horizon", "window")}).assign(
+        slots=slots
+    )
+    of = names.groupby(list(names), dropna=False, sort=False).ngroup().to_numpy()  # a million rows share a few names
+    labels = np.array([label(*row) for row in names.drop_duplicates().itertuples(index=False)], dtype=object)
+    of_run = ["kind", "data_status", *GROUP, "train_seed"]
+    found = rows[["job", "sampler", "forecaster", "horizon", "window"]].assign(
+        **{name: looked_up(runs, "job", name, rows["job"]) for name in of_run},
+        slots=slots,
+        label=labels[of] if len(rows) else [],
+        batch_size=rows["batch_size"].fillna(slots).fillna(0).astype(int),
+        seed=rows["seed"],
+        samples=rows["samples"].clip(lower=1),
+        calls_percent=100 * rows["batch_calls"] / rows["dims"].astype(float),
+        work=rows["work"],
+        seconds=rows["wall_s"].astype(float),
+        exact_fraction=rows["exact_fraction"].astype(float),
+        smallest_gap=rows["smallest_gap"].astype(float),
+        busy=rows["busy"].fillna(False).astype(bool),
+        in_law=(rows["sampler"] == "resampled").astype(bool),
+    )
+    twice = ["job", "label", "batch_size", "seed"]
+    if found.duplicated(twice).any():
+        measured = ["calls_percent", "work", "seconds"]
+        found[measured] = found.groupby(twice, dropna=False)[measured].transform("mean")
+        found = found.drop_duplicates(twice)
+    found = found.reset_index(drop=True)
+    return found.assign(speedup=paired_speedup(found))
+
+
+def _doubts(rows: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
+    """What a reader should know of rows that are in the tables."""
+    said = []
+    busy = int(rows["busy"].sum())
+    if busy:
+        said.append(f"During {busy} of {len(rows)} timed repetitions other processes used the machine.")
+    for (dataset, name), part in rows[rows["exact_fraction"] < 1].groupby(["dataset", "label"]):
+        said.append(
+            f"{dataset}, {name}: {len(part)} repetitions have samples that differ from the ancestral ones "
+            f"(largest gap between the best two at a first mismatch: {part['smallest_gap'].max():.2g})."
+        )
+    for what in ("device", "commit"):
+        values = runs[what].dropna().astype(str).unique()
+        if len(values) > 1:
+            short = [value[:10] if what == "commit" else value for value in values]
+            said.append(f"The runs of this report are of {len(values)} {what}s: {few(sorted(short))}.")
+    for profile in sorted(set(runs["profile"].dropna()) - {"paper"}):
+        said.append(f"Runs of the profile {profile} have settings of their own, not those of the paper.")
+    dirty = runs["dirty"].fillna(False).astype(bool)
+    if dirty.any():
+        said.append(f"{int(dirty.sum())} of {len(runs)} timing jobs ran from a working tree with uncommitted changes.")
+    return said

@@ -1,0 +1,92 @@
+"""What `report`, `status` and `bench-report` do; loads no torch, so that they answer at once."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from arm_core.errors import InputError
+from harness.store import Store
+
+CONSOLE = Console(highlight=False)
+
+
+def run_report(
+    root: Path,
+    out: Path,
+    *,
+    sweeps: Sequence[str],
+    only: Sequence[str],
+    mix: Sequence[str],
+    reference: Path | None,
+    other: Path | None,
+    figures: int,
+) -> None:
+    """Write the report and print its tables."""
+    from harness.report import formats, write_report
+
+    if other is not None and not other.is_dir():
+        raise InputError(f"--diff needs the folder of another store, and there is none at {other}")
+    report = write_report(
+        Store(root),
+        out,
+        sweeps=sweeps,
+        only=only,
+        mix=mix,
+        reference=reference,
+        other=Store(other) if other is not None else None,
+        figures=figures,
+    )
+    for table in report.tables:
+        for part in formats.terminal(table, most=SHOWN):
+            CONSOLE.print(part)
+    if report.comparison is not None:
+        CONSOLE.print(formats.markdown_rows(report.comparison.headings, report.comparison.cells[:SHOWN]), markup=False)
+    for note in [*report.footnotes, *report.left_out]:
+        CONSOLE.print(f"- {note}", soft_wrap=True, markup=False)
+    if not report.tables:
+        CONSOLE.print(
+            "No finished training or timing to report; fill a store with: harness sweep sweeps/quickstart.yaml"
+        )
+    CONSOLE.print(f"Wrote {len(report.files)} files; open {out / 'index.html'}", soft_wrap=True, markup=False)
+
+
+SHOWN = 100
+"""Rows of a table that the terminal shows."""
+
+
+def show_status(root: Path) -> None:
+    """Print how every recorded job stands."""
+    from harness.execution.monitor import status_table
+
+    store = Store(root)
+    sweeps = store.sweeps()
+    if not sweeps:
+        raise InputError(f"no sweep has been run on the store {root}; start with: harness sweep sweeps/quickstart.yaml")
+    outcomes = store.outcomes()
+    for name, record in sweeps.items():
+        CONSOLE.print(status_table(store, outcomes, name, record))
+
+
+def run_bench_report(root: Path | None, *, jobs: int, rows: int) -> None:
+    """Fill a store, or take one that was filled before, and print what status and report take on it."""
+    from harness.bench_report import fill_store, measure
+
+    with tempfile.TemporaryDirectory() as scratch:
+        place = root if root is not None else Path(scratch) / "store"
+        store = Store(place)
+        if not store.parts():
+            with CONSOLE.status("Filling a store ...") as line:
+                fill_store(
+                    store,
+                    jobs=jobs,
+                    rows=rows,
+                    progress=lambda at, all_: line.update(f"Filling a store: {at} of {all_} jobs"),
+                )
+        elif not all(name.startswith(("train", "timing")) for name in store.parts()):
+            raise InputError(f"{place} holds results of sweeps; give a folder of its own to bench-report")
+        count = len(store.read("timings", columns=["seed"]))
+        CONSOLE.print(f"{len(store.parts())} jobs, {count} timing rows")
+        for cost in measure(place, Path(scratch) / "out"):
+            CONSOLE.print(f"{cost.command:<7} {cost.wall_s:6.2f} s  {cost.peak_mem_bytes / 2**20:6.0f} MiB")
