@@ -154,6 +154,8 @@ def make_plan(sweep: Sweep, outcomes: Mapping[str, str]) -> Plan:
             encoder = _autoencoder_job(sweep, key, entry)
             before = jobs.setdefault(encoder.id, _planned(encoder, outcomes))
         for variant, settings in sweep.variants.items():
+            if entry.variants is not None and variant not in entry.variants:
+                continue
             for seed in sweep.training.seeds:
                 job = _train_job(
                     sweep, key, entry, variant, settings, seed, before.job.id if before is not None else None
