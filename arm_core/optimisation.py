@@ -118,7 +118,9 @@ class Optimisation:
         copies = [{name: copy.deepcopy(network).to(device) for name, network in self.networks.items()}
                   for device in self.devices[1:]]  # fmt: skip
         self.replicas: list[Networks] = [self.networks, *copies]
-        self.optimiser = torch.optim.Adam(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.optimiser = torch.optim.Adam(
+            parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
 
     def loss(self, networks: Networks, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Figures]:
         """The mean loss of a batch and what else is reported of it.
