@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from arm_core.elementwise import Maps, crop
+from arm_core.elementwise import Maps, Margin, crop
 
 Groups = Int[Tensor, "_"]  # (features,)
 
+FEW = 32
+"""Up to so many maps are cheaper convolved than looked up."""
 FREE = -1  # the group of features that hold earlier rows only: every group may see them
 
 
@@ -61,6 +63,7 @@ class CausalConv2d(nn.Module):
         like = nn.Conv2d(inputs, outputs, kernel, bias=bias)  # for its initialisation
         self.weight, self.bias, self.stride = like.weight, like.bias, stride
         self.padding = (kernel[0] - 1, kernel[1] // 2)
+        self.margin: Margin = (kernel[1] // 2, (kernel[1] - 1) // 2, kernel[0] - 1)
         mask = None
         if here is not None and not here.all():
             mask = torch.ones_like(self.weight, dtype=torch.bool)
@@ -70,6 +73,10 @@ class CausalConv2d(nn.Module):
     def masked_weight(self) -> Tensor:
         """The weight, zero where it must not see."""
         return _masked(self.weight, self.mask)
+
+    def of_padded(self, x: Maps) -> Maps:
+        """The convolution of maps that have their `margin` of zeros already, with stride 1: nothing to pad or crop."""
+        return F.conv2d(x, self.masked_weight(), self.bias)
 
     def of_one_hot(self, values: Int[Tensor, "batch channels height width"], categories: int) -> Maps:
         """The convolution of one-hot maps; see `conv_one_hot`."""
@@ -140,6 +147,8 @@ def conv_one_hot(
         weight: one input for every channel and category; one more, the last, is that of a map of ones.
         bias: or None.
     """
+    if weight.shape[1] <= FEW:
+        return _conv_few(values, categories, weight, bias)
     (batch, channels, height, width), (outputs, inputs, rows, columns) = values.shape, weight.shape
     hot = channels * categories
     table = weight[:, :hot].unflatten(1, (channels, categories))
@@ -153,6 +162,15 @@ def conv_one_hot(
     looked_up = F.embedding_bag(index, F.pad(table, (0, 0, 0, 1)), mode="sum")  # the row of zeros is the padding
     maps = looked_up if bias is None else looked_up + bias
     return maps.view(batch, height, width, outputs).permute(0, 3, 1, 2)
+
+
+def _conv_few(values: Tensor, categories: int, weight: Tensor, bias: Tensor | None) -> Maps:
+    """`conv_one_hot` by what it stands for."""
+    (_, _, height, width), (_, inputs, rows, columns) = values.shape, weight.shape
+    hot = F.one_hot(values, categories).permute(0, 1, 4, 2, 3).flatten(1, 2).to(weight.dtype)
+    maps = torch.cat([hot, torch.ones_like(hot[:, : inputs - hot.shape[1]])], dim=1)
+    maps = maps.contiguous(memory_format=torch.channels_last)
+    return crop(F.conv2d(maps, weight, bias, padding=(rows - 1, columns // 2)), height, width)
 
 
 def shift_down(x: Maps) -> Maps:

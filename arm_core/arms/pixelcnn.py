@@ -186,7 +186,7 @@ class GatedResnet(nn.Module):
         if aside is not None:
             visible = may_see(groups, aside.repeat(2), strict=False)
             self.aside = CausalConv2d(2 * len(aside), filters, (1, 1), here=visible)
-        self.dropout = (nn.Dropout2d if config.dropout_unit == "map" else nn.Dropout)(config.dropout)
+        self.dropout, self.by_map = config.dropout, config.dropout_unit == "map"
         self.outward = CausalConv2d(2 * filters, 2 * filters, kernel, here=may_see(doubled, doubled, strict=False))
 
     def forward(self, x: Stream, *aside: Stream) -> Stream:
@@ -194,8 +194,10 @@ class GatedResnet(nn.Module):
         if self.aside is not None:
             bias = self.aside.bias  # once: what stands aside is one input, read stream by stream
             for stream, weight in zip(aside, self._weights_aside(len(aside)), strict=True):
-                y, bias = y + F.conv2d(stream.active, weight, bias), None
-        return Stream(gated(x.maps, self.outward(self.dropout(concat_elu(y)))))
+                y, bias = F.conv2d(stream.active, weight, bias).add_(y), None
+        dropout = self.dropout if self.training else 0.0
+        active = concat_elu(y, dropout=dropout, by_map=self.by_map, margin=self.outward.margin)
+        return Stream(gated(x.maps, self.outward.of_padded(active)))
 
     def _weights_aside(self, streams: int) -> Iterator[Tensor]:
         """The part of `aside` that reads each stream: concat_elu([u, ul]) is elu([u, ul, -u, -ul])."""

@@ -21,7 +21,7 @@ from harness.sweep.components import OptionError, fill, make_config
 from harness.sweep.search import SearchSpec
 from harness.sweep.spec import DatasetSpec, SamplerEntry, Sweep, VariantSpec
 
-TRAINING_FORMAT = 2
+TRAINING_FORMAT = 3
 """Raise it when training gives other weights from the same settings."""
 SAMPLING_FORMAT = 2
 """Raise it when timings mean something else."""
