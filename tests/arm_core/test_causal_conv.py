@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from arm_core import Layout
 from arm_core.arms import PixelCNN, PixelCNNConfig
-from arm_core.causal_conv import FEW, CausalConv2d, conv_one_hot
+from arm_core.causal_conv import FEW, CausalConv2d
 from arm_core.forecasters import ForecastingConfig, ForecastingModules
 
 
@@ -27,7 +27,7 @@ class LargestFloats(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("channels, categories", [(1, 2), (1, 40), (3, 5), (3, 20)])
+@pytest.mark.parametrize(("channels", "categories"), [(1, 2), (1, 40), (3, 5), (3, 20)])
 @pytest.mark.parametrize("kernel", [(2, 3), (1, 3), (2, 1), (2, 2), (1, 1)])
 @pytest.mark.parametrize("with_ones", [True, False])
 def test_looking_up_columns_is_convolving_one_hot_maps(channels, categories, kernel, with_ones):
