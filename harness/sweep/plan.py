@@ -166,6 +166,9 @@ def make_plan(sweep: Sweep, outcomes: Mapping[str, str]) -> Plan:
                 if sweep.timing is not None:
                     timing = _timing_job(sweep, job)
                     jobs[timing.id] = _planned(timing, outcomes, after=jobs[job.id])
+    if not jobs:
+        chosen = ", ".join(sweep.variants)
+        raise sweep.error(("datasets",), f"no dataset is trained with the variants {chosen}; choose others with --only")
     return Plan(sweep=sweep.name, profile=sweep.profile, jobs=list(jobs.values()), search=sweep.search)
 
 
