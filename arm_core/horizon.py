@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from arm_core.contracts import AutoregressiveModel, Forecaster
 from arm_core.errors import InputError
 from arm_core.forecasters import ForecastingModules, GatedForecaster, LearnedForecaster, fixed_point
 from arm_core.gumbel import sample_noise
-from arm_core.samplers import predictive_sample
+from arm_core.objectives import forecasting_kls, kl
+from arm_core.samplers import predictive_sample, sample_many
 from arm_core.samplers.mode import sampling_mode
 from arm_core.samplers.step import advance, initial_state
 
@@ -51,7 +52,7 @@ def choose_horizon(
     modules: ForecastingModules,
     *,
     seed: int,
-    sample_ids: Sequence[int],
+    sample_ids: range,
     horizons: Sequence[int] | None = None,
     gates: Sequence[float] = GATES,
     batch_size: int = 32,
@@ -61,7 +62,7 @@ def choose_horizon(
     Args:
         arm: in the dtype and on the device of the modules.
         modules: trained with it.
-        seed, sample_ids: of the noise; at least one id.
+        seed, sample_ids: of the noise; at least one id, and no gaps.
         horizons: to try, each in [1, modules.config.horizon]; None: a ladder of them up to the trained one.
         gates: to try, at the best fixed horizon and at the trained one; empty: fixed horizons only.
         batch_size: samples at a time; changes nothing but time.
@@ -69,8 +70,8 @@ def choose_horizon(
     Returns:
         All settings, the fewest calls first; the fixed-point forecast alone is among them.
     """
-    if len(sample_ids) == 0:
-        raise InputError("choose_horizon needs at least one sample id, got none")
+    if len(sample_ids) == 0 or sample_ids.step != 1:
+        raise InputError(f"choose_horizon needs at least one sample id and no gaps between them, got {sample_ids}")
     trained = modules.config.horizon
     ladder = horizons if horizons is not None else sorted({t for t in HORIZONS if t < trained} | {trained})
     plain = [Setting(0, None, 0.0), *(Setting(t, None, 0.0) for t in ladder)]
@@ -86,17 +87,24 @@ def _measure(
     modules: ForecastingModules,
     settings: Sequence[Setting],
     seed: int,
-    sample_ids: Sequence[int],
+    sample_ids: range,
     batch_size: int,
 ) -> list[Setting]:
-    weight = next(arm.parameters())
-    calls = [0] * len(settings)
-    for first in range(0, len(sample_ids), batch_size):
-        ids = sample_ids[first : first + batch_size]
-        noise = sample_noise(arm.layout, seed=seed, sample_ids=ids, dtype=weight.dtype, device=weight.device)
-        for place, setting in enumerate(settings):
-            calls[place] += int(predictive_sample(arm, noise, setting.forecaster(modules)).arm_calls.sum())
-    return [replace(s, mean_calls=total / len(sample_ids)) for s, total in zip(settings, calls, strict=True)]
+    calls = (
+        arm_calls(arm, s.forecaster(modules), seed=seed, sample_ids=sample_ids, slots=batch_size) for s in settings
+    )
+    return [replace(s, mean_calls=taken.double().mean().item()) for s, taken in zip(settings, calls, strict=True)]
+
+
+def arm_calls(
+    arm: AutoregressiveModel, forecaster: Forecaster, *, seed: int, sample_ids: range, slots: int = 32
+) -> Int[Tensor, " ids"]:
+    """The ARM calls of every sample on whole images: what it takes at batch 1, whatever stands beside it."""
+    count, whole = len(sample_ids), arm.layout.dims
+    trace = sample_many(
+        arm, count=count, seed=seed, slots=slots, forecaster=forecaster, window=whole, first_id=sample_ids.start
+    )
+    return trace.arm_calls
 
 
 @dataclass(frozen=True)
@@ -142,3 +150,44 @@ def hit_rates(
             state = advance(arm, state, fixed_point)
     shares = hits / seen.clamp_min(1)
     return HitRates(shares[0], shares[1])
+
+
+@dataclass(frozen=True)
+class Divergences:
+    """How far forecasts are from what the ARM says of the same dimensions: mean KL(ARM || forecast) in nats.
+
+    Attributes:
+        modules: of unit t = 1 .. T.
+        marginals: of the dimensions' marginal distributions on the same samples, the best forecast without a context.
+    """
+
+    modules: Float[Tensor, " horizon"]
+    marginals: Float[Tensor, " horizon"]
+
+
+@torch.inference_mode()
+def divergences(
+    arm: AutoregressiveModel, modules: ForecastingModules, *, seed: int, sample_ids: Sequence[int], batch_size: int = 64
+) -> Divergences:
+    """Divergences on the ARM's own samples, with the noise that they come from.
+
+    Args:
+        arm: in eval mode, in the dtype and on the device of the modules.
+        modules: trained with it.
+        seed, sample_ids: of the noise.
+        batch_size: samples at a time.
+    """
+    weight, horizon = next(arm.parameters()), modules.config.horizon
+    said, total = [], torch.zeros(horizon, dtype=torch.float64)
+    for first in range(0, len(sample_ids), batch_size):
+        ids = sample_ids[first : first + batch_size]
+        noise = sample_noise(arm.layout, seed=seed, sample_ids=ids, dtype=weight.dtype, device=weight.device)
+        x = predictive_sample(arm, noise, fixed_point).x
+        output = arm(x)
+        total += len(ids) * forecasting_kls(output.logits, modules(output.hidden, x, noise)).double().cpu()
+        said.append(output.logits.log_softmax(dim=-1).double().cpu())
+    log_p = torch.cat(said)
+    marginal = log_p.exp().mean(dim=0).clamp_min(torch.finfo(log_p.dtype).tiny).log()
+    apart = kl(log_p, marginal.expand_as(log_p)).mean(dim=0)  # of every dimension
+    marginals = torch.stack([apart[ahead * modules.unit_dims :].mean() for ahead in range(horizon)])
+    return Divergences(total / len(sample_ids), marginals)

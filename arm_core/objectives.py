@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -19,7 +20,15 @@ def forecasting_kl(
     logits: Float[Tensor, "batch dims categories"],
     forecasts: Float[Tensor, "batch units horizon unit_dims categories"],
 ) -> Float[Tensor, ""]:
-    """Sum over the modules of the mean of KL(ARM || module) over batch and dimensions, in nats.
+    """The sum of `forecasting_kls`, the forecasting loss."""
+    return forecasting_kls(logits, forecasts).sum()
+
+
+def forecasting_kls(
+    logits: Float[Tensor, "batch dims categories"],
+    forecasts: Float[Tensor, "batch units horizon unit_dims categories"],
+) -> Float[Tensor, " horizon"]:
+    """For every module the mean of KL(ARM || module) over batch and dimensions, in nats.
 
     Module t at unit m is held to what the ARM says of unit m + t - 1; the last t - 1 units of module t have no target.
 
@@ -29,12 +38,16 @@ def forecasting_kl(
     """
     batch, units, horizon, unit_dims, categories = forecasts.shape
     target = logits.detach().log_softmax(dim=-1).view(batch, units, unit_dims, categories)
-    probability = target.exp()
-    total = logits.new_zeros(())
+    found = []
     for ahead in range(horizon):
         said = forecasts[:, : units - ahead, ahead].log_softmax(dim=-1)
-        total = total + (probability[:, ahead:] * (target[:, ahead:] - said)).sum(dim=-1).mean()
-    return total
+        found.append(kl(target[:, ahead:], said).mean())
+    return torch.stack(found)
+
+
+def kl(log_p: Float[Tensor, "*shape categories"], log_q: Float[Tensor, "*shape categories"]) -> Float[Tensor, "*shape"]:
+    """KL(p || q) in nats of distributions given by their logarithms."""
+    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
 
 
 def reconstruction_mse(

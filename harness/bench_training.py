@@ -27,7 +27,8 @@ class StepTimes:
     Attributes:
         masked_s, plain_s: median seconds of a step with the masked and with the plain network.
         ratio: of the two.
-        other_share: share of a masked step's own operator time that is not convolution.
+        other_share: median share of a masked step's own operator time that is not convolution; looking up the columns
+            of one-hot images counts as such.
         peak_mem_bytes: most that the process has held.
     """
 
@@ -58,7 +59,7 @@ def time_steps(layout: Layout, config: PixelCNNConfig, *, batch_size: int, steps
             if turn > 0:
                 found.append(took)
     masked_s, plain_s = map(statistics.median, seconds)
-    share = _other_share(lambda: next(runs[0]), device)
+    share = statistics.median(_other_share(lambda: next(runs[0]), device) for _ in range(steps))
     ratio = statistics.median(first / second for first, second in zip(*seconds, strict=True))
     return StepTimes(masked_s, plain_s, ratio, share, peak_memory(device))
 

@@ -264,3 +264,24 @@ def fetch(name: str, root: Path | None, binarise: str | None, mirror: tuple[str,
     from harness.data_commands import fetch_data
 
     raise SystemExit(fetch_data(name, root, DataOptions(binarise=binarise), mirror))  # type: ignore[arg-type]
+
+
+@main.command("bench-forecasting")
+@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the tables.")
+@click.option("--choose", default=32, show_default=True, type=click.IntRange(min=1), help="Samples: horizon, gate.")
+@click.option("--measure", default=64, show_default=True, type=click.IntRange(min=1), help="Samples: hits, KL.")
+@click.option("--compare", default=256, show_default=True, type=click.IntRange(min=2), help="Samples: ARM calls.")
+@click.option("--arm", "reference", help="The ARMs' class, if it is not a registered one: file.py:MyArm.")
+def bench_forecasting(
+    checkpoints: tuple[Path, ...], out: Path, choose: int, measure: int, compare: int, reference: str | None
+) -> None:
+    """What the forecasting modules in CHECKPOINTS save: hits, KL and ARM calls beside fixed-point iteration.
+
+    \b
+    Example:
+      harness bench-forecasting runs/jobs/*/checkpoint --out results/forecasting
+    """
+    from harness.bench_forecasting import Counts, run_bench_forecasting
+
+    run_bench_forecasting(checkpoints, out, counts=Counts(choose, measure, compare), reference=reference)

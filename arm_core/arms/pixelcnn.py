@@ -6,7 +6,9 @@ instead of mixtures of logistics, one-hot inputs instead of [-1, 1], no weight n
 channels of a pixel autoregressive too (van den Oord et al., 2016).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -20,14 +22,13 @@ from arm_core.causal_conv import (
     CausalConv2d,
     CausalConvTranspose2d,
     Groups,
-    Maps,
     channel_groups,
-    concat_elu,
     may_see,
     shift_down,
     shift_right,
 )
 from arm_core.contracts import ArmOutput, AutoregressiveModel
+from arm_core.elementwise import Maps, concat_elu, gated
 from arm_core.errors import InputError
 from arm_core.layout import Layout
 
@@ -51,11 +52,23 @@ class PixelCNNConfig:
     dropout_unit: Literal["map", "element"] = "map"
 
 
+class Stream:
+    """Feature maps, and concat_elu of them: several layers read it, so it is computed at most once."""
+
+    def __init__(self, maps: Maps) -> None:
+        self.maps = maps
+
+    @cached_property
+    def active(self) -> Maps:
+        """concat_elu of the maps."""
+        return concat_elu(self.maps)
+
+
 class Streams(NamedTuple):
     """The two streams at one depth: u (rows above) and ul (above and left)."""
 
-    u: Maps
-    ul: Maps
+    u: Stream
+    ul: Stream
 
 
 class PixelCNN(AutoregressiveModel):
@@ -87,7 +100,7 @@ class PixelCNN(AutoregressiveModel):
         return PixelCNNSpans(self, slots, window)
 
     def forward(self, x: Int[Tensor, "batch dims"]) -> ArmOutput:
-        streams = self.stem(self.one_hot(x))
+        streams = self.stem(self.layout.unflatten(x))
         stack = [streams]
         for level, block in enumerate(self.up.children()):
             if level > 0:
@@ -102,23 +115,22 @@ class PixelCNN(AutoregressiveModel):
                 streams = self.grow[level - 1](streams)
             for pair in block.children():
                 streams = pair(streams, stack.pop())
-        return ArmOutput(self._flat(self.head(F.elu(streams.ul))), self._flat(streams.ul))
-
-    def one_hot(self, x: Int[Tensor, "batch dims"]) -> Maps:
-        """(batch, C * K, height, width), channel-major."""
-        layout = self.layout
-        hot = F.one_hot(x, layout.categories).to(self.head.weight.dtype)
-        return hot.view(len(x), layout.height, layout.width, -1).permute(0, 3, 1, 2)
+        hidden = streams.ul.maps
+        return ArmOutput(self._flat(self.head(F.elu(hidden))), self._flat(hidden))
 
     def _flat(self, maps: Maps) -> Float[Tensor, "batch dims features"]:
         return maps.permute(0, 2, 3, 1).reshape(len(maps), self.layout.dims, -1)
 
 
 class Stem(nn.Module):
-    """From the one-hot image to the first pair of streams; the only place where mask A is needed."""
+    """From the image to the first pair of streams; the only place where mask A is needed.
+
+    Its convolutions read the one-hot image and, all but `here`, a map of ones, which tells the image from its padding.
+    """
 
     def __init__(self, layout: Layout, groups: Groups) -> None:
         super().__init__()
+        self.categories = layout.categories
         filters, values = len(groups), layout.channels * layout.categories
         self.above = CausalConv2d(values + 1, filters, (2, 3))
         self.row_above = CausalConv2d(values + 1, filters, (1, 3))
@@ -128,12 +140,14 @@ class Stem(nn.Module):
             visible = may_see(groups, channel_groups(values, layout.channels), strict=True)
             self.here = CausalConv2d(values, filters, (1, 1), bias=False, here=visible)
 
-    def forward(self, hot: Maps) -> Streams:
-        ones = torch.ones_like(hot[:, :1])  # tells the image from its zero padding
-        x = torch.cat([hot, ones], dim=1).contiguous(memory_format=torch.channels_last)
-        u = shift_down(self.above(x))
-        ul = shift_down(self.row_above(x)) + shift_right(self.left(x))
-        return Streams(u, ul if self.here is None else ul + self.here(hot))
+    def forward(self, values: Int[Tensor, "batch channels height width"]) -> Streams:
+        above, row_above, left = (
+            conv.of_one_hot(values, self.categories) for conv in (self.above, self.row_above, self.left)
+        )
+        ul = shift_down(row_above) + shift_right(left)
+        if self.here is not None:
+            ul = ul + self.here.of_one_hot(values, self.categories)
+        return Streams(Stream(shift_down(above)), Stream(ul))
 
 
 class ResnetPairs(nn.ModuleList):
@@ -153,11 +167,8 @@ class ResnetPair(nn.Module):
         self.ul = GatedResnet(groups, UL_KERNEL, config, aside=torch.cat([free, groups]) if skips else free)
 
     def forward(self, streams: Streams, skip: Streams | None = None) -> Streams:
-        if skip is None:
-            u = self.u(streams.u)
-            return Streams(u, self.ul(streams.ul, u))
-        u = self.u(streams.u, skip.u)
-        return Streams(u, self.ul(streams.ul, torch.cat([u, skip.ul], dim=1)))
+        u = self.u(streams.u, *(() if skip is None else (skip.u,)))
+        return Streams(u, self.ul(streams.ul, u, *(() if skip is None else (skip.ul,))))
 
 
 class GatedResnet(nn.Module):
@@ -180,16 +191,24 @@ class GatedResnet(nn.Module):
         if aside is not None:
             visible = may_see(groups, aside.repeat(2), strict=False)
             self.aside = CausalConv2d(2 * len(aside), filters, (1, 1), here=visible)
-        self.dropout = (nn.Dropout2d if config.dropout_unit == "map" else nn.Dropout)(config.dropout)
+        self.dropout, self.by_map = config.dropout, config.dropout_unit == "map"
         self.outward = CausalConv2d(2 * filters, 2 * filters, kernel, here=may_see(doubled, doubled, strict=False))
 
-    def forward(self, x: Maps, aside: Maps | None = None) -> Maps:
-        y = self.inward(concat_elu(x))
+    def forward(self, x: Stream, *aside: Stream) -> Stream:
+        y = self.inward(x.active)
         if self.aside is not None:
-            assert aside is not None
-            y = y + self.aside(concat_elu(aside))
-        p, q = self.outward(self.dropout(concat_elu(y))).chunk(2, dim=1)
-        return torch.addcmul(x, p, q.sigmoid())
+            bias = self.aside.bias  # once: what stands aside is one input, read stream by stream
+            for stream, weight in zip(aside, self._weights_aside(len(aside)), strict=True):
+                y, bias = F.conv2d(stream.active, weight, bias).add_(y), None
+        dropout = self.dropout if self.training else 0.0
+        active = concat_elu(y, dropout=dropout, by_map=self.by_map, margin=self.outward.margin)
+        return Stream(gated(x.maps, self.outward.of_padded(active)))
+
+    def _weights_aside(self, streams: int) -> Iterator[Tensor]:
+        """The part of `aside` that reads each stream: concat_elu([u, ul]) is elu([u, ul, -u, -ul])."""
+        assert self.aside is not None
+        by_sign = self.aside.masked_weight().unflatten(1, (2, streams, -1))
+        return (weight.flatten(1, 2) for weight in by_sign.unbind(2))
 
 
 class Resample(nn.Module):
@@ -208,7 +227,7 @@ class Resample(nn.Module):
             self.ul = CausalConv2d(filters, filters, UL_KERNEL, stride=2, here=here)
 
     def forward(self, streams: Streams) -> Streams:
-        return Streams(self.u(streams.u), self.ul(streams.ul))
+        return Streams(Stream(self.u(streams.u.maps)), Stream(self.ul(streams.ul.maps)))
 
 
 def _check(layout: Layout, config: PixelCNNConfig) -> None:

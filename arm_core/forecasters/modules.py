@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from arm_core.causal_conv import channel_groups, may_see
+from arm_core.causal_conv import channel_groups, conv_one_hot, may_see
+from arm_core.elementwise import crop
 from arm_core.errors import InputError
 from arm_core.layout import Layout
 
@@ -107,11 +108,15 @@ class ForecastingModules(nn.Module):
         layout, (filters, taps) = self.layout, (self.config.filters, len(TAPS))
         if self.config.detach_hidden:
             hidden = hidden.detach()
-        read = self._read(hidden, x)
-        maps = read.reshape(len(hidden), layout.height, layout.width, -1).permute(0, 3, 1, 2)
+        maps = hidden.reshape(len(hidden), layout.height, layout.width, -1).permute(0, 3, 1, 2)
         weight = (self.inward.weight * self.mask_in).view(self.config.horizon * filters, taps, -1).transpose(1, 2)
         kernel = F.pad(weight, (0, 1)).unflatten(2, (2, 3))  # the sixth tap, right of the pixel, sees nothing
-        grown = F.conv2d(maps, kernel, self.inward.bias, padding=1)[:, :, : layout.height]
+        of_hidden, of_x = kernel.unflatten(1, (layout.channels, -1)).tensor_split([self.hidden_features], dim=2)
+        grown = F.conv2d(maps, of_hidden.flatten(1, 2), self.inward.bias, padding=1)
+        grown = crop(grown, layout.height, layout.width)
+        if "x" in self.config.inputs:
+            values = layout.unflatten(self._values(x))
+            grown = grown + conv_one_hot(values, layout.categories, of_x.flatten(1, 2))
         if "noise" in self.config.inputs:
             units = self._units(noise)
             windows = F.pad(units, (0, 0, 1, self.config.horizon - 2)).unfold(1, self.config.horizon, 1)
@@ -153,10 +158,14 @@ class ForecastingModules(nn.Module):
         """(batch, dims, features): hidden features, and the values behind them if they are read."""
         if "x" not in self.config.inputs:
             return hidden
+        values = self._values(x)
+        hot = hidden.new_zeros(*values.shape, self.layout.categories).scatter_(2, values.unsqueeze(2), 1)
+        return torch.cat([hidden, hot], dim=2)
+
+    def _values(self, x: Tensor | None) -> Tensor:
         if x is None:
             raise InputError("these forecasting modules read x: pass it beside the hidden features")
-        hot = hidden.new_zeros(*x.shape, self.layout.categories).scatter_(2, x.unsqueeze(2), 1)
-        return torch.cat([hidden, hot], dim=2)
+        return x
 
     def _units(self, noise: Tensor | None) -> Tensor:
         """(batch, units, unit_dims * categories)."""

@@ -22,7 +22,7 @@ from harness.sweep.components import OptionError, fill, make_config
 from harness.sweep.search import SearchSpec
 from harness.sweep.spec import DatasetSpec, SamplerEntry, Sweep, VariantSpec
 
-TRAINING_FORMAT = 2
+TRAINING_FORMAT = 3
 """Raise it when training gives other weights from the same settings."""
 SAMPLING_FORMAT = 2
 """Raise it when timings mean something else."""
@@ -155,6 +155,8 @@ def make_plan(sweep: Sweep, outcomes: Mapping[str, str]) -> Plan:
             encoder = _autoencoder_job(sweep, key, entry)
             before = jobs.setdefault(encoder.id, _planned(encoder, outcomes))
         for variant, settings in sweep.variants.items():
+            if entry.variants is not None and variant not in entry.variants:
+                continue
             for seed in sweep.training.seeds:
                 job = _train_job(
                     sweep, key, entry, variant, settings, seed, before.job.id if before is not None else None
@@ -165,6 +167,9 @@ def make_plan(sweep: Sweep, outcomes: Mapping[str, str]) -> Plan:
                 if sweep.timing is not None:
                     timing = _timing_job(sweep, job)
                     jobs[timing.id] = _planned(timing, outcomes, after=jobs[job.id])
+    if not jobs:
+        chosen = ", ".join(sweep.variants)
+        raise sweep.error(("datasets",), f"no dataset is trained with the variants {chosen}; choose others with --only")
     return Plan(sweep=sweep.name, profile=sweep.profile, jobs=list(jobs.values()), search=sweep.search)
 
 

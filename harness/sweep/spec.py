@@ -60,12 +60,20 @@ class LatentsSpec(Part):
 
 
 class DatasetSpec(Part):
-    """A dataset; keys beyond these are its options. `arm`, `forecasting` and `training` override for it alone."""
+    """A dataset; keys beyond these are its options. `arm`, `forecasting` and `training` override for it alone.
+
+    Attributes:
+        name: of the dataset; None: the key in the sweep file.
+        root: folder of its files.
+        latents: of an autoencoder, to model instead of the images.
+        variants: those that are trained on it; None: all.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
     name: str | None = None
     root: str | None = None
     latents: LatentsSpec | None = None
+    variants: Annotated[list[str], Field(min_length=1)] | None = None
     arm: Options = {}
     forecasting: Options = {}
     training: Options = {}
@@ -160,7 +168,18 @@ def load_sweep(path: str | Path, *, profile: str | None = None, only: Sequence[s
         faults = dict.fromkeys(_fault(source, dict(item)) for item in error.errors())
         raise InputError("\n".join(faults)) from None
     sweep._source = source
+    _check_variants(sweep)
     return _filtered(_searched(sweep), only)
+
+
+def _check_variants(sweep: Sweep) -> None:
+    for name, entry in sweep.datasets.items():
+        for index, variant in enumerate(entry.variants or [] if entry is not None else []):
+            place = ("datasets", name, "variants", index)
+            if variant not in sweep.variants:
+                raise sweep.error(place, str(suggest("variant", variant, sweep.variants)))
+            if sweep.search is not None:
+                raise sweep.error(place, "a search tries every variant on every dataset; leave `variants` out")
 
 
 def _searched(sweep: Sweep) -> Sweep:

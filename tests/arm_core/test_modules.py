@@ -140,7 +140,7 @@ def test_the_chosen_setting_needs_the_fewest_calls_and_the_fixed_point_is_among_
         trace = predictive_sample(started.arm, noise, setting.forecaster(started.modules))
         assert trace.arm_calls.double().mean().item() == pytest.approx(setting.mean_calls)
     with pytest.raises(InputError, match="at least one sample id"):
-        choose_horizon(started.arm, started.modules, seed=1, sample_ids=[])
+        choose_horizon(started.arm, started.modules, seed=1, sample_ids=range(0))
 
 
 def test_a_gate_of_zero_is_no_gate_and_a_closed_one_is_the_fallback():

@@ -152,6 +152,26 @@ def test_a_datasets_own_settings_override_the_shared_ones(plan_of):
     assert [(job.training["iterations"], job.arm.options["filters"]) for job in jobs[::2]] == [(7, 6), (100, 12)]
 
 
+def test_a_dataset_may_choose_its_variants(plan_of):
+    two = BASE.replace("  default:\n", "  small: {arm: {resnets: 1, filters: 6}}\n  default:\n").replace(
+        "    - {forecaster: learned, horizon: 2}\n", ""
+    )
+    chosen = two.replace("    bits: 3\n", "    bits: 3\n    variants: [small]\n")
+    jobs = [planned.job for planned in plan_of(chosen).jobs if planned.job.kind == "train"]
+    assert [(job.dataset, job.variant) for job in jobs if job.seed == 0] == [
+        ("mnist5k", "small"),
+        ("mnist5k", "default"),
+        ("photo_patches", "small"),
+    ]
+    assert {job.id for job in jobs} < {planned.job.id for planned in plan_of(two).jobs}  # a choice changes no job
+    with pytest.raises(InputError, match="no dataset is trained with the variants default"):
+        plan_of(chosen, only=["variant=default", "dataset=photo_patches"])
+    with pytest.raises(
+        InputError, match="q.yaml:7: datasets.photo_patches.variants.0: unknown variant 'smal'. Did you mean 'small'"
+    ):
+        plan_of(chosen.replace("[small]", "[smal]"))
+
+
 def test_ids_depend_on_what_matters_and_on_nothing_else(plan_of):
     def ids(text, kind="train", **options):
         return [p.job.id for p in plan_of(text, **options).jobs if p.job.kind == kind]
@@ -316,6 +336,7 @@ def test_a_search_is_a_variant_for_every_trial_the_same_at_every_reading(plan_of
         ("log: [1e-4, 1e-2]", "log: [1e-2, 1e-4]", "must go from a smaller to a larger number"),
         ("    crop: 8", "    crop: 8\n    arm: {dropout: 0.1}", "q.yaml:.*arm.dropout: would hide what the search tries"),
         ("search:", "timing: {samplers: [ancestral]}\nsearch:", "a search only trains"),
+        ("    crop: 8", "    crop: 8\n    variants: [default]", "a search tries every variant on every dataset"),
         ("count: 3", "cuont: 3", "unknown key 'cuont'. Did you mean 'count'"),
     ],
 )  # fmt: skip

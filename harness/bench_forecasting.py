@@ -1,0 +1,238 @@
+"""What forecasting modules save: their hits, their divergence from the ARM, and ARM calls beside fixed-point iteration.
+
+Three sets of noise that no sweep uses and that share no sample: one chooses the horizon and the gate, one measures
+hits and divergences, one compares calls. Samples are compared in pairs, under the same noise. Nothing here is timed.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
+
+from arm_core import Checkpoint, InputError, load_checkpoint
+from arm_core.forecasters import fixed_point
+from arm_core.forecasters.modules import INPUTS
+from arm_core.horizon import arm_calls, choose_horizon, divergences, hit_rates
+from arm_core.registry import ARMS
+from harness.jobs.machine import device_of_this_job, provenance
+from harness.report.formats import markdown_rows as markdown
+
+SEED = 2**32 + 1
+"""Of the noise; those of sweeps are below 2^32, and 2^32 chooses the horizons of `horizon: auto`."""
+MEASURED = ("t", "hits", "hits_fixed_point", "kl_nats", "kl_marginal_nats")
+SAMPLERS = ("fixed point", "learned", "gated")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many samples choose, measure and compare; their ids follow one another."""
+
+    choose: int = 32
+    measure: int = 64
+    compare: int = 256
+
+    def ids(self) -> tuple[range, range, range]:
+        """The ids of the three."""
+        first, second = self.choose, self.choose + self.measure
+        return range(first), range(first, second), range(second, second + self.compare)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The rows of the two tables.
+
+    Attributes:
+        forecasts: a row for every checkpoint and module.
+        calls: a row for every checkpoint, sampler and sample.
+    """
+
+    forecasts: pd.DataFrame
+    calls: pd.DataFrame
+
+
+def run_bench_forecasting(
+    checkpoints: Sequence[Path], out: Path, *, counts: Counts, reference: str | None = None
+) -> Measured:
+    """Measure the modules of every checkpoint, write the tables and print them.
+
+    Args:
+        checkpoints: folders that trainings left, each with forecasting modules.
+        out: folder for forecasts.parquet, calls.parquet and forecasting.md.
+        counts: of samples.
+        reference: of the ARMs' class, if it is not a registered one.
+
+    Raises:
+        InputError: a checkpoint cannot be read, or has no modules.
+    """
+    kind = ARMS.resolve(reference) if reference else None
+    loaded = [load_checkpoint(place, device=device_of_this_job(), arm=kind) for place in checkpoints]
+    for place, checkpoint in zip(checkpoints, loaded, strict=True):
+        if checkpoint.modules is None:
+            raise InputError(f"{place} has no forecasting modules; train it with `forecasting:`")
+    console = Console(highlight=False)
+    shown = track(sorted(loaded, key=_rank), "Measuring", console=console, disable=not console.is_terminal)
+    measured = measure(shown, counts)
+    for file in write(measured, out):
+        console.print(f"Wrote {file}", soft_wrap=True)
+    return measured
+
+
+def measure(checkpoints: Iterable[Checkpoint], counts: Counts) -> Measured:
+    """The rows of checkpoints with modules, in their order."""
+    forecasts, calls = [], []
+    for checkpoint in checkpoints:
+        about = _about(checkpoint)
+        forecasts += [{**about, **row} for row in _forecasts(checkpoint, counts)]
+        calls += [{**about, **row} for row in _calls(checkpoint, counts)]
+    return Measured(pd.DataFrame(forecasts), pd.DataFrame(calls))
+
+
+def _rank(checkpoint: Checkpoint) -> tuple[Any, ...]:
+    assert checkpoint.modules is not None
+    config = checkpoint.modules.config
+    return (
+        checkpoint.metadata.get("dataset", "?"),
+        config.unit,
+        config.detach_hidden,
+        INPUTS.index(tuple(config.inputs)),
+    )
+
+
+def _about(checkpoint: Checkpoint) -> dict[str, Any]:
+    assert checkpoint.modules is not None
+    config, given, machine = checkpoint.modules.config, checkpoint.metadata, provenance()
+    return {
+        "dataset": given.get("dataset", "?"),
+        "variant": given.get("variant", "?"),
+        "inputs": " + ".join(config.inputs),
+        "unit": config.unit,
+        "detached": config.detach_hidden,
+        "pairs": config.pairs,
+        "step": given.get("step"),
+        "valid_bits_per_dim": given.get("valid_bits_per_dim"),
+        "checkpoint_sha256": checkpoint.sha256,
+        "dtype": str(next(checkpoint.arm.parameters()).dtype).removeprefix("torch."),
+        **{name: machine[name] for name in ("device", "torch", "commit")},
+    }
+
+
+def _forecasts(checkpoint: Checkpoint, counts: Counts) -> list[dict[str, Any]]:
+    arm, modules, ids = checkpoint.arm, checkpoint.modules, counts.ids()[1]
+    assert modules is not None
+    hits = hit_rates(arm, modules, seed=SEED, sample_ids=ids)
+    apart = divergences(arm, modules, seed=SEED, sample_ids=ids)
+    columns = [hits.modules, hits.fixed_point, apart.modules, apart.marginals]
+    return [
+        dict(zip(MEASURED, (t, *row), strict=True))
+        for t, row in enumerate(zip(*(column.tolist() for column in columns), strict=True), start=1)
+    ]
+
+
+def _calls(checkpoint: Checkpoint, counts: Counts) -> list[dict[str, Any]]:
+    arm, modules, (choose, _, compare) = checkpoint.arm, checkpoint.modules, counts.ids()
+    assert modules is not None
+    settings = choose_horizon(arm, modules, seed=SEED, sample_ids=choose)
+    learned = next(s for s in settings if s.horizon and s.gate is None)
+    gated = next(s for s in settings if s.gate is not None)
+    used = [(fixed_point, 0, None)] + [(s.forecaster(modules), s.horizon, s.gate) for s in (learned, gated)]
+    rows = []
+    for name, (forecaster, horizon, gate) in zip(SAMPLERS, used, strict=True):
+        taken = arm_calls(arm, forecaster, seed=SEED, sample_ids=compare)
+        said = {"sampler": name, "horizon": horizon, "gate": gate, "dims": arm.layout.dims}
+        rows += [
+            {**said, "sample_id": number, "arm_calls": calls}
+            for number, calls in zip(compare, taken.tolist(), strict=True)
+        ]
+    return rows
+
+
+def compared(calls: pd.DataFrame) -> pd.DataFrame:
+    """A row for every checkpoint and sampler: mean calls, and the mean paired difference to the fixed point.
+
+    `half_width` is that of the normal 95 % interval of the mean difference.
+    """
+    key = ["dataset", "variant", "checkpoint_sha256"]
+    own = calls[calls["sampler"] == "fixed point"].set_index([*key, "sample_id"])["arm_calls"]
+    rows = []
+    for (*which, sampler), group in calls.groupby([*key, "sampler"], sort=False):
+        paired = group.set_index([*key, "sample_id"])["arm_calls"]
+        apart = (paired - own.reindex(paired.index)).to_numpy(float)
+        first = group.iloc[0]
+        rows.append(
+            {
+                **dict(zip(key, which, strict=True)),
+                **{name: first[name] for name in ("inputs", "unit", "detached", "dims", "horizon", "gate")},
+                "sampler": sampler,
+                "samples": len(group),
+                "mean_calls": group["arm_calls"].mean(),
+                "difference": apart.mean(),
+                "half_width": 1.96 * apart.std(ddof=1) / math.sqrt(len(apart)) if len(apart) > 1 else math.nan,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def as_markdown(measured: Measured) -> str:
+    """Both tables of every dataset, for people."""
+    parts = []
+    for dataset, calls in compared(measured.calls).groupby("dataset", sort=False):
+        first = calls.iloc[0]
+        parts.append(
+            f"## {dataset}\n\nARM calls a sample at batch 1, mean over {first['samples']} samples of {first['dims']} "
+            "dimensions; in brackets the mean paired difference to the fixed point and its 95 % interval. Horizon and "
+            "gate were chosen on other samples.\n\n" + _calls_table(calls)
+        )
+        rows = measured.forecasts[measured.forecasts["dataset"] == dataset]
+        parts.append(
+            "Share of right forecasts, of the modules / of the fixed point in the same states, of unit t past the "
+            "frontier.\n\n" + _by_module(rows, "hits", "hits_fixed_point")
+        )
+        parts.append(
+            "KL(ARM || forecast) in nats a dimension, of the modules / of the marginal distribution of each "
+            "dimension.\n\n" + _by_module(rows, "kl_nats", "kl_marginal_nats")
+        )
+    return "\n".join(parts)
+
+
+def _calls_table(calls: pd.DataFrame) -> str:
+    rows = []
+    for _, group in calls.groupby(["variant", "checkpoint_sha256"], sort=False):
+        by = group.set_index("sampler")
+        cells = [*_kind(by.iloc[0]), f"{by.loc['fixed point', 'mean_calls']:.1f}"]
+        for name in SAMPLERS[1:]:
+            one = by.loc[name]
+            how = f"T={one['horizon']}" + ("" if np.isnan(one["gate"]) else f", gate {one['gate']:g}")
+            cells.append(f"{one['mean_calls']:.1f} ({one['difference']:+.1f} ± {one['half_width']:.1f}), {how}")
+        rows.append(cells)
+    return markdown(["inputs", "unit", "detached", *SAMPLERS], rows)
+
+
+def _by_module(rows: pd.DataFrame, own: str, other: str) -> str:
+    horizons = sorted(rows["t"].unique())
+    cells = []
+    for _, group in rows.groupby(["variant", "checkpoint_sha256"], sort=False):
+        by = group.set_index("t")
+        shown = [f"{by.loc[t, own]:.3f} / {by.loc[t, other]:.3f}" if t in by.index else "" for t in horizons]
+        cells.append([*_kind(group.iloc[0]), *shown])
+    return markdown(["inputs", "unit", "detached", *(f"t={t}" for t in horizons)], cells)
+
+
+def _kind(row: pd.Series) -> list[str]:
+    return [row["inputs"], row["unit"], "yes" if row["detached"] else "no"]
+
+
+def write(measured: Measured, out: Path) -> list[Path]:
+    """Write forecasts.parquet, calls.parquet and forecasting.md into a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    tables = {"forecasts.parquet": measured.forecasts, "calls.parquet": measured.calls}
+    for name, frame in tables.items():
+        frame.to_parquet(out / name, index=False)
+    text = out / "forecasting.md"
+    text.write_text(as_markdown(measured), encoding="utf-8")
+    return [*(out / name for name in tables), text]
