@@ -187,13 +187,14 @@ def test_a_window_costs_less_work_than_whole_images():
 @pytest.mark.slow
 @pytest.mark.parametrize(("layout", "filters"), [(Layout(4, 8, 8, 128), 12), (Layout(3, 32, 32, 4), 6)], ids=str)
 def test_layouts_of_the_paper_sample_exactly_in_windows(layout, filters):
-    arm = pixelcnn(layout, filters=filters)
+    arm = pixelcnn(layout, filters=filters, scale=0.1)
     noise = noise_for(arm, 2)
-    expected = ancestral_sample(arm, noise).x
     row = layout.width * layout.channels
-    for window in (layout.channels, row, 3 * row):
-        assert torch.equal(predictive_sample(arm, noise, fixed_point_above, window=window).x, expected)
-    assert torch.equal(sample_many(arm, count=2, seed=0, slots=2).x, expected)
+    x = sample_many(arm, count=2, seed=0, slots=2).x
+    with torch.inference_mode():  # the ancestral sample is the only fixed point
+        assert torch.equal((arm.eval()(x).logits + noise).argmax(dim=-1), x)
+    for window in (row, 3 * row):
+        assert torch.equal(predictive_sample(arm, noise, fixed_point_above, window=window).x, x)
 
 
 @pytest.mark.parametrize("window", [None, 5, 8, 64])
