@@ -10,9 +10,10 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from arm_core.data import Dataset
+if TYPE_CHECKING:  # status reads rows, and answers without torch
+    from arm_core.data import Dataset
 
 DATA = ("dataset_name", "dataset_variant", "dataset_status", "dataset_sha256")
 """The columns that every result row has: which data it is about, and what they may be compared with."""
@@ -21,7 +22,7 @@ Rows = dict[str, list[dict[str, Any]]]
 FILE = "rows.json"
 
 
-def data_columns(dataset: Dataset) -> dict[str, str]:
+def data_columns(dataset: "Dataset") -> dict[str, str]:
     """`DATA`, of a dataset."""
     return dict(zip(DATA, (dataset.name, dataset.variant, dataset.status, dataset.sha256), strict=True))
 
