@@ -121,10 +121,13 @@ class CausalConvTranspose2d(nn.Module):
             mask[:, :, 0, 0] = here.T
         self.register_buffer("mask", mask, persistent=False)
 
+    def masked_weight(self) -> Tensor:
+        """The weight, zero where it must not see."""
+        return _masked(self.weight, self.mask)
+
     def forward(self, x: Maps) -> Maps:
-        weight = _masked(self.weight, self.mask)
         margin = (0, self.beyond)
-        return F.conv_transpose2d(x, weight, self.bias, stride=2, padding=margin, output_padding=margin)
+        return F.conv_transpose2d(x, self.masked_weight(), self.bias, stride=2, padding=margin, output_padding=margin)
 
 
 def _masked(weight: Tensor, mask: Tensor | None) -> Tensor:

@@ -60,7 +60,7 @@ class Grid:
     """
 
     def __init__(self, height: int, width: int, depth: int, slots: int, device: torch.device) -> None:
-        self.height, self.width, self.cells = height, width, height * width
+        self.width, self.cells = width, height * width
         across = width + 2
         self.per_slot = (depth + 2) * across
         self.places = slots * self.per_slot

@@ -142,7 +142,7 @@ class _Kept:
 
 
 def _masked(conv: Part) -> Tensor:
-    weight: Tensor = conv.weight if conv.mask is None else conv.weight * conv.mask
+    weight: Tensor = conv.masked_weight()
     return weight.detach()
 
 
@@ -204,21 +204,21 @@ class _Block:
 
     def __call__(self, streams: Pair, at: At, stack: list[Pair]) -> Pair:
         u, ul = streams
-        acts = Pair(_concat_elu(u), _concat_elu(ul))
-        self.u_kept[0].put(acts.u, at.u)
-        if not self.descends:
-            stack.append(acts)
+        act_u = _concat_elu(u)
+        self.u_kept[0].put(act_u, at.u)
         for i, (u_net, ul_net) in enumerate(self.pairs):
-            self.ul_kept[i].put(acts.ul, at.ul)
+            act_ul = _concat_elu(ul)
+            self.ul_kept[i].put(act_ul, at.ul)
+            if not self.descends:
+                stack.append(Pair(act_u, act_ul))
             skip = stack.pop() if self.descends else None
             u = u_net(u, self.u_kept[i], at.u, [skip.u] if skip else [])
             act_u = _concat_elu(u)
             self.u_kept[i + 1].put(act_u, at.u)
             above = self.u_kept[i + 1].at(at.ul.places)
             ul = ul_net(ul, self.ul_kept[i], at.ul, [above, skip.ul] if skip else [above])
-            acts = Pair(act_u, _concat_elu(ul))
-            if not self.descends:
-                stack.append(acts)
+        if not self.descends:
+            stack.append(Pair(act_u, _concat_elu(ul)))
         return Pair(u, ul)
 
 

@@ -125,17 +125,17 @@ def _stream(
 ) -> Iterator[FinishedSample]:
     if not waiting:
         return
-    weight = next((p for p in arm.parameters() if p.is_floating_point()), torch.empty(0, dtype=torch.float64))
     holds: dict[int, int] = {}  # slot -> sample, counted from 0
     free = list(range(slots))
     with sampling_mode(arm):  # never held across a yield: what the caller does there is not ours to change
         work = Slots(arm, slots, span_cache(arm, slots, choice.widest), forecaster or _default_forecaster())
+    like = work.state.noise
     while waiting or holds:
         with sampling_mode(arm):
             if new := list(waiting[: len(free)]):
                 waiting, starting = waiting[len(new) :], free[: len(new)]
                 ids = [first_id + sample for sample in new]
-                noise = sample_noise(arm.layout, seed=seed, sample_ids=ids, dtype=weight.dtype, device=weight.device)
+                noise = sample_noise(arm.layout, seed=seed, sample_ids=ids, dtype=like.dtype, device=like.device)
                 work.begin(starting, noise * temperature, None if prefix is None else prefix[new])
                 holds |= dict(zip(starting, new, strict=True))
             if prefix is None or prefix.shape[1] < arm.layout.dims:

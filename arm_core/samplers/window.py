@@ -32,10 +32,9 @@ class WindowChoice:
     ) -> None:
         dims, row = arm.layout.dims, arm.layout.width * arm.layout.channels
         self.clock = clock
-        self.ladder = [window or dims]
-        if window is not None:
-            self.ladder = [window]
-        elif arm.granule is not None:
+        if window is not None or arm.granule is None:
+            self.ladder = [dims if window is None else window]
+        else:
             granules = {1, *(max(1, round(rows * row / arm.granule)) for rows in ROWS)}
             self.ladder = sorted({min(granule * arm.granule, dims) for granule in granules})
         self.center = min(range(len(self.ladder)), key=lambda place: abs(self.ladder[place] - row))
@@ -46,9 +45,8 @@ class WindowChoice:
         """Compare the window in the middle with its neighbours."""
         near = range(max(0, self.center - 1), min(len(self.ladder), self.center + 2))
         self.rates = {place: [0.0, 0.0] for place in near}  # dimensions confirmed, seconds
-        self.turns = [place for _ in range(TURNS) for place in near for _ in range(TURN)]
-        if len(self.ladder) == 1:
-            self.turns = []
+        turns = TURNS if len(near) > 1 else 0
+        self.turns = [place for _ in range(turns) for place in near for _ in range(TURN)]
 
     @property
     def window(self) -> int:
@@ -58,7 +56,7 @@ class WindowChoice:
     def step(self, work: Slots) -> None:
         """One call with the window whose turn it is."""
         window = self.window
-        if not self.turns:
+        if not self.turns:  # nothing left to compare
             work.step(window)
             return
         rate = self.rates[self.turns.pop(0)]
