@@ -196,14 +196,23 @@ def _scheduler(jobs: list[_Training], search: SearchSpec | None) -> Any:
         time_attr="step",
         metric="valid_bits_per_dim",
         mode="min",
-        max_t=longest + 1,  # the last report must not stop a trial that is about to write its rows
+        max_t=longest,
         grace_period=min(search.grace, longest),
         reduction_factor=search.factor,
     )
 
 
 def _train(config: dict[str, Any]) -> None:
-    run_job(job_from_json(config["job"]), Path(config["root"]), threads=config["threads"], report=tune.report)
+    job = job_from_json(config["job"])
+    assert not isinstance(job, TimingJob)
+    last = job.training["iterations"]
+
+    def report(metrics: dict[str, Any]) -> None:
+        """Tell Tune of every step but the last: a search would cut a training that is about to write its rows."""
+        if metrics["step"] < last:
+            tune.report(metrics)
+
+    run_job(job, Path(config["root"]), threads=config["threads"], report=report)
 
 
 _train.__name__ = "train"  # what the dashboard shows

@@ -12,6 +12,7 @@ from harness.jobs.progress import Reporter, read_progress
 from harness.jobs.rows import clear_rows, read_rows, status_of, write_rows
 from harness.jobs.sampling import make_sampler
 from harness.jobs.timing import time_samplers
+from harness.report.selection import select
 from harness.report.statistics import speedup
 from harness.store import Store
 from harness.sweep import SamplerSpec, load_sweep, make_plan
@@ -240,6 +241,6 @@ def test_chosen_horizons_gates_and_fresh_noise_are_timed_and_recorded(small_swee
     assert learned["horizon"].between(1, 2).all()
     law = timed["sampler"] == "resampled"
     assert law.sum() == 4 and timed[law]["exact_fraction"].isna().all() and (timed[~law]["exact_fraction"] == 1).all()
-    report = speedup(timings)
+    report = speedup(select(store).repetitions)
     assert report["equal"].all()
     assert {"fresh noise: most likely", "fresh noise: learned, T=2"} <= set(report["sampler"])

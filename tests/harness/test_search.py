@@ -49,3 +49,15 @@ def test_on_ray_an_autoencoder_comes_before_its_arm(local_ray, tmp_path, sample_
     assert not ledger.failures, ledger.failures
     row, trial = store.read("autoencoders").iloc[0], store.read("trials").iloc[0]
     assert trial["dataset_sha256"] == row["latents_sha256"] and trial["autoencoder_job"] == row["job"]
+
+
+def test_a_training_does_not_report_the_step_after_which_it_has_ended(monkeypatch, tmp_path, sample_data):
+    from harness.execution import ray as backend
+
+    file = tmp_path / "search.yaml"
+    file.write_text(SEARCH)
+    job = make_plan(load_sweep(file), {}).jobs[0].job
+    reported = []
+    monkeypatch.setattr(backend.tune, "report", lambda metrics: reported.append(metrics["step"]))
+    backend._train({"job": job.model_dump_json(), "root": str(tmp_path / "store"), "threads": 1})
+    assert reported == [1, 2, 3, 4, 5, 6, 7]
