@@ -8,10 +8,9 @@ import pandas as pd
 from rich.table import Table
 
 from harness.bench_samplers import ANCESTRAL, CONSOLE, PAPER
+from harness.jobs.timing import REFERENCE_WIDTH
 from harness.report.formats import markdown_rows
 
-REFERENCE_WIDTH = 16
-"""Batch size of the runs that all others are compared with; the largest that was run if it was not."""
 MEASURES = {"calls": "ARM calls a sample", "work": "full passes a sample", "ms": "ms a sample"}
 
 
@@ -47,7 +46,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _reference(rows: pd.DataFrame, name: str) -> np.ndarray:
-    """ms a sample of `name` in the reference batches of the same height and repetition; nan if there are none."""
+    """ms a sample of `name` in batches of `REFERENCE_WIDTH` (or its largest) of the same height and repetition, or nan."""
     own = rows[rows["name"] == name]
     sizes = own.groupby("height")["batch_size"].agg(
         lambda part: REFERENCE_WIDTH if REFERENCE_WIDTH in set(part) else part.max()

@@ -23,6 +23,8 @@ from harness.jobs.rows import DATA, Rows
 from harness.jobs.sampling import Draw, Sampler, block_of, make_sampler, measured
 from harness.sweep.plan import SamplerSpec, TimingJob
 
+REFERENCE_WIDTH = 16
+"""Up to this batch size the reference is timed however long it takes: the others are compared with it."""
 BUSY_SHARE = 0.2
 """A repetition counts as disturbed when others used more than this share of a core meanwhile."""
 
@@ -189,7 +191,7 @@ class Bench:
 
     def _takes_too_long(self, spec: SamplerSpec, width: int, count: int) -> bool:
         """Whether a sample at a smaller width took so long that this run would exceed the job's patience."""
-        if self.job.patience is None:
+        if self.job.patience is None or (spec == self.reference and width <= REFERENCE_WIDTH):
             return False
         name = spec.model_dump_json()
         known = [each for (other, size), each in self.seconds.items() if other == name and size <= width]
