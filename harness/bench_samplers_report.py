@@ -46,7 +46,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _reference(rows: pd.DataFrame, name: str) -> np.ndarray:
-    """ms a sample of `name` in batches of `REFERENCE_WIDTH` (or its largest) of the same height and repetition, or nan."""
+    """ms a sample of `name` in batches of `REFERENCE_WIDTH` (or its largest), same height and repetition, or nan."""
     own = rows[rows["name"] == name]
     sizes = own.groupby("height")["batch_size"].agg(
         lambda part: REFERENCE_WIDTH if REFERENCE_WIDTH in set(part) else part.max()
