@@ -26,7 +26,16 @@ def checkpoint(tmp_path_factory):
 
 
 def run_row(name, seed, width, wall_s, samples, **changes):
-    row = {"height": 8, "name": name, "seed": seed, "batch_size": width, "wall_s": wall_s, "is_warmup": False}
+    row = {
+        "height": 8,
+        "rank": 0,
+        "is_drawn": True,
+        "name": name,
+        "seed": seed,
+        "batch_size": width,
+        "wall_s": wall_s,
+        "is_warmup": False,
+    }
     row |= {"arm_calls": [4] * samples, "arm_work": [2.0] * samples, "windows": [8] * samples}
     return row | {"exact_fraction": 1.0, "smallest_gap": None, "busy": False} | changes
 
