@@ -217,7 +217,7 @@ def run_checks(reference: str, kind: str | None) -> int:
     for name, check in _checks(reference, kind or _kind_of(reference)):
         try:
             check()
-            CONSOLE.print(f"[green]holds[/green]  {name}")
+            CONSOLE.print(f"[green]holds[/green]  {name}", soft_wrap=True)
         except AssertionError as error:
             failed += 1
             CONSOLE.print(f"[red]fails[/red]  {name}: {error}", soft_wrap=True)
