@@ -28,6 +28,7 @@ from harness.execution.ledger import Ledger
 from harness.execution.monitor import failures_text, watching
 from harness.jobs import checkpoint_of
 from harness.jobs.sampling import make_forecaster
+from harness.shipped import sweep_file
 from harness.store import Store
 from harness.sweep import Job, Plan, SamplerSpec, Sweep, TrainJob, load_sweep, make_plan
 
@@ -49,7 +50,7 @@ def run_sweep(
 ) -> int:
     """Do what `harness sweep` says; returns the exit code."""
     store = Store(root)
-    spec = load_sweep(file, profile=profile, only=only)
+    spec = load_sweep(sweep_file(file), profile=profile, only=only)
     plan = make_plan(spec, _outcomes(store))
     _print_plan(plan, settings=dry_run)
     if dry_run or not plan.to_run:
