@@ -31,14 +31,14 @@ def test_it_trains_times_and_gives_equal_samples(at_the_root, tmp_path):
         "forecasting": {"horizon": 2, "filters": 4},
     }
     content["training"] |= {"iterations": 4, "evaluate_every": 2, "checkpoint_every": 2, "learning_rate": 0.002}
-    content["timing"] |= {"batch_sizes": [2], "seeds": [0], "figure_count": 2, "dtype": "float64"}
+    content["timing"] |= {"batch_sizes": [2], "slots": [2], "seeds": [0], "figure_count": 2, "dtype": "float64"}
     file, store = tmp_path / "small.yaml", tmp_path / "store"
     file.write_text(yaml.safe_dump(content))
     result = CliRunner().invoke(main, ["sweep", str(file), "--serial", "--store", str(store)])
     assert result.exit_code == 0, result.output
     timings = Store(store).read("timings")
     timings = timings[~timings["is_warmup"]]
-    assert len(timings) == 5 and (timings["exact_fraction"] == 1).all()
+    assert len(timings) == 8 and (timings["exact_fraction"] == 1).all()
     assert (timings["dataset_name"] == "examples/fonts.py:Fonts").all()
     checkpoint = next((store / "jobs").glob("*/checkpoint"))
     arguments = ["sample", str(checkpoint), "--count", "2", "--out", str(tmp_path / "grid.png")]
