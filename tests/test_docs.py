@@ -1,6 +1,8 @@
 """What README and docs/ say: their Python runs, their commands exist, their links lead somewhere."""
 
 import contextlib
+import doctest
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -55,6 +57,10 @@ def all_commands(group=main, path=()):
             yield " ".join((*path, name)), command
 
 
+def modules():
+    return [file for package in ("arm_core", "harness") for file in sorted((ROOT / package).rglob("*.py"))]
+
+
 def named(page):
     return str(page.relative_to(ROOT))
 
@@ -99,6 +105,13 @@ def test_the_help_of_every_command_has_examples_that_are_right(name, command):
     assert examples and all(example.startswith(f"harness {name}") for example in examples)
     for example in examples:
         parse(example)
+
+
+@pytest.mark.parametrize("module", [module for module in modules() if ">>>" in module.read_text()], ids=named)
+def test_the_examples_in_docstrings_hold(module, sample_data):
+    name = ".".join(module.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    results = doctest.testmod(importlib.import_module(name))
+    assert results.attempted > 0 and results.failed == 0
 
 
 def test_commands_that_do_not_exist_are_found_out():
