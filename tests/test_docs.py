@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 import pytest
 
-from arm_core import Layout, save_arm
+from arm_core import Layout, sample_noise, save_arm
 from arm_core.arms import PixelCNN, PixelCNNConfig
-from arm_core.forecasters import ForecastingConfig, ForecastingModules
+from arm_core.forecasters import ForecastingConfig, ForecastingModules, fixed_point
 from harness.cli import main
 from tests.harness.golden.make import unpack
 
@@ -66,22 +66,23 @@ def named(page):
 
 
 @pytest.fixture
-def a_store(tmp_path, monkeypatch):
-    """A working directory with what examples take for granted: runs/ with results and a checkpoint."""
+def at_hand(tmp_path, monkeypatch):
+    """What examples take for granted: a working directory with results and a checkpoint in runs/, and these names."""
     monkeypatch.chdir(tmp_path)
     unpack(tmp_path / "runs")
     layout = Layout(1, 8, 8, 2)
-    arm = PixelCNN(layout, PixelCNNConfig(resnets=1, filters=4))
+    arm = PixelCNN(layout, PixelCNNConfig(resnets=1, filters=4)).eval()
     modules = ForecastingModules(layout, ForecastingConfig(horizon=2, filters=4), arm.hidden_features)
     save_arm(arm, tmp_path / "runs" / "jobs" / "JOB" / "checkpoint", modules=modules)
+    return {"arm": arm, "noise": sample_noise(layout, seed=0, sample_ids=range(2)), "forecaster": fixed_point}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=named)
-def test_the_python_of_a_page_runs_from_top_to_bottom(page, a_store, capsys):
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, at_hand, capsys):
     code = "\n".join(blocks(page, "python"))
     for many, few in FEWER.items():
         code = code.replace(many, few)
-    exec(compile(code, str(page), "exec"), {"__name__": "__page__"})
+    exec(compile(code, str(page), "exec"), {"__name__": "__page__", **at_hand})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

@@ -55,7 +55,7 @@ class Draw:
 
     @classmethod
     def of(cls, arm: AutoregressiveModel, seed: int, width: int, count: int | None = None) -> "Draw":
-        """A draw of `count` samples (None: of `width`) in the ARM's dtype and on its device."""
+        """A draw of `count` samples (None: of `width`), its noise in the ARM's dtype and on its device."""
         weight = next(arm.parameters(), torch.empty(0))
         noise = sample_noise(arm.layout, seed=seed, sample_ids=range(width), dtype=weight.dtype, device=weight.device)
         return cls(seed, width if count is None else count, width, noise)
