@@ -1,8 +1,11 @@
 # Everything happens in .venv; `make quickstart` and `make test` set it up on a fresh machine.
 PYTHON ?= python3
 BIN := .venv/bin
+SITE := site
+# The modules that the API reference shows.
+API := arm_core $(addprefix arm_core.,arms forecasters latents data contracts training horizon objectives registry testing)
 
-.PHONY: quickstart test fast lint clean
+.PHONY: quickstart test fast lint docs clean
 
 quickstart: .venv/installed
 	$(BIN)/harness sweep sweeps/quickstart.yaml
@@ -19,6 +22,10 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/installed
+	$(BIN)/pdoc --docformat google --no-show-source -o $(SITE) $(API)
+	@echo "The API reference is $(SITE)/index.html"
+
 # torch first and alone: its pinned version decides which of the larger packages are pulled in after it.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -27,4 +34,4 @@ lint: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv runs site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

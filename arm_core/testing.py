@@ -18,7 +18,9 @@ from arm_core.errors import InputError
 from arm_core.forecasters import fixed_point, predict_last, row_above, zeros
 from arm_core.gumbel import sample_noise
 from arm_core.layout import Layout
-from arm_core.samplers import ancestral_sample, predictive_sample
+from arm_core.samplers import ancestral_sample, predictive_sample, sample_many
+from arm_core.samplers.mode import sampling_mode
+from arm_core.samplers.slots import Slots
 
 SMALL_LAYOUTS = (Layout(1, 8, 8, 3), Layout(3, 4, 8, 4), Layout(4, 8, 4, 2))
 FORECASTERS: dict[str, Forecaster] = {
@@ -85,6 +87,30 @@ def check_exact(arm: AutoregressiveModel, forecaster: Forecaster, *, count: int 
     )
 
 
+def check_windows(arm: AutoregressiveModel, *, count: int = 5, seed: int = 0) -> None:
+    """Cached windows, narrow and wide, give the ancestral samples while slots are refilled, and the logits of a pass.
+
+    Logits and hidden features of the spans may differ from those of a whole pass by rounding only.
+    """
+    layout, row = arm.layout, arm.layout.width * arm.layout.channels
+    dtype = next(arm.parameters(), torch.empty(0, dtype=torch.float64)).dtype
+    noise = sample_noise(layout, seed=seed, sample_ids=range(count), dtype=dtype)
+    expected = ancestral_sample(arm, noise).x
+    for window in (1, row + 1, 2 * row):
+        got = sample_many(arm, count=count, seed=seed, slots=2, window=window)
+        differ = int((got.x != expected).any(1).sum())
+        assert differ == 0, f"window {window}: {differ} of {count} samples differ from the ancestral ones"
+        with sampling_mode(arm):
+            work = Slots(arm, count, arm.span_cache(count, window), fixed_point)
+            work.begin(list(range(count)), noise)
+            while not all(work.finished()):
+                work.step()
+            for name, whole in arm(work.state.x)._asdict().items():
+                error = (getattr(work.state, name) - whole).abs().max() if whole.numel() else 0.0
+                allowed = 1e-9 * max(1.0, float(whole.abs().max())) if whole.numel() else 0.0
+                assert error <= allowed, f"window {window}: {name} differ by {error:.3g} from those of a whole pass"
+
+
 def check_saves(arm: AutoregressiveModel) -> None:
     """A saved and loaded ARM gives the same logits, bit for bit."""
     with tempfile.TemporaryDirectory() as folder:
@@ -125,6 +151,11 @@ def arm_checks(
         yield f"{on}: logits and hidden depend on earlier dimensions only", partial(check_triangular, arm)
         for name, forecaster in FORECASTERS.items():
             yield f"{on}: {name} gives the ancestral samples", partial(check_exact, arm, forecaster)
+        if arm.granule is not None:
+            yield (
+                f"{on}: windows give the ancestral samples, and the logits of a whole pass",
+                partial(check_windows, arm),
+            )
         yield f"{on}: saves and loads", partial(check_saves, arm)
         yield f"{on}: moves between dtypes", partial(check_moves, arm)
     if len(refused) == len(layouts):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from arm_core.errors import InputError
 
@@ -35,13 +36,24 @@ def main() -> None:
 
     \b
     Start here:
-      harness sweep sweeps/quickstart.yaml
+      harness sweep quickstart
       harness report --out results/
+
+    \b
+    Shell completion, for this shell (bash; or zsh, fish):
+      eval "$(_HARNESS_COMPLETE=bash_source harness)"
     """
 
 
+def _complete_sweep(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from harness.shipped import shipped_sweeps
+
+    names = [CompletionItem(name) for name in shipped_sweeps() if name.startswith(incomplete)]
+    return [*names, CompletionItem(incomplete, type="file")]
+
+
 @main.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), shell_complete=_complete_sweep)
 @click.option("--profile", help="One of the file's profiles, which override its settings.")
 @click.option("--only", multiple=True, metavar="KEY=VALUE", help="dataset=, variant= or seed=; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and why; run nothing.")
@@ -61,9 +73,12 @@ def sweep(
 ) -> None:
     """Train and time what FILE asks for; what is done already is left alone.
 
+    FILE may also be the name of a sweep that comes with the package: quickstart, table1, table2, ablations, ...
+
     \b
     Examples:
-      harness sweep sweeps/quickstart.yaml --dry-run
+      harness sweep quickstart --dry-run
+      harness sweep table1 --profile laptop --only dataset=binary_digits
       harness sweep sweeps/quickstart.yaml --only dataset=digits --serial
     """
     from harness.commands import run_sweep
@@ -123,7 +138,12 @@ def report(
 @main.command()
 @STORE
 def status(store: Path) -> None:
-    """How far every job of every sweep is; reads files only, also while a sweep runs."""
+    """How far every job of every sweep is; reads files only, also while a sweep runs.
+
+    \b
+    Example:
+      harness status --store /shared/runs
+    """
     from harness.report_commands import show_status
 
     show_status(store)
@@ -134,7 +154,12 @@ def status(store: Path) -> None:
 @click.option("--rows", default=1_000_000, show_default=True, type=click.IntRange(min=1), help="Timing rows, about.")
 @click.option("--store", "root", type=click.Path(path_type=Path), help="Fill this folder, or take it if it is filled.")
 def bench_report(jobs: int, rows: int, root: Path | None) -> None:
-    """Time `status` and `report` on a store of made-up rows, and say how much memory they take."""
+    """Time `status` and `report` on a store of made-up rows, and say how much memory they take.
+
+    \b
+    Example:
+      harness bench-report --jobs 100 --rows 100000
+    """
     from harness.report_commands import run_bench_report
 
     run_bench_report(root, jobs=jobs, rows=rows)
@@ -279,7 +304,12 @@ def data() -> None:
 @data.command("list")
 @ROOT
 def list_datasets(root: Path | None) -> None:
-    """Every dataset: its status, its size, and where it is or was looked for."""
+    """Every dataset: its status, its size, and where it is or was looked for.
+
+    \b
+    Example:
+      harness data list --root /data
+    """
     from harness.data_commands import list_data
 
     list_data(root)
@@ -294,6 +324,11 @@ def verify(name: str, root: Path | None, binarise: str | None) -> None:
 
     Large datasets are converted on the way, which training would do otherwise. Exit code 1: something is not as
     published.
+
+    \b
+    Examples:
+      harness data verify mnist5k
+      harness data verify folder:photos/
     """
     from harness.data_commands import verify_data
 
@@ -306,6 +341,10 @@ def bench(images: int) -> None:
     """Measure on synthetic files: the rate of conversion, and opening ImageNet32 at its full size.
 
     Works in a temporary folder; the full size is a sparse file, which takes no room.
+
+    \b
+    Example:
+      harness data bench --images 2000
     """
     from harness.bench_data import run_bench_data
 

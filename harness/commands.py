@@ -18,6 +18,7 @@ from arm_core.registry import ARMS, DATASETS, FORECASTERS, Registry, config_type
 from harness.execution.ledger import Ledger
 from harness.execution.monitor import failures_text, watching
 from harness.jobs import checkpoint_of
+from harness.shipped import sweep_file
 from harness.store import Store
 from harness.sweep import Job, Plan, Sweep, TrainJob, load_sweep, make_plan
 
@@ -37,7 +38,7 @@ def run_sweep(
 ) -> int:
     """Do what `harness sweep` says; returns the exit code."""
     store = Store(root)
-    spec = load_sweep(file, profile=profile, only=only)
+    spec = load_sweep(sweep_file(file), profile=profile, only=only)
     plan = make_plan(spec, _outcomes(store))
     _print_plan(plan, settings=dry_run)
     if dry_run or not plan.to_run:
@@ -135,7 +136,7 @@ def run_checks(reference: str, kind: str | None) -> int:
     for name, check in _checks(reference, kind or _kind_of(reference)):
         try:
             check()
-            CONSOLE.print(f"[green]holds[/green]  {name}")
+            CONSOLE.print(f"[green]holds[/green]  {name}", soft_wrap=True)
         except AssertionError as error:
             failed += 1
             CONSOLE.print(f"[red]fails[/red]  {name}: {error}", soft_wrap=True)

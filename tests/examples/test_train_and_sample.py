@@ -7,7 +7,7 @@ import pytest
 
 from arm_core import load_arm
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
