@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Plot
 
-from harness.report.figures.style import HATCHES, Style, error_bars, legend, panels
+from harness.report.figures.style import COLOURS, HATCHES, Style, error_bars, legend, panels
 from harness.report.statistics import GROUP, rank
 from harness.report.tables import title
 
@@ -28,7 +28,6 @@ def bars(groups: Groups, column: str, axis: str) -> Plot:
     table = pd.concat([part for _, part in groups])
     names = sorted(set(table["sampler"]) - {"ancestral"}, key=rank)
     widths = sorted(table["batch_size"].unique())
-    colours = sns.color_palette("colorblind", len(widths))
     plot, axes = panels(len(groups), height=0.5 + 0.2 * len(names) * min(len(widths), 3), sharey=True)
     step = 0.8 / len(widths)
     for ax, (key, group) in zip(axes, groups, strict=True):
@@ -45,7 +44,12 @@ def bars(groups: Groups, column: str, axis: str) -> Plot:
                 if error and high > end:
                     error[1][0] = end - value
                 text = None if first else f"batch {width}"
-                look = {"color": colours[index], "hatch": HATCHES[index % 4], "edgecolor": "white", "linewidth": 0}
+                look = {
+                    "color": COLOURS[index % len(COLOURS)],
+                    "hatch": HATCHES[index % 4],
+                    "edgecolor": "white",
+                    "linewidth": 0,
+                }
                 ax.barh(y, value, step * 0.9, xerr=error, error_kw={"lw": 0.8}, label=text, **look)
                 ax.annotate(
                     ("→ " if high > end else "") + f"{value:.3g}",
@@ -55,6 +59,8 @@ def bars(groups: Groups, column: str, axis: str) -> Plot:
                     va="center",
                     fontsize=6.5,
                 )
+        for y in (place for place, name in enumerate(names) if name not in set(group["sampler"])):
+            ax.annotate("not timed", (0, y), (3, 0), textcoords="offset points", va="center", fontsize=6.5, color="0.4")
         ax.set(title=title(key), xlim=(0, limit), yticks=range(len(names)), yticklabels=names)
     axes[0].invert_yaxis()
     plot.supxlabel(axis, fontsize=9)
@@ -138,7 +144,7 @@ def curves(groups: Groups, measure: str, axis: str) -> Plot:
     """
     plot, axes = panels(len(groups))
     variants = list(dict.fromkeys(name for _, part in groups for name in part["variant"]))[:_MOST_NAMES]
-    colours = dict(zip(variants, sns.color_palette("colorblind", 10) + sns.color_palette("dark", 2), strict=False))
+    colours = dict(zip(variants, COLOURS + sns.color_palette("dark", _MOST_NAMES - len(COLOURS)), strict=False))
     for ax, (key, group) in zip(axes, groups, strict=True):
         highest = []
         for place, variant in enumerate(variants):

@@ -19,6 +19,8 @@ from harness.report.statistics import rank
 RED = "#d7301f"
 GAP = 0.85  # grey between tiles: a white image must not melt into the page
 MISSING = "#eceff3"
+_TOO_PALE = (6, 8)  # pink and yellow vanish as lines on white, and more so in grey
+COLOURS = [colour for index, colour in enumerate(sns.color_palette("colorblind", 10)) if index not in _TOO_PALE]
 FORMATS = ("png", "svg", "pdf")
 MARKERS, DASHES, HATCHES = "osD^vPX*<>", ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))], ["", "///", "...", "xxx"]
 _STYLE: dict[str, Any] = {
@@ -117,11 +119,13 @@ class Style:
 def styles(names: Iterable[str]) -> dict[str, Style]:
     """A style for every name; the same names get the same styles."""
     ordered = sorted(set(names) - {"ancestral"}, key=rank)
-    colours = sns.color_palette("colorblind", 10)
     found = {"ancestral": Style("black", "o", "-", "")}
     for index, name in enumerate(ordered):
         found[name] = Style(
-            colours[index % 10], MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)], HATCHES[index % 4]
+            COLOURS[index % len(COLOURS)],
+            MARKERS[index % len(MARKERS)],
+            DASHES[index % len(DASHES)],
+            HATCHES[index % 4],
         )
     return found
 
