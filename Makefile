@@ -2,11 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test fast lint clean
+.PHONY: quickstart reference test fast lint clean
 
 quickstart: .venv/installed
 	$(BIN)/harness sweep sweeps/quickstart.yaml
 	$(BIN)/harness report --out results/ --sweep quickstart
+
+# Every laptop sweep, report and bench, on a machine that does nothing else: hours. Then the tables of README.md.
+reference: .venv/installed
+	$(BIN)/python -m harness.reference
+	$(BIN)/python -m harness.reference --readme
 
 test: lint
 	CI=$${CI:-1} $(BIN)/python -m pytest -q

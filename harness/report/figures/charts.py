@@ -99,7 +99,7 @@ def calls_against_width(groups: Groups, style: dict[str, Style]) -> Plot:
         _lines(ax, group[group["sampler"] != "ancestral"], "batch_size", "calls_percent", style)
         ax.set(title=title(key), ylim=(0, None))
     plot.supxlabel("batch size", fontsize=9)
-    plot.supylabel("ARM calls (% of the dimensions)", fontsize=9)
+    plot.supylabel("ARM calls\n(% of the dimensions)", fontsize=9)
     legend(plot, axes)
     return plot
 
