@@ -145,21 +145,86 @@ def bench_report(jobs: int, rows: int, root: Path | None) -> None:
 @click.option("--count", default=16, show_default=True, type=click.IntRange(min=1), help="Samples.")
 @click.option("--seed", default=10, show_default=True, type=click.IntRange(min=0), help="Of the noise.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A .png grid or .npz arrays.")
-@click.option("--sampler", default="fixed_point", show_default=True, help="A forecaster, or ancestral.")
+@click.option(
+    "--sampler", default="fixed_point_above", show_default=True, help="A forecaster, or ancestral.", metavar="NAME"
+)
 @click.option("--horizon", type=int, help="Modules to use, with --sampler learned.")
+@click.option("--window", type=click.IntRange(min=1), help="Dims a call evaluates; chosen while sampling if left out.")
+@click.option("--slots", default=16, show_default=True, type=click.IntRange(min=1), help="Samples in work at a time.")
+@click.option("--temperature", default=1.0, show_default=True, help="Logits are divided by it; 0: the likeliest.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="More than 1: tasks on Ray.")
+@click.option("--address", default="local", show_default=True, metavar="local|HOST:PORT", help="The Ray cluster.")
 @click.option("--arm", "reference", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
 def sample(
-    checkpoint: Path, count: int, seed: int, out: Path, sampler: str, horizon: int | None, reference: str | None
+    checkpoint: Path,
+    count: int,
+    seed: int,
+    out: Path,
+    sampler: str,
+    horizon: int | None,
+    window: int | None,
+    slots: int,
+    temperature: float,
+    workers: int,
+    address: str,
+    reference: str | None,
 ) -> None:
     """Draw samples from the ARM in CHECKPOINT (a folder that a training left).
 
-    \b
-    Example:
-      harness sample runs/jobs/JOB/checkpoint --seed 10 --count 16 --out grid.png
-    """
-    from harness.commands import draw_samples
+    The samples depend on the seed and their number alone: no other option but the temperature changes one.
 
-    draw_samples(checkpoint, count=count, seed=seed, out=out, sampler=sampler, horizon=horizon, reference=reference)
+    \b
+    Examples:
+      harness sample runs/jobs/JOB/checkpoint --seed 10 --count 16 --out grid.png
+      harness sample runs/jobs/JOB/checkpoint --count 100000 --slots 64 --workers 8 --out samples.npz
+    """
+    from harness.sampling_commands import Sampling, draw_samples
+
+    how = Sampling(checkpoint.absolute(), reference, sampler, horizon, window, slots, seed, temperature)
+    draw_samples(how, count=count, out=out, workers=workers, address=address)
+
+
+@main.command("bench")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--out", default="results/samplers", show_default=True, type=click.Path(path_type=Path), help="Folder.")
+@click.option("--slots", default="1,4,16,64", show_default=True, help="Batch sizes and numbers of slots.")
+@click.option("--heights", default="", metavar="16,28,56", help="Image heights to run the same weights at.")
+@click.option(
+    "--repetitions", default=5, show_default=True, type=click.IntRange(min=1), help="With noise of their own."
+)
+@click.option("--samples-per-slot", default=4, show_default=True, type=click.IntRange(min=1), help="Of a stream.")
+@click.option("--patience", default=60.0, show_default=True, help="Leave out runs of more seconds than this.")
+@click.option("--sampler", "samplers", multiple=True, help="Only this one, beside the references; may be repeated.")
+@click.option("--arm", "reference", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
+def bench_samplers(
+    checkpoint: Path,
+    out: Path,
+    slots: str,
+    heights: str,
+    repetitions: int,
+    samples_per_slot: int,
+    patience: float,
+    samplers: tuple[str, ...],
+    reference: str | None,
+) -> None:
+    """Compare all samplers on the ARM in CHECKPOINT: equality first, then calls, work and seconds side by side.
+
+    \b
+    Examples:
+      harness bench runs/jobs/JOB/checkpoint
+      harness bench runs/jobs/JOB/checkpoint --slots 16 --sampler "auto window" --repetitions 3
+    """
+    from harness.bench_samplers import Settings, numbers, run_bench
+
+    settings = Settings(
+        numbers("--slots", slots),
+        repetitions,
+        samples_per_slot,
+        patience,
+        numbers("--heights", heights) if heights else (),
+        names=samplers,
+    )
+    raise SystemExit(run_bench(checkpoint, out, settings, reference=reference))
 
 
 @main.command()

@@ -4,21 +4,12 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
 from rich.console import Console
-from rich.progress import track
-from torch import Tensor
 
 from arm_core import (
     AutoregressiveModel,
-    Checkpoint,
     InputError,
     Layout,
-    ancestral_sample,
-    load_checkpoint,
-    sample_noise,
-    stream_samples,
     testing,
 )
 from arm_core.arms import PixelCNN, PixelCNNConfig
@@ -27,13 +18,10 @@ from arm_core.registry import ARMS, DATASETS, FORECASTERS, Registry, config_type
 from harness.execution.ledger import Ledger
 from harness.execution.monitor import failures_text, watching
 from harness.jobs import checkpoint_of
-from harness.jobs.sampling import make_forecaster
 from harness.store import Store
-from harness.sweep import Job, Plan, SamplerSpec, Sweep, TrainJob, load_sweep, make_plan
+from harness.sweep import Job, Plan, Sweep, TrainJob, load_sweep, make_plan
 
 CONSOLE = Console(highlight=False)
-SLOTS = 16
-"""Samples in work at a time in `harness sample`."""
 
 
 def run_sweep(
@@ -122,76 +110,6 @@ def _conclude(plan: Plan, ledger: Ledger, store: Store) -> int:
         CONSOLE.print("Run the same command again to retry the failed jobs.")
         return 1
     return 0
-
-
-def draw_samples(
-    checkpoint: Path, *, count: int, seed: int, out: Path, sampler: str, horizon: int | None, reference: str | None
-) -> None:
-    """Sample from a checkpoint into a picture or arrays."""
-    if out.suffix not in (".png", ".npz"):
-        raise InputError(f"--out must end in .png (a grid) or .npz (arrays), got {out}")
-    if horizon is not None and sampler != "learned":
-        raise InputError(f"--horizon is for --sampler learned, not for {sampler}; leave it out")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = load_checkpoint(checkpoint, device=device, arm=ARMS.resolve(reference) if reference else None)
-    dims, autoencoder = loaded.arm.layout.dims, loaded.autoencoder
-    layout = autoencoder.layout if autoencoder is not None else loaded.arm.layout
-    if out.suffix == ".png" and layout.channels not in (1, 3):
-        raise InputError(f"a picture needs 1 or 3 channels, the samples have {layout.channels}; use --out FILE.npz")
-    x, calls = _draw(loaded, sampler, horizon, count, seed)
-    drawn = loaded.arm.layout.unflatten(x)
-    images = (autoencoder.decode(drawn) if autoencoder is not None else drawn.to(torch.uint8)).cpu().numpy()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".npz":
-        arrays = {"images": images, "arm_calls": calls.cpu().numpy(), "seed": np.array(seed)}
-        if autoencoder is not None:
-            arrays["latents"] = drawn.to(torch.uint8).cpu().numpy()
-        np.savez_compressed(out, allow_pickle=False, **arrays)
-    else:
-        _save_grid(images, layout, out)
-    mean = calls.double().mean().item()
-    CONSOLE.print(
-        f"{count} samples, {mean:.1f} ARM calls each on average ({mean / dims:.1%} of the {dims} "
-        f"that ancestral sampling takes): {out}",
-        soft_wrap=True,
-    )
-
-
-def _draw(loaded: Checkpoint, sampler: str, horizon: int | None, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """(samples, ARM calls) with ids 0 .. count - 1, through at most `SLOTS` slots."""
-    if sampler == "ancestral":
-        weight = next(loaded.arm.parameters())
-        noise = sample_noise(
-            loaded.arm.layout, seed=seed, sample_ids=range(count), dtype=weight.dtype, device=weight.device
-        )
-        with CONSOLE.status(f"Drawing {count} samples, one dimension after the other ..."):
-            trace = ancestral_sample(loaded.arm, noise)
-        return trace.x, trace.arm_calls
-    FORECASTERS.resolve(sampler)
-    spec = SamplerSpec(sampler="predictive", forecaster=sampler, horizon=horizon)
-    stream = stream_samples(
-        loaded.arm, count=count, seed=seed, slots=min(count, SLOTS), forecaster=make_forecaster(spec, loaded)
-    )
-    finished = sorted(
-        track(stream, "Drawing samples", total=count, console=CONSOLE, transient=True, disable=not CONSOLE.is_terminal),
-        key=lambda s: s[0],
-    )
-    return torch.cat([s.trace.x for s in finished]), torch.cat([s.trace.arm_calls for s in finished])
-
-
-def _save_grid(images: np.ndarray, layout: Layout, out: Path) -> None:
-    from PIL import Image
-
-    columns = int(np.ceil(np.sqrt(len(images))))
-    rows = -(-len(images) // columns)
-    scale = max(1, 512 // (columns * (max(layout.height, layout.width) + 1)))
-    grid = np.full((rows * (layout.height + 1) + 1, columns * (layout.width + 1) + 1, layout.channels), 255, np.uint8)
-    shades = np.rint(images.astype(np.float64) * 255 / (layout.categories - 1)).astype(np.uint8)
-    for index, image in enumerate(shades.transpose(0, 2, 3, 1)):
-        top, left = (place * (size + 1) + 1 for place, size in zip(divmod(index, columns), image.shape, strict=False))
-        grid[top : top + layout.height, left : left + layout.width] = image
-    grid = grid.repeat(scale, axis=0).repeat(scale, axis=1)
-    Image.fromarray(grid[:, :, 0] if layout.channels == 1 else grid).save(out)
 
 
 def run_bench_training(size: str, *, resnets: int, filters: int, batch_size: int, accumulate: int, steps: int) -> None:

@@ -40,7 +40,7 @@ class Entries(NamedTuple):
     @property
     def size(self) -> int:
         """Cells, those included that only fill up a fixed shape."""
-        return len(self.cells)
+        return self.cells.shape[0]
 
 
 class Grid:
@@ -73,14 +73,14 @@ class Grid:
 
     def entries(self, cells: Tensor, slots: Tensor, real: Bool[Tensor, " n"] | None) -> Entries:
         """Entries of cells; those that are not `real` are kept nowhere."""
-        place = self.place[cells]
+        place = self.place.index_select(0, cells)
         if real is not None:
             place = torch.where(real, place, self.nowhere)
         return Entries(cells, slots, place + slots * self.per_slot, self.reads(cells, slots))
 
     def reads(self, cells: Tensor, slots: Tensor) -> Int[Tensor, " reads"]:
         """Where the stretches begin that kernels at these cells read."""
-        return (self.taps[cells] + (slots * self.per_slot)[:, None]).flatten()
+        return (self.taps.index_select(0, cells) + (slots * self.per_slot)[:, None]).flatten()
 
 
 class Spans:
@@ -136,23 +136,26 @@ class Spans:
         pixels, slots, real = self._chosen(pixels, self.slots, inside, len(pixels))
         u, ul = [], []
         for level, grid in enumerate(self.grids):
-            cells, on, there = self._marked(pixels, slots, real, self.is_cell[level], self.cell_room[level])
-            ul.append(grid.entries(self.cell[level][cells], on, there))
+            cells, on, there = pixels, slots, real
+            if level > 0:
+                cells, on, there = self._marked(pixels, slots, real, self.is_cell[level], self.cell_room[level])
+                cells = self.cell[level].index_select(0, cells)
+            ul.append(grid.entries(cells, on, there))
             starts, on, there = self._marked(pixels, slots, real, self.is_row[level], self.row_room[level])
-            row = (self.cell[level][starts][:, None] + self.columns[level]).flatten()
+            row = (self.cell[level].index_select(0, starts)[:, None] + self.columns[level]).flatten()
             there = None if there is None else there.repeat_interleave(grid.width)
             u.append(grid.entries(row, on.repeat_interleave(grid.width), there))
         return u, ul, real
 
     def _marked(self, pixels: Tensor, slots: Tensor, real: Tensor | None, marks: Tensor, room: int) -> Chosen:
-        marked = marks[pixels]
+        marked = marks.index_select(0, pixels)
         return self._chosen(pixels, slots, marked if real is None else marked & real, room)
 
     def _chosen(self, pixels: Tensor, slots: Tensor, mask: Tensor, room: int) -> Chosen:
         """The masked ones; in a fixed shape as many as there is room for, and which of them are real."""
         if self.compact:
             index = mask.nonzero().flatten()
-            return pixels[index], slots[index], None
+            return pixels.index_select(0, index), slots.index_select(0, index), None
         index = mask.to(torch.int8).argsort(descending=True, stable=True)[:room]
         chosen = mask[index]
         return torch.where(chosen, pixels[index], 0), slots[index], chosen

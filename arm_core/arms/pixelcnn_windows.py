@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from arm_core.arms.pixelcnn import PixelCNN
 
 Rows = Float[Tensor, "_ _"]  # (entries, features)
+_SMALL = 4096
+"""Elements below which an operation on a CPU costs about the same whatever it does."""
 Part = Any  # a module of PixelCNN; the types of what modules hold are not known to a type checker
 
 
@@ -138,7 +140,7 @@ class _Kept:
         return self.rows.index_select(0, places)
 
     def read(self, reads: Int[Tensor, " reads"]) -> Rows:
-        return self.stretches.index_select(0, reads).view(len(reads) // 2, 2 * self.stretches.shape[1])
+        return self.stretches.index_select(0, reads).view(reads.shape[0] // 2, 2 * self.stretches.shape[1])
 
 
 def _masked(conv: Part) -> Tensor:
@@ -153,6 +155,8 @@ def _flat(conv: Part) -> Tensor:
 
 def _concat_elu(x: Rows) -> Rows:
     """elu([x, -x]). One exponential serves both: exp(-|x|) - 1 lies below x where x > 0, and above it elsewhere."""
+    if x.numel() < _SMALL:  # fewer operations count more than fewer exponentials
+        return F.elu_(torch.cat([x, -x], dim=1))
     bent = x.abs().neg_().expm1_()
     return torch.cat([torch.maximum(x, bent), torch.maximum(-x, bent)], dim=1)
 
@@ -235,7 +239,7 @@ class _Shrink:
     def __call__(self, streams: Pair, fine: At, coarse: At) -> Pair:
         self.u_kept.put(streams.u, fine.u)
         self.ul_kept.put(streams.ul, fine.ul)
-        u, ul = (self.fine.reads(self.first[at.cells], at.slots) for at in coarse)
+        u, ul = (self.fine.reads(self.first.index_select(0, at.cells), at.slots) for at in coarse)
         return Pair(self.u(self.u_kept.read(u)), self.ul(self.ul_kept.read(ul)))
 
 
@@ -267,9 +271,9 @@ class _Grow:
         self.ul_kept.put(self.ul(streams.ul), coarse.ul)
         u_shares, ul_shares = (kept.rows.view(-1, self.filters) for kept in (self.u_kept, self.ul_kept))
         u_slot, ul_slot = fine.u.slots * (6 * self.coarse.per_slot), fine.ul.slots * (4 * self.coarse.per_slot)
-        u = u_shares.index_select(0, self.u_share[fine.u.cells] + u_slot)
-        u += u_shares.index_select(0, self.right_share[fine.u.cells] + u_slot)
-        return Pair(u, ul_shares.index_select(0, self.ul_share[fine.ul.cells] + ul_slot))
+        u = u_shares.index_select(0, self.u_share.index_select(0, fine.u.cells) + u_slot)
+        u += u_shares.index_select(0, self.right_share.index_select(0, fine.u.cells) + u_slot)
+        return Pair(u, ul_shares.index_select(0, self.ul_share.index_select(0, fine.ul.cells) + ul_slot))
 
 
 class _Stem:
@@ -307,8 +311,8 @@ class _Stem:
     def _sum(self, values: Tensor, dims: Tensor, table: Tensor, at: Entries) -> Rows:
         if at.size == 0:
             return table[:0]
-        read = dims[at.cells] + (at.slots * (self.layout.dims + 1))[:, None]
-        return F.embedding_bag(values[read] + self.first_row[: dims.shape[1]], table, mode="sum")
+        read = dims.index_select(0, at.cells) + (at.slots * (self.layout.dims + 1))[:, None]
+        return F.embedding_bag(values.take(read) + self.first_row[: dims.shape[1]], table, mode="sum")
 
     def _table(self, conv: Part, bias_tap: int) -> Float[Tensor, "taps channels values filters"]:
         weight = _masked(conv).flatten(2).permute(2, 1, 0)  # (taps, channels * categories and the ones, filters)

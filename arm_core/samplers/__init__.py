@@ -1,6 +1,12 @@
 """Samplers: one pure step and short drivers over it, beside the ancestral reference."""
 
 from arm_core.samplers.ancestral import ancestral_sample
+from arm_core.samplers.peers import (
+    cached_sequential_sample,
+    gs_jacobi_sample,
+    jacobi_gs_sample,
+    jacobi_sample,
+)
 from arm_core.samplers.predictive import predictive_sample
 from arm_core.samplers.resampled import resampled_sample
 from arm_core.samplers.stream import FinishedSample, sample_many, stream_samples
@@ -8,6 +14,10 @@ from arm_core.samplers.stream import FinishedSample, sample_many, stream_samples
 __all__ = [
     "FinishedSample",
     "ancestral_sample",
+    "cached_sequential_sample",
+    "gs_jacobi_sample",
+    "jacobi_gs_sample",
+    "jacobi_sample",
     "predictive_sample",
     "resampled_sample",
     "sample_many",

@@ -1,20 +1,25 @@
 """The conditions under which samples are exact: eval mode, no gradients, one deterministic arithmetic."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from arm_core.contracts import AutoregressiveModel
 from arm_core.errors import InputError
 
 
 @contextmanager
-def sampling_mode(arm: AutoregressiveModel) -> Iterator[None]:
+def sampling_mode(arm: AutoregressiveModel, parts: Sequence[nn.Module] | None = None) -> Iterator[None]:
     """Eval and inference mode, TF32 and cudnn.benchmark off; all of it restored afterwards.
 
     TF32 keeps 10 bits of mantissa and benchmark mode may choose another kernel at every shape: both move logits
     between two evaluations of the same prefix, and a moved logit can flip a sample.
+
+    Args:
+        arm: that samples.
+        parts: its modules, if they are at hand; listing them can take as long as a small call.
 
     Raises:
         InputError: autocast is on; it would round logits to 8 or 11 bits.
@@ -25,11 +30,12 @@ def sampling_mode(arm: AutoregressiveModel) -> Iterator[None]:
                 f"sampling under torch.autocast({device!r}) is not exact; leave the autocast block "
                 "or convert the ARM with arm.to(dtype)"
             )
-    training = [module for module in arm.modules() if module.training]
+    training = [module for module in (arm.modules() if parts is None else parts) if module.training]
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
     try:
-        arm.eval()
+        if training:
+            arm.eval()
         matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
         with torch.inference_mode():
             yield

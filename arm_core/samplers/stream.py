@@ -126,12 +126,12 @@ def _stream(
     if not waiting:
         return
     holds: dict[int, int] = {}  # slot -> sample, counted from 0
-    free = list(range(slots))
+    free, parts = list(range(slots)), list(arm.modules())
     with sampling_mode(arm):  # never held across a yield: what the caller does there is not ours to change
         work = Slots(arm, slots, span_cache(arm, slots, choice.widest), forecaster or _default_forecaster())
     like = work.state.noise
     while waiting or holds:
-        with sampling_mode(arm):
+        with sampling_mode(arm, parts):
             if new := list(waiting[: len(free)]):
                 waiting, starting = waiting[len(new) :], free[: len(new)]
                 ids = [first_id + sample for sample in new]

@@ -1,9 +1,9 @@
 """Which window to use: the one that is asked for, or the one that proves fastest while sampling.
 
 A window can change from call to call without changing a sample, so it is chosen on the samples that are wanted anyway:
-neighbours on a ladder of windows take turns for a few calls each, and the one that confirms the most dimensions a
-second is kept once no neighbour beats it. The ladder reaches from one granule (cached sequential sampling) to
-some rows.
+neighbours on a ladder of windows take turns for a few calls each, and the one that has confirmed the most dimensions a
+second is used until they are compared again, after ever longer pauses. The ladder reaches from one granule (cached
+sequential sampling) to some rows.
 """
 
 import time
@@ -14,8 +14,12 @@ from arm_core.samplers.slots import Slots
 
 ROWS = (1 / 8, 1 / 4, 1 / 2, 1, 3 / 2, 2, 3)
 """Windows on the ladder in rows of the image, beside the granule."""
-TURN, TURNS = 8, 3
-"""Calls of a window before its neighbour has its turn, and turns of each before they are compared."""
+TURN = 4
+"""Calls of a window before its neighbour has its turn."""
+PAUSE = 16
+"""Calls between the first two comparisons that change nothing; then twice as many, and so on."""
+MARGIN = 1.05
+"""How many times faster a neighbour must be than the window in use."""
 
 
 class WindowChoice:
@@ -39,14 +43,13 @@ class WindowChoice:
             self.ladder = sorted({min(granule * arm.granule, dims) for granule in granules})
         self.center = min(range(len(self.ladder)), key=lambda place: abs(self.ladder[place] - row))
         self.widest = self.ladder[-1]
-        self._begin()
+        self.confirmed, self.seconds = [0.0] * len(self.ladder), [0.0] * len(self.ladder)
+        self.turns, self.pause, self.rest = self._turns(), PAUSE, 0
 
-    def _begin(self) -> None:
-        """Compare the window in the middle with its neighbours."""
+    def _turns(self) -> list[int]:
+        """The places of the coming calls: the window in the middle and its neighbours."""
         near = range(max(0, self.center - 1), min(len(self.ladder), self.center + 2))
-        self.rates = {place: [0.0, 0.0] for place in near}  # dimensions confirmed, seconds
-        turns = TURNS if len(near) > 1 else 0
-        self.turns = [place for _ in range(turns) for place in near for _ in range(TURN)]
+        return [place for place in near for _ in range(TURN)] if len(near) > 1 else []
 
     @property
     def window(self) -> int:
@@ -55,17 +58,27 @@ class WindowChoice:
 
     def step(self, work: Slots) -> None:
         """One call with the window whose turn it is."""
-        window = self.window
-        if not self.turns:  # nothing left to compare
-            work.step(window)
+        if not self.turns:
+            work.step(self.window)
+            self.rest -= 1
+            if self.rest == 0:
+                self.turns = self._turns()
             return
-        rate = self.rates[self.turns.pop(0)]
+        window, place = self.window, self.turns.pop(0)
         before, started = int(work.state.known.sum()), self.clock()
         work.step(window)
-        rate[0] += int(work.state.known.sum()) - before  # reading it waits for the device
-        rate[1] += self.clock() - started
+        self.confirmed[place] += int(work.state.known.sum()) - before  # reading it waits for the device
+        self.seconds[place] += self.clock() - started
         if not self.turns:
-            best = max(self.rates, key=lambda place: self.rates[place][0] / max(self.rates[place][1], 1e-9))
-            if best != self.center:
-                self.center = best
-                self._begin()
+            self._compare()
+
+    def _compare(self) -> None:
+        """Move to the fastest neighbour, or rest for longer than before."""
+        rates = [dims / max(seconds, 1e-9) for dims, seconds in zip(self.confirmed, self.seconds, strict=True)]
+        near = range(max(0, self.center - 1), min(len(rates), self.center + 2))
+        best = max(near, key=lambda place: rates[place])
+        if rates[best] > MARGIN * rates[self.center]:
+            self.center = best
+            self.turns = self._turns()
+        else:
+            self.rest, self.pause = self.pause, 2 * self.pause

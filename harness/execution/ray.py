@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -247,3 +247,17 @@ def _settle_timing(ledger: Ledger, job: TimingJob, task: Any) -> None:
         error = f"its process died {RETRIES + 1} times: {str(died).splitlines()[0]}"
     if ledger.settle(job) is None:
         ledger.lose(job, error)
+
+
+def spread(work: Callable[..., list[Any]], arguments: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Any]:
+    """What `work` returns for each of the arguments, item by item in any order, on at most `workers` cores or GPUs.
+
+    A task whose process dies is tried again `RETRIES` times.
+    """
+    gpus = 1 if ray.cluster_resources().get("GPU") else 0
+    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(work)
+    waiting, running = list(arguments)[::-1], list[Any]()
+    while waiting or running:
+        running += [task.remote(*waiting.pop()) for _ in range(min(workers - len(running), len(waiting)))]
+        done, running = ray.wait(running)
+        yield from ray.get(done[0])

@@ -1,29 +1,67 @@
-"""From a sampler's settings and a checkpoint to a function from noise to samples."""
+"""From a sampler's settings and a checkpoint to a function that draws samples."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from arm_core import (
+    AutoregressiveModel,
     Checkpoint,
     Forecaster,
     InputError,
+    Layout,
     SampleTrace,
     ancestral_sample,
     predictive_sample,
     resampled_sample,
+    sample_many,
+    sample_noise,
 )
-from arm_core.forecasters import ForecastingModules, GatedForecaster, LearnedForecaster
+from arm_core.forecasters import (
+    ForecastingModules,
+    GatedForecaster,
+    LearnedForecaster,
+    fixed_point,
+    fixed_point_above,
+)
 from arm_core.horizon import GATES, choose_horizon
 from arm_core.registry import FORECASTERS, config_type
+from arm_core.samplers import cached_sequential_sample, gs_jacobi_sample, jacobi_gs_sample, jacobi_sample
 from harness.sweep.components import make_config
 from harness.sweep.plan import LEARNED, SamplerSpec
 
 CHOICE_SEED, CHOICE_COUNT = 2**32, 32
 """Noise that chooses horizons: no timing uses this seed, they are below 2^32."""
 
-Sampler = Callable[[Tensor], SampleTrace]
+
+@dataclass(frozen=True)
+class Draw:
+    """What a sampler is to draw: samples 0 .. count - 1 of a seed.
+
+    Attributes:
+        seed: of the noise.
+        count: how many.
+        width: how many at a time, the batch or the slots; a sampler of batches draws one, of this size.
+        noise: of the first `width` samples.
+    """
+
+    seed: int
+    count: int
+    width: int
+    noise: Tensor
+
+    @classmethod
+    def of(cls, arm: AutoregressiveModel, seed: int, width: int, count: int | None = None) -> "Draw":
+        """A draw of `count` samples (None: of `width`), its noise in the ARM's dtype and on its device."""
+        weight = next(arm.parameters(), torch.empty(0))
+        noise = sample_noise(arm.layout, seed=seed, sample_ids=range(width), dtype=weight.dtype, device=weight.device)
+        return cls(seed, width if count is None else count, width, noise)
+
+
+Sampler = Callable[[Draw], SampleTrace]
 
 
 def make_sampler(spec: SamplerSpec, checkpoint: Checkpoint) -> Sampler:
@@ -33,12 +71,37 @@ def make_sampler(spec: SamplerSpec, checkpoint: Checkpoint) -> Sampler:
         InputError: the forecaster does not exist, or is `learned` and the checkpoint has no modules.
     """
     arm = checkpoint.arm
-    if spec.sampler == "ancestral":
-        return lambda noise: ancestral_sample(arm, noise)
+    if spec.forecaster is None:
+        run = _without_forecasts(spec, arm)
+        return lambda draw: run(draw.noise)
     forecaster = make_forecaster(spec, checkpoint)
     if spec.sampler == "resampled":
-        return lambda noise: _with_fresh_noise(checkpoint, noise, forecaster)
-    return lambda noise: predictive_sample(arm, noise, forecaster)
+        return lambda draw: _with_fresh_noise(checkpoint, draw.noise, forecaster)
+    window = None if spec.window == "auto" else spec.window or arm.layout.dims
+    if spec.stream:
+        return lambda draw: sample_many(
+            arm, count=draw.count, seed=draw.seed, slots=draw.width, forecaster=forecaster, window=window
+        )
+    window = None if spec.window is None else window  # a batch of whole images: the paper's algorithm
+    return lambda draw: predictive_sample(arm, draw.noise, forecaster, window=window)
+
+
+def _without_forecasts(spec: SamplerSpec, arm: AutoregressiveModel) -> Callable[[Tensor], SampleTrace]:
+    match spec.sampler:
+        case "jacobi":
+            return partial(jacobi_sample, arm)
+        case "gs_jacobi":
+            return partial(gs_jacobi_sample, arm, block=block_of(spec, arm.layout))
+        case "jacobi_gs":
+            return partial(jacobi_gs_sample, arm, block=block_of(spec, arm.layout))
+        case "cached_sequential":
+            return partial(cached_sequential_sample, arm)
+    return partial(ancestral_sample, arm)
+
+
+def block_of(spec: SamplerSpec, layout: Layout) -> int:
+    """Dims of a block: what is given, or a row of the image."""
+    return spec.block or layout.width * layout.channels
 
 
 def make_forecaster(spec: SamplerSpec, checkpoint: Checkpoint) -> Forecaster:
@@ -47,9 +110,11 @@ def make_forecaster(spec: SamplerSpec, checkpoint: Checkpoint) -> Forecaster:
     if spec.forecaster in LEARNED:
         modules, settled = _modules(checkpoint), measured(spec, checkpoint)
         assert not isinstance(settled.horizon, str)
+        beyond = fixed_point if spec.window is None else fixed_point_above  # rows that no call has seen yet
         if spec.forecaster == "gated":
-            return GatedForecaster(modules, horizon=settled.horizon, gate=float(settled.options.get("gate", 1.0)))
-        return LearnedForecaster(modules, horizon=settled.horizon)
+            gate = float(settled.options.get("gate", 1.0))
+            return GatedForecaster(modules, horizon=settled.horizon, gate=gate, fallback=beyond)
+        return LearnedForecaster(modules, horizon=settled.horizon, fallback=beyond)
     found = FORECASTERS.resolve(spec.forecaster)
     if not isinstance(found, type):
         return found

@@ -1,27 +1,30 @@
 """The timing job: all samplers on one checkpoint in one run, interleaved, every sample compared with the ancestral one.
 
-Sample k of seed s has the noise of (s, k) in every sampler and batch size. Warm-ups are recorded and marked.
+Sample k of seed s has the noise of (s, k) in every sampler and at every width: the size of a batch, or the number of
+slots of a stream. Warm-ups are recorded and marked.
 """
 
 import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from arm_core import AutoregressiveModel, Checkpoint, SampleTrace, load_checkpoint, sample_noise
+from arm_core import AutoregressiveModel, Checkpoint, Layout, SampleTrace, load_checkpoint
 from arm_core.registry import ARMS
 from harness.jobs.clock import Clock, clock_for
 from harness.jobs.latents import decoded_columns
 from harness.jobs.machine import device_of_this_job, other_cpu_seconds, provenance
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import DATA, Rows
-from harness.jobs.sampling import Sampler, make_sampler, measured
+from harness.jobs.sampling import Draw, Sampler, block_of, make_sampler, measured
 from harness.sweep.plan import SamplerSpec, TimingJob
 
+REFERENCE_WIDTH = 16
+"""Up to this batch size the reference is timed however long it takes: the others are compared with it."""
 BUSY_SHARE = 0.2
 """A repetition counts as disturbed when others used more than this share of a core meanwhile."""
 
@@ -42,7 +45,7 @@ def time_samplers(job: TimingJob, folder: Path, checkpoint: Path, *, clock: Cloc
     loaded = load_checkpoint(checkpoint, device=device, dtype=getattr(torch, job.dtype), arm=ARMS.resolve(job.arm.name))
     settled = [measured(spec, loaded) for spec in job.samplers]
     samplers = [(spec, make_sampler(spec, loaded)) for spec in settled]
-    bench = _Bench(
+    bench = Bench(
         job, loaded, samplers, clock or clock_for(device), Reporter(folder, job.id, job.kind, job.title, "runs")
     )
     shared = {**_identity(job), "status": "done", "dims": loaded.arm.layout.dims, "dtype": job.dtype}
@@ -70,8 +73,20 @@ def _identity(job: TimingJob) -> dict[str, Any]:
     }
 
 
-class _Bench:
-    """One run: the samplers, and the ancestral samples that they are compared with."""
+class Progress(Protocol):
+    """Whoever wants to know how far a run is."""
+
+    def update(self, step: int, total: int, *, note: str = "") -> None:
+        """The run is at `step` of `total`."""
+        ...
+
+
+class Bench:
+    """One run: the samplers, and the samples that they are compared with, ancestral if that is one of them.
+
+    Attributes:
+        skipped: (sampler as JSON, width) -> the seconds that a run would have taken, if the job is not so patient.
+    """
 
     def __init__(
         self,
@@ -79,22 +94,29 @@ class _Bench:
         checkpoint: Checkpoint,
         samplers: list[tuple[SamplerSpec, Sampler]],
         clock: Clock,
-        progress: Reporter,
+        progress: Progress,
     ) -> None:
         self.job, self.arm, self.samplers, self.clock, self.progress = job, checkpoint.arm, samplers, clock, progress
         self.checkpoint = checkpoint
+        self.reference = next((spec for spec, _ in samplers if spec.sampler == "ancestral"), samplers[0][0])
+        self.seconds: dict[tuple[str, int], float] = {}  # of a sample, by sampler and width, in the last run
+        self.skipped: dict[tuple[str, int], float] = {}
+        streams = any(spec.stream for spec, _ in samplers)
+        self.widths = sorted({*job.batch_sizes, *(job.slots if streams else ())})
         self.done = 0
-        self.total = len(samplers) * (1 + len(job.batch_sizes) * (1 + len(job.seeds)))
+        runs = sum(len(job.slots if spec.stream else job.batch_sizes) for spec, _ in samplers)
+        self.total = len(samplers) + runs * (1 + len(job.seeds)) - len(job.batch_sizes)  # ancestral: no warm-up
 
     def figures(self) -> Rows:
         """Samples and mistakes for the figures: the same noise for every sampler."""
         job, layout = self.job, self.arm.layout
-        noise = self.noise(job.figure_seed, job.figure_count)
-        traces = [(spec, self._step(spec, "figures", partial(run, noise))) for spec, run in self.samplers]
+        draw = Draw.of(self.arm, job.figure_seed, job.figure_count)
+        traces = [(spec, self._step(spec, "figures", partial(run, draw))) for spec, run in self.samplers]
         reference = next(trace for spec, trace in traces if spec.sampler == "ancestral")
         samples, mistakes = [], []
         for spec, trace in traces:
-            named = {"job": job.id, **{name: self.checkpoint.metadata.get(name) for name in DATA}, **_named(spec)}
+            named = {"job": job.id, **{name: self.checkpoint.metadata.get(name) for name in DATA}}
+            named |= naming(spec, layout, job.figure_count)
             exact = (trace.x == reference.x).all(dim=1).tolist()
             maps = [layout.unflatten(part).cpu() for part in (trace.x, trace.mistakes, trace.settled_at)]
             decoded = decoded_columns(self.checkpoint, trace.x)
@@ -122,55 +144,71 @@ class _Bench:
         return {"samples": samples, "mistakes": mistakes}
 
     def repetitions(self) -> list[dict[str, Any]]:
-        """A row for every sampler, batch size and seed, in an order shuffled anew for every seed."""
+        """A row for every sampler, width and seed, in an order shuffled anew for every seed."""
         job, rows = self.job, []
-        for batch_size in job.batch_sizes:  # a whole round of warm-ups: allocator, kernel choice, caches
-            rows += self._round(batch_size, job.seeds[0], is_warmup=True)
+        for width in self.widths:  # a whole round of warm-ups: allocator, kernel choice, caches
+            rows += [row for _, row, _ in self._round(width, job.seeds[0], is_warmup=True)]
         for seed in job.seeds:
-            for batch_size in job.batch_sizes:
-                rows += self._round(batch_size, seed, is_warmup=False)
+            twins: Tensor = torch.zeros(0, self.arm.layout.dims, dtype=torch.int64)
+            for width in self.widths:
+                found = self._round(width, seed, is_warmup=False)
+                twins = max([twins, *(trace.x for spec, _, trace in found if spec == self.reference)], key=len)
+                rows += [self._compared(row, trace, twins) for _, row, trace in found]
         return [{"run_order": order, **row} for order, row in enumerate(rows)]
 
-    def noise(self, seed: int, count: int) -> Tensor:
-        weight = next(self.arm.parameters(), torch.empty(0))
-        return sample_noise(
-            self.arm.layout, seed=seed, sample_ids=range(count), dtype=weight.dtype, device=weight.device
-        )
-
-    def _round(self, batch_size: int, seed: int, *, is_warmup: bool) -> list[dict[str, Any]]:
-        noise = self.noise(seed, batch_size)
-        order = list(self.samplers)
-        random.Random(f"{seed} {batch_size} {is_warmup}").shuffle(order)
+    def _round(
+        self, width: int, seed: int, *, is_warmup: bool
+    ) -> list[tuple[SamplerSpec, dict[str, Any], SampleTrace]]:
+        job = self.job
+        order = [pair for pair in self.samplers if width in (job.slots if pair[0].stream else job.batch_sizes)]
+        random.Random(f"{seed} {width} {is_warmup}").shuffle(order)
         if is_warmup:  # a whole ancestral run warms nothing that the others do not, and takes the longest
             order = [(spec, run) for spec, run in order if spec.sampler != "ancestral"]
-            self.done += 1
-        traces, rows = [], []
+        found = []
         for spec, run in order:
+            count = width * job.samples_per_slot if spec.stream and not is_warmup else width
+            if self._takes_too_long(spec, width, count):
+                continue
+            draw = Draw.of(self.arm, seed, width, count)
             before = other_cpu_seconds()
-            trace, wall_s = self._step(spec, f"batch {batch_size}", partial(self.clock, partial(run, noise)))
+            trace, wall_s = self._step(spec, f"width {width}", partial(self.clock, partial(run, draw)))
             busy = _busy(before, other_cpu_seconds(), wall_s)
-            traces.append(trace)
-            rows.append(
-                {
-                    **_named(spec),
-                    "batch_size": batch_size,
-                    "seed": seed,
-                    "is_warmup": is_warmup,
-                    "wall_s": wall_s,
-                    "arm_calls": trace.arm_calls.tolist(),
-                    "arm_work": trace.arm_work.tolist(),
-                    "mistakes": trace.mistakes.sum(1).tolist(),
-                    "busy": busy,
-                }
-            )
-        reference = next((t.x for (spec, _), t in zip(order, traces, strict=True) if spec.sampler == "ancestral"), None)
-        if reference is not None:
-            for row, trace in zip(rows, traces, strict=True):
-                if row["sampler"] == "resampled":  # exact in law: there is no sample that it should equal
-                    continue
-                row["exact_fraction"] = (trace.x == reference).all(dim=1).double().mean().item()
-                row["smallest_gap"] = smallest_gap(self.arm, noise, reference, trace)
-        return rows
+            self.seconds[spec.model_dump_json(), width] = wall_s / count
+            row = {
+                **naming(spec, self.arm.layout, width),
+                "batch_size": width,
+                "seed": seed,
+                "is_warmup": is_warmup,
+                "wall_s": wall_s,
+                "arm_calls": trace.arm_calls.tolist(),
+                "arm_work": trace.arm_work.tolist(),
+                "mistakes": trace.mistakes.sum(1).tolist(),
+                "windows": trace.window.tolist(),
+                "busy": busy,
+            }
+            found.append((spec, row, trace))
+        return found
+
+    def _takes_too_long(self, spec: SamplerSpec, width: int, count: int) -> bool:
+        """Whether a sample at a smaller width took so long that this run would exceed the job's patience."""
+        if self.job.patience is None or (spec == self.reference and width <= REFERENCE_WIDTH):
+            return False
+        name = spec.model_dump_json()
+        known = [each for (other, size), each in self.seconds.items() if other == name and size <= width]
+        too_long = bool(known) and known[-1] * count > self.job.patience
+        if too_long:
+            self.skipped[name, width] = known[-1] * count
+        return too_long
+
+    def _compared(self, row: dict[str, Any], trace: SampleTrace, twins: Tensor) -> dict[str, Any]:
+        """The row with how many of the samples equal their twins of the reference, of which there may be fewer."""
+        count = min(len(twins), len(trace.x))
+        if row["sampler"] == "resampled" or count == 0:  # exact in law: there is no sample that it should equal
+            return row
+        x, twins = trace.x[:count], twins[:count].to(trace.x.device)
+        gap = smallest_gap(self.arm, Draw.of(self.arm, row["seed"], count).noise, twins, x)
+        exact = (x == twins).all(dim=1).double().mean().item()
+        return {**row, "exact_fraction": exact, "smallest_gap": gap}
 
     def _step(self, spec: SamplerSpec, what: str, run: Callable[[], Any]) -> Any:
         self.progress.update(self.done, self.total, note=f"{spec.forecaster or spec.sampler}, {what}")
@@ -180,22 +218,26 @@ class _Bench:
 
 
 @torch.inference_mode()
-def smallest_gap(arm: AutoregressiveModel, noise: Tensor, reference: Tensor, trace: SampleTrace) -> float | None:
+def smallest_gap(arm: AutoregressiveModel, noise: Tensor, reference: Tensor, x: Tensor) -> float | None:
     """Smallest gap between the best two of logits + noise where a sample first left the reference; None: it never did.
 
     Rounding explains a mismatch only if the gap is as small as the difference that rounding makes in logits.
     """
     gaps = []
-    for k in (trace.x != reference).any(dim=1).nonzero().flatten().tolist():
-        first = int((trace.x[k] != reference[k]).nonzero()[0])
+    for k in (x != reference).any(dim=1).nonzero().flatten().tolist():
+        first = int((x[k] != reference[k]).nonzero()[0])
         score = arm(reference[k : k + 1]).logits[0, first] + noise[k, first]
         best, second = score.topk(2).values.tolist()
         gaps.append(best - second)
     return min(gaps) if gaps else None
 
 
-def _named(spec: SamplerSpec) -> dict[str, Any]:
-    return {"sampler": spec.sampler, "forecaster": spec.forecaster, "horizon": spec.horizon}
+def naming(spec: SamplerSpec, layout: Layout, width: int) -> dict[str, Any]:
+    """The columns that tell samplers apart."""
+    is_auto = spec.window == "auto"
+    window = block_of(spec, layout) if spec.sampler in ("gs_jacobi", "jacobi_gs") else None if is_auto else spec.window
+    named = {"sampler": spec.sampler, "forecaster": spec.forecaster, "horizon": spec.horizon, "window": window}
+    return {**named, "auto_window": is_auto, "slots": width if spec.stream else None}
 
 
 def _busy(before: float | None, after: float | None, wall_s: float) -> bool | None:

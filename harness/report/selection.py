@@ -10,12 +10,12 @@ import pandas as pd
 from arm_core.errors import InputError
 from arm_core.registry import suggest
 from harness.report.comparable import BLOCK, MIXABLE, comparable, few
-from harness.report.statistics import GROUP, label, paired_speedup
+from harness.report.statistics import GROUP, NAMING, label, paired_speedup
 from harness.store import SCHEMAS, Ragged, Store
 
 KEYS = ("dataset", "variant", "profile", "seed", "sampler", "batch_size")
 """What `--only` takes; `seed` is that of training."""
-_OF_ROWS = ["job", "status", "is_warmup", "sampler", "forecaster", "horizon", "window", "slots", "batch_size", "seed"]
+_OF_ROWS = ["job", "status", "is_warmup", *NAMING, "batch_size", "seed"]
 _OF_ROWS += ["dims", "wall_s", "exact_fraction", "smallest_gap", "busy"]
 _OF_ROWS = [name for name in _OF_ROWS if name in SCHEMAS["timings"].names]
 _LISTS = {"arm_calls", "arm_work", "mistakes"}
@@ -229,28 +229,27 @@ def looked_up(rows: pd.DataFrame, key: str, column: str, keys: pd.Series) -> np.
 def _repetitions(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """A row a repetition of a run that counts.
 
-    Columns: job, those of `GROUP`, kind, data_status, train_seed, sampler, forecaster, horizon, window, slots, label,
-    batch_size (slots, where samples went through slots), seed, samples, calls_percent (of the slowest sample, in
-    percent of the dimensions), work (full passes a sample), seconds (of the batch), speedup (to the ancestral twin),
-    exact_fraction, smallest_gap, busy, in_law. Rows that repeat a sampler in one run count as one, their mean.
+    Columns: job, those of `GROUP`, kind, data_status, train_seed, those of `NAMING`, label, batch_size
+    (slots, where samples went through slots), seed, samples, calls_percent (of the slowest sample, in
+    percent of the dimensions), work (full passes a sample), seconds (for as many samples as a batch has), speedup (to
+    the ancestral twin), exact_fraction, smallest_gap, busy, in_law. Rows that repeat a sampler in one run count as
+    one, their mean.
     """
-    slots = rows["slots"] if "slots" in rows else pd.Series(pd.NA, rows.index, dtype="Int32")
-    names = pd.DataFrame({name: rows[name] for name in ("sampler", "forecaster", "horizon", "window")}).assign(
-        slots=slots
-    )
+    names = rows[list(NAMING)]
     of = names.groupby(list(names), dropna=False, sort=False).ngroup().to_numpy()  # a million rows share a few names
     labels = np.array([label(*row) for row in names.drop_duplicates().itertuples(index=False)], dtype=object)
     of_run = ["kind", "data_status", *GROUP, "train_seed"]
-    found = rows[["job", "sampler", "forecaster", "horizon", "window"]].assign(
+    found = rows[["job", *NAMING]].assign(
         **{name: looked_up(runs, "job", name, rows["job"]) for name in of_run},
-        slots=slots,
         label=labels[of] if len(rows) else [],
-        batch_size=rows["batch_size"].fillna(slots).fillna(0).astype(int),
+        batch_size=rows["batch_size"].fillna(0).astype(int),
         seed=rows["seed"],
         samples=rows["samples"].clip(lower=1),
         calls_percent=100 * rows["batch_calls"] / rows["dims"].astype(float),
         work=rows["work"],
-        seconds=rows["wall_s"].astype(float),
+        seconds=rows["wall_s"].astype(float)
+        * rows["batch_size"].fillna(0).astype(float)
+        / rows["samples"].clip(lower=1),
         exact_fraction=rows["exact_fraction"].astype(float),
         smallest_gap=rows["smallest_gap"].astype(float),
         busy=rows["busy"].fillna(False).astype(bool),

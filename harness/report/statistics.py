@@ -5,6 +5,8 @@ and seed. What varies, and hence what an interval is about, are the *units*: the
 the trainings (each with the mean over its noise seeds) if there are several.
 """
 
+import re
+
 import numpy as np
 import pandas as pd
 from scipy import special
@@ -18,7 +20,12 @@ LABELS = {
     "predict_last": "predict last",
     "row_above": "row above",
     "fixed_point": "fixed point",
+    "fixed_point_above": "fixed point above",
     "most_likely": "most likely",
+    "jacobi": "Jacobi",
+    "gs_jacobi": "GS-Jacobi",
+    "jacobi_gs": "Jacobi-GS",
+    "cached_sequential": "cached sequential",
 }
 LEARNED = ("learned", "gated")
 RESAMPLED = "fresh noise: "
@@ -27,35 +34,51 @@ FEWEST_FOR_BOOTSTRAP = 5
 _RESAMPLES = 2000
 
 
-def label(sampler: str, forecaster: object, horizon: object, window: object = None, slots: object = None) -> str:
+NAMING = ("sampler", "forecaster", "horizon", "window", "auto_window", "slots")
+"""The columns that tell samplers apart, as `label` takes them."""
+_NEWER = ("auto_window", "slots")
+"""Parts of an older schema lack these columns, so a query for other rows does not name them."""
+
+
+def label(
+    sampler: str,
+    forecaster: object,
+    horizon: object,
+    window: object = None,
+    auto_window: object = None,
+    slots: object = None,
+) -> str:
     """What people call a sampler."""
     if sampler == "ancestral":
         name = "ancestral"
     elif forecaster in LEARNED:
         name = f"{forecaster}, T={horizon}"
     else:
-        name = LABELS.get(str(forecaster), str(forecaster))
+        name = LABELS.get(str(sampler)) or LABELS.get(str(forecaster), str(forecaster))
     name = f"{RESAMPLED}{name}" if sampler == "resampled" else name
-    name = name if window is None or pd.isna(window) else f"{name}, window {window}"
-    return name if slots is None or pd.isna(slots) or not slots else f"{name}, slots"
+    if not pd.isna(auto_window) and auto_window:
+        name = f"{name}, auto window"
+    elif not pd.isna(window):
+        name = f"{name}, {'block' if sampler in LABELS else 'window'} {window}"
+    return name if pd.isna(slots) or not slots else f"{name}, slots"
 
 
 def rank(name: str) -> tuple[int, str]:
     """The order of samplers in tables and figures: the reference, the free forecasts, one's own, the learned ones."""
     known = ["ancestral", *LABELS.values()]
-    plain = name.split(", window")[0].split(", slots")[0]
+    plain = re.split(", (?:auto )?(?:window|block)|, slots", name)[0]
     if plain in known:
         return known.index(plain), name
     return len(known) + plain.startswith(LEARNED) + 2 * plain.startswith(RESAMPLED), name
 
 
 def paired_speedup(repetitions: pd.DataFrame) -> np.ndarray:
-    """Seconds a sample of the ancestral twin over one's own: same job, width and seed; nan where there is no twin.
+    """Seconds of the ancestral twin over one's own: same job, width and seed; nan where there is no twin.
 
     Args:
-        repetitions: with job, label, batch_size, seed, seconds and samples.
+        repetitions: with job, label, batch_size, seed and seconds (for as many samples as a batch has).
     """
-    each = repetitions["seconds"] / repetitions["samples"]
+    each = repetitions["seconds"]
     twin = ["job", "batch_size", "seed"]
     reference = each[repetitions["label"] == "ancestral"]
     keys = pd.MultiIndex.from_frame(repetitions.loc[reference.index, twin])
@@ -180,7 +203,7 @@ def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, 
 
 def _queries(repetitions: pd.DataFrame, codes: np.ndarray) -> list[str]:
     """For each code a pandas query that selects its rows of the table `timings`."""
-    columns = ["job", "sampler", "forecaster", "horizon", "window", "slots", "batch_size"]
+    columns = ["job", *NAMING, "batch_size"]
     present = [name for name in columns if name in repetitions]
     distinct = repetitions[present].assign(_code=codes).drop_duplicates()
     jobs = distinct.groupby("_code")["job"].agg(lambda part: sorted(set(part)))
@@ -188,7 +211,7 @@ def _queries(repetitions: pd.DataFrame, codes: np.ndarray) -> list[str]:
     return [
         f"job in {jobs[code]!r} and not is_warmup"
         + "".join(f" and {name} == {_literal(first[name])}" for name in present[1:] if pd.notna(first[name]))
-        + "".join(f" and {name}.isna()" for name in present[1:] if name != "slots" and pd.isna(first[name]))
+        + "".join(f" and {name}.isna()" for name in present[1:] if name not in _NEWER and pd.isna(first[name]))
         for code, first in firsts.iterrows()
     ]
 

@@ -71,9 +71,12 @@ _DATA = [
 ]
 
 _SAMPLER = [
-    Column("sampler", STRING, meaning="ancestral, predictive or resampled"),
-    Column("forecaster", STRING, True, meaning="null for ancestral"),
+    Column("sampler", STRING, meaning="ancestral, predictive, resampled, or that of another paper"),
+    Column("forecaster", STRING, True, meaning="null for ancestral and the samplers of other papers"),
     Column("horizon", INT32, True, "dims", "forecasts of the modules past the frontier"),
+    Column("window", INT32, True, "dims", "of a call and sample, or the block of another paper's; null: the image"),
+    Column("auto_window", BOOL, True, meaning="chosen by measuring while sampling; then `window` is null"),
+    Column("slots", INT32, True, "samples", "in work at a time, finished ones replaced; null: a batch"),
 ]
 
 _TRIALS = [
@@ -153,8 +156,7 @@ _TIMINGS = [
     *_DATA,
     Column("dims", INT32, True),
     *[column._replace(nullable=True) for column in _SAMPLER],
-    Column("window", INT32, True, "dims", "null: the whole image"),
-    Column("batch_size", INT32, True, "samples"),
+    Column("batch_size", INT32, True, "samples", "or slots"),
     Column("seed", INT64, True, meaning="seed of the noise"),
     *_columns("dtype checkpoint_sha256", STRING, nullable=True),
     Column("run_order", INT32, True, meaning="place in the interleaved order"),
@@ -163,12 +165,13 @@ _TIMINGS = [
     Column("arm_calls", pa.list_(INT32), True, "calls", "per sample"),
     Column("arm_work", pa.list_(FLOAT64), True, "full passes", "full-pass equivalents per sample"),
     Column("mistakes", pa.list_(INT32), True, "dims", "per sample"),
+    Column("windows", pa.list_(INT32), True, "dims", "per sample: the window in use when it finished"),
     Column(
         "exact_fraction",
         FLOAT64,
         True,
         "",
-        "share of samples equal to the ancestral ones; null if resampled",
+        "share of the samples with an ancestral twin that equal it; null if resampled",
     ),
     Column("smallest_gap", FLOAT64, True, "logits", "smallest top-2 gap at a first mismatch"),
     Column("busy", BOOL, True, meaning="something else used the machine"),
@@ -209,9 +212,9 @@ SCHEMAS: dict[str, pa.Schema] = {
     "trials": _schema("trials", 3, _TRIALS),
     "curves": _schema("curves", 3, _CURVES),
     "autoencoders": _schema("autoencoders", 2, _AUTOENCODERS),
-    "timings": _schema("timings", 2, _TIMINGS),
-    "mistakes": _schema("mistakes", 2, _MISTAKES),
-    "samples": _schema("samples", 3, _SAMPLES),
+    "timings": _schema("timings", 3, _TIMINGS),
+    "mistakes": _schema("mistakes", 3, _MISTAKES),
+    "samples": _schema("samples", 4, _SAMPLES),
 }
 DECIDING = ("trials", "timings", "autoencoders")
 """The tables whose part says that a job is complete; every job writes exactly one of them, last."""

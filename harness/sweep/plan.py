@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
@@ -20,11 +20,11 @@ from arm_core.registry import ARMS, DATASETS, FORECASTERS, Registry
 from arm_core.training import AutoencoderTrainingConfig, TrainingConfig
 from harness.sweep.components import OptionError, fill, make_config
 from harness.sweep.search import SearchSpec
-from harness.sweep.spec import DatasetSpec, SamplerEntry, Sweep, VariantSpec
+from harness.sweep.spec import DatasetSpec, Peer, SamplerEntry, Sweep, VariantSpec
 
 TRAINING_FORMAT = 3
 """Raise it when training gives other weights from the same settings."""
-SAMPLING_FORMAT = 2
+SAMPLING_FORMAT = 3
 """Raise it when timings mean something else."""
 
 LEARNED = ("learned", "gated")
@@ -45,10 +45,13 @@ class Component(_Frozen):
 
 
 class SamplerSpec(_Frozen):
-    """A sampler to time; `ancestral` has no forecaster."""
+    """A sampler to time; `ancestral` and the peers have no forecaster."""
 
-    sampler: Literal["ancestral", "predictive", "resampled"]
+    sampler: Literal["ancestral", "predictive", "resampled"] | Peer
     forecaster: str | None = None
+    window: int | Literal["auto"] | None = None
+    block: int | None = None
+    stream: bool = False
     horizon: int | Literal["auto"] | None = None
     options: dict[str, Any] = {}
 
@@ -97,6 +100,9 @@ class TimingJob(_Job):
     train_seed: int
     samplers: list[SamplerSpec]
     batch_sizes: list[int]
+    slots: list[int]
+    samples_per_slot: int
+    patience: float | None
     seeds: list[int]
     dtype: str
     figure_seed: int
@@ -329,10 +335,16 @@ def _sampler(sweep: Sweep, index: int, entry: str | SamplerEntry, train: TrainJo
     place = ("timing", "samplers", index)
     if entry == "ancestral":
         return SamplerSpec(sampler="ancestral")
-    given = SamplerEntry(forecaster=entry) if isinstance(entry, str) else entry
+    given = entry if isinstance(entry, SamplerEntry) else _named(entry)
     if given.forecaster == "ancestral":
         raise sweep.error(place, "ancestral sampling takes no forecaster or horizon; write just `ancestral`")
-    forecaster = _checked(sweep, place, lambda: FORECASTERS.resolve(given.forecaster))
+    if given.peer is not None:
+        return _peer(sweep, place, given)
+    if given.forecaster is None:
+        raise sweep.error(place, "needs a `forecaster:`, or a `peer:`")
+    _check_window(sweep, place, given)
+    forecaster_name = given.forecaster
+    forecaster = _checked(sweep, place, lambda: FORECASTERS.resolve(forecaster_name))
     horizon = given.horizon
     if given.forecaster in LEARNED:
         if train.forecasting is None:
@@ -348,7 +360,36 @@ def _sampler(sweep: Sweep, index: int, entry: str | SamplerEntry, train: TrainJo
     else:
         _checked(sweep, place, lambda: make_config(forecaster, given.options))
     kind: Literal["predictive", "resampled"] = "resampled" if given.resampled else "predictive"
-    return SamplerSpec(sampler=kind, forecaster=given.forecaster, horizon=horizon, options=given.options)
+    return SamplerSpec(
+        sampler=kind,
+        forecaster=given.forecaster,
+        window=given.window,
+        stream=given.stream,
+        horizon=horizon,
+        options=given.options,
+    )
+
+
+def _named(name: str) -> SamplerEntry:
+    return SamplerEntry(peer=name) if name in get_args(Peer) else SamplerEntry(forecaster=name)  # type: ignore[arg-type]
+
+
+def _peer(sweep: Sweep, place: tuple[str | int, ...], given: SamplerEntry) -> SamplerSpec:
+    taken = {"peer", "block"} if given.peer in ("gs_jacobi", "jacobi_gs") else {"peer"}
+    for name in sorted(given.model_fields_set - taken):
+        raise sweep.error((*place, name), f"{given.peer} takes {' and '.join(sorted(taken))} only; leave it out")
+    assert given.peer is not None
+    return SamplerSpec(sampler=given.peer, block=given.block)
+
+
+def _check_window(sweep: Sweep, place: tuple[str | int, ...], given: SamplerEntry) -> None:
+    if given.block is not None:
+        raise sweep.error((*place, "block"), "is for the peers gs_jacobi and jacobi_gs; a forecaster takes `window`")
+    if given.window == "auto" and not given.stream:
+        raise sweep.error((*place, "window"), "auto is for streams; add `stream: true`, or give dims")
+    if given.resampled and (given.stream or given.window is not None):
+        what = "stream" if given.stream else "window"
+        raise sweep.error((*place, what), "fresh noise at every call knows no windows or slots; leave it out")
 
 
 def _check_gate(sweep: Sweep, place: tuple[str | int, ...], given: SamplerEntry) -> None:

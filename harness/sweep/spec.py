@@ -94,27 +94,54 @@ class TrainingSpec(Part):
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
 
 
+Peer = Literal["jacobi", "gs_jacobi", "jacobi_gs", "cached_sequential"]
+"""Samplers of other papers (`arm_core.samplers.peers`)."""
+
+
 class SamplerEntry(Part):
-    """A sampler to time: a forecaster, and what goes with it.
+    """A sampler to time: a forecaster or a peer, and what goes with it.
 
     Attributes:
         forecaster: its name or reference.
+        peer: a sampler of another paper, in place of a forecaster.
+        block: dims of a block, of `gs_jacobi` and `jacobi_gs`; None: a row of the image.
+        window: dims that a call evaluates of a sample on top of cached ones; `auto`, for streams: chosen by measuring;
+            None: the whole image.
+        stream: samples go through slots, a finished one is replaced; timed at the numbers of `slots`.
         horizon: of `learned` and `gated`: how many modules; `auto` measures it on held-out noise; None uses all.
         resampled: fresh noise at every call (exact in law only), an ablation.
         options: of a forecaster of one's own; of `gated` its `gate`.
     """
 
-    forecaster: str
+    forecaster: str | None = None
+    peer: Peer | None = None
+    block: Count | None = None
+    window: Count | Literal["auto"] | None = None
+    stream: bool = False
     horizon: Count | Literal["auto"] | None = None
     resampled: bool = False
     options: Options = {}
 
 
 class TimingSpec(Part):
-    """What to time on every trained checkpoint, in one run each."""
+    """What to time on every trained checkpoint, in one run each.
+
+    Attributes:
+        samplers: names, or entries with options.
+        batch_sizes: of samplers that take batches.
+        slots: of samplers that stream.
+        samples_per_slot: that a stream draws.
+        patience: seconds; a run that would take longer, judged by the next smaller width, is left out. None: no limit.
+        seeds: of the noise; a repetition each.
+        dtype: of the ARM.
+        figure_seed, figure_count: of the samples for the figures.
+    """
 
     samplers: Annotated[list[str | SamplerEntry], Field(min_length=1)]
     batch_sizes: Annotated[list[Count], Field(min_length=1)] = [1, 32]
+    slots: Annotated[list[Count], Field(min_length=1)] = [16]
+    samples_per_slot: Count = 4
+    patience: Annotated[float, Field(gt=0)] | None = None
     seeds: Annotated[list[Seed], Field(min_length=1)] = list(range(10))
     dtype: Literal["float32", "float64"] = "float32"
     figure_seed: Seed = 10

@@ -24,7 +24,7 @@ from arm_core.forecasters import (
 )
 from arm_core.samplers.mode import sampling_mode
 from arm_core.samplers.slots import Slots
-from arm_core.samplers.window import TURN, TURNS, WindowChoice
+from arm_core.samplers.window import PAUSE, TURN, WindowChoice
 from arm_core.testing import randomise
 from tests.conftest import SpanTableArm, TableArm
 
@@ -267,12 +267,19 @@ def test_the_window_that_confirms_most_a_second_is_chosen(seconds, place):
         step(window)
 
     work.step = timed
-    for _ in range(TURN * TURNS * 3 * len(choice.ladder)):
-        if all(work.finished()):
-            work.begin([0, 1], noise_for(arm, 2))
-        choice.step(work)
-    assert not choice.turns
-    assert choice.window == choice.ladder[place]
+
+    def go_on(calls):
+        for _ in range(calls):
+            if all(work.finished()):
+                work.begin([0, 1], noise_for(arm, 2))
+            choice.step(work)
+
+    go_on(TURN * 3 * len(choice.ladder))
+    assert choice.window == choice.ladder[place] and not choice.turns
+    rests = choice.pause
+    go_on(8 * PAUSE)
+    assert choice.center == range(len(choice.ladder))[place]
+    assert choice.pause > rests, "comparisons that change nothing must become rarer"
 
 
 def test_a_window_that_is_asked_for_is_used_and_recorded():

@@ -1,6 +1,7 @@
 """What a user sees: outputs, exit codes, and errors without a traceback."""
 
 import re
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -117,6 +118,12 @@ def test_a_plug_in_that_breaks_its_contract_is_found_out(tmp_path):
         (["sample", "CHECKPOINT", "--out", "x.png", "--sampler", "zeroes"], "Did you mean 'zeros'"),
         (["sample", "CHECKPOINT", "--out", "x.png", "--sampler", "learned"], "has no forecasting modules"),
         (["sample", "CHECKPOINT", "--out", "x.png", "--count", "0"], "0 is not in the range"),
+        (["sample", "CHECKPOINT", "--out", "x.png", "--temperature", "-1"], "temperature must be a finite number"),
+        (["sample", "CHECKPOINT", "--out", "x.png", "--sampler", "ancestral", "--window", "3"], "leave it out"),
+        (["bench", "nowhere"], "is no checkpoint"),
+        (["bench", "CHECKPOINT", "--slots", "1,x"], "--slots takes positive whole numbers"),
+        (["bench", "CHECKPOINT", "--sampler", "magic"], "unknown sampler 'magic'"),
+        (["bench", "CHECKPOINT", "--heights", "7"], "must be a multiple of 4"),
         (["sample", "CHECKPOINT", "--out", "/proc/nowhere/x.png"], "give another path"),
     ],
 )
@@ -191,3 +198,29 @@ def test_status_of_many_jobs_counts_those_that_are_done(tmp_path):
     result = run("status", "--store", tmp_path)
     assert result.exit_code == 0 and "bulk: 104 jobs, 104 done" in result.output
     assert len(result.output.splitlines()) < 5
+
+
+@pytest.mark.ray
+def test_workers_draw_the_samples_of_one_process(checkpoint, tmp_path, local_ray, monkeypatch):
+    monkeypatch.setattr(local_ray, "connected", lambda *_, **__: nullcontext())  # the tests' own is up
+    alone = run("sample", checkpoint, "--count", 7, "--slots", 2, "--out", tmp_path / "alone.npz")
+    spread = run("sample", checkpoint, "--count", 7, "--slots", 1, "--workers", 2, "--out", tmp_path / "spread.npz")
+    assert alone.exit_code == 0 and spread.exit_code == 0, alone.output + spread.output
+    one, many = (np.load(tmp_path / f"{name}.npz") for name in ("alone", "spread"))
+    assert np.array_equal(one["images"], many["images"])
+
+
+def test_windows_slots_and_temperature_reach_the_sampler(checkpoint, tmp_path):
+    drawn = {}
+    for name, options in {
+        "plain": (),
+        "window": ("--window", 3, "--slots", 2),
+        "likeliest": ("--temperature", 0),
+        "likeliest, one by one": ("--temperature", 0, "--sampler", "ancestral", "--slots", 2),
+    }.items():
+        result = run("sample", checkpoint, "--count", 5, "--out", tmp_path / "x.npz", *options)
+        assert result.exit_code == 0, result.output
+        drawn[name] = np.load(tmp_path / "x.npz")["images"]
+    assert np.array_equal(drawn["plain"], drawn["window"])
+    assert np.array_equal(drawn["likeliest"], drawn["likeliest, one by one"])
+    assert (drawn["likeliest"] == drawn["likeliest"][0]).all() and not np.array_equal(*list(drawn.values())[1:3])

@@ -16,7 +16,7 @@ def repetitions(*rows):
         batch_calls=[max(calls) for calls in frame["arm_calls"]],
         samples=[len(calls) for calls in frame["arm_calls"]],
         work=[np.mean(work) for work in frame["arm_work"]],
-        window=pd.array([None] * len(frame), "Int32"),
+        **{name: pd.array([None] * len(frame), "Int32") for name in ("window", "auto_window", "slots")},
     )
     runs = frame.drop_duplicates("job").assign(kind="explicit", data_status="sample")
     return _repetitions(frame, runs)
@@ -115,7 +115,10 @@ def test_an_interval_is_within_what_is_possible():
         (("predictive", "my.py:copy", None), "my.py:copy"),
         (("resampled", "fixed_point", None), "fresh noise: fixed point"),
         (("predictive", "fixed_point", None, 56), "fixed point, window 56"),
-        (("predictive", "fixed_point", None, 56, 16), "fixed point, window 56, slots"),
+        (("predictive", "fixed_point", None, 56, False, 16), "fixed point, window 56, slots"),
+        (("predictive", "fixed_point_above", None, None, True, 16), "fixed point above, auto window, slots"),
+        (("gs_jacobi", None, None, 28, False, None), "GS-Jacobi, block 28"),
+        (("cached_sequential", None, None), "cached sequential"),
     ],
 )
 def test_samplers_are_named_for_people(sampler, expected):

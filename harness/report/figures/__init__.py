@@ -15,7 +15,7 @@ from harness.report.comparable import BLOCK
 from harness.report.figures import charts, grids, places
 from harness.report.figures.style import FORMATS, Drawing, Figure, Style, save, styled, styles
 from harness.report.selection import Selection
-from harness.report.statistics import GROUP, LEARNED, label
+from harness.report.statistics import GROUP, LEARNED, NAMING, label
 from harness.report.tables import KINDS, Table, title
 from harness.store import Store
 
@@ -127,7 +127,7 @@ def _compared(context: _Context, table: Table, timed: pd.DataFrame, query: str) 
 def _of_slots(repetitions: pd.DataFrame, table: Table) -> pd.DataFrame:
     rows = repetitions[repetitions["slots"].fillna(0).astype(int) > 0]
     rows = rows[rows["job"].isin([job for query in table.frame["query"] for job in re.findall(r"'(\w+)'", query)])]
-    rows = rows.assign(sampler=rows["label"], seconds_each=rows["seconds"] / rows["samples"])
+    rows = rows.assign(sampler=rows["label"], seconds_each=rows["seconds"] / rows["batch_size"])
     return rows.groupby([*GROUP, "sampler", "batch_size"], dropna=False)[["work", "seconds_each"]].mean().reset_index()
 
 
@@ -184,7 +184,7 @@ def _shown_runs(context: _Context) -> pd.DataFrame:
 
 def _of_images(context: _Context, store: Store, shown: pd.DataFrame) -> Iterator[Drawing]:
     """The distribution of calls per image."""
-    columns = ["job", "sampler", "forecaster", "horizon", "window", "batch_size", "dims", "is_warmup", "arm_calls"]
+    columns = ["job", *NAMING, "batch_size", "dims", "is_warmup", "arm_calls"]
     rows = store.read("timings", jobs=set(shown["job"]), columns=columns, unreadable={})
     rows = rows[~rows["is_warmup"].fillna(False).astype(bool) & (rows["sampler"] != "ancestral")]
     rows = rows[
@@ -258,9 +258,7 @@ def _best(samples: pd.DataFrame) -> list[str]:
 
 
 def _labels(rows: pd.DataFrame) -> list[str]:
-    columns = [
-        rows[name] if name in rows else [None] * len(rows) for name in ("sampler", "forecaster", "horizon", "window")
-    ]
+    columns = [rows[name] if name in rows else [None] * len(rows) for name in NAMING]
     return [label(*item) for item in zip(*columns, strict=True)]
 
 

@@ -82,13 +82,19 @@ def styled() -> Any:
 
 def save(drawing: Drawing, out: Path) -> Figure:
     """Write the files of a figure, the same bytes for the same rows, and close it."""
-    files = {kind: out / f"{drawing.name}.{kind}" for kind in FORMATS}
-    drawing.plot.draw_without_rendering()
-    drawing.plot.set_layout_engine("none")  # it is laid out; not once more for every format
-    for kind, path in files.items():
-        drawing.plot.savefig(path, metadata=_METADATA[kind])
-    plt.close(drawing.plot)
+    files = dict(zip(FORMATS, save_as(drawing.plot, out, drawing.name), strict=True))
     return Figure(drawing.name, drawing.title, drawing.caption, drawing.place, drawing.query, files)
+
+
+def save_as(plot: Plot, out: Path, name: str) -> list[Path]:
+    """Write out/name in every format and close the plot."""
+    files = [out / f"{name}.{kind}" for kind in FORMATS]
+    plot.draw_without_rendering()
+    plot.set_layout_engine("none")  # it is laid out; not once more for every format
+    for kind, path in zip(FORMATS, files, strict=True):
+        plot.savefig(path, metadata=_METADATA[kind])
+    plt.close(plot)
+    return files
 
 
 def panels(

@@ -1,0 +1,163 @@
+"""`harness sample`: from a checkpoint to a picture or arrays, in this process or on the workers of a Ray cluster."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from arm_core import Checkpoint, InputError, Layout, ancestral_sample, load_checkpoint, sample_noise, stream_samples
+from arm_core.registry import ARMS, FORECASTERS
+from harness.jobs.machine import device_of_this_job
+from harness.jobs.sampling import make_forecaster
+from harness.sweep import SamplerSpec
+
+CONSOLE = Console(highlight=False)
+PER_SHARD = 8
+"""Samples a slot that a worker draws before it hands them over: little is lost with it, and slots are refilled."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How samples are drawn.
+
+    Attributes:
+        checkpoint: its folder.
+        reference: of the ARM's class, if it is not a registered one.
+        sampler: a forecaster, or ancestral.
+        horizon: of the sampler `learned`.
+        window: dims a call; None: chosen while sampling.
+        slots: samples in work at a time.
+        seed: of the noise.
+        temperature: of the logits.
+    """
+
+    checkpoint: Path
+    reference: str | None
+    sampler: str
+    horizon: int | None
+    window: int | None
+    slots: int
+    seed: int
+    temperature: float
+
+    def load(self) -> Checkpoint:
+        """The checkpoint, on the device of this process."""
+        kind = ARMS.resolve(self.reference) if self.reference else None
+        return load_checkpoint(self.checkpoint, device=device_of_this_job(), arm=kind)
+
+    def draw(self, loaded: Checkpoint, ids: range) -> Iterator[tuple[int, np.ndarray, int]]:
+        """(id, sample, ARM calls) of each sample, as they finish."""
+        if self.sampler == "ancestral":
+            yield from self._ancestral(loaded, ids)
+            return
+        spec = SamplerSpec(
+            sampler="predictive", forecaster=self.sampler, horizon=self.horizon, window=self.window or "auto"
+        )
+        stream = stream_samples(
+            loaded.arm,
+            count=len(ids),
+            first_id=ids.start,
+            seed=self.seed,
+            slots=self.slots,
+            forecaster=make_forecaster(spec, loaded),
+            window=self.window,
+            temperature=self.temperature,
+        )
+        for number, trace in stream:
+            yield number, trace.x[0].to(torch.uint8).cpu().numpy(), int(trace.arm_calls[0])
+
+    def _ancestral(self, loaded: Checkpoint, ids: range) -> Iterator[tuple[int, np.ndarray, int]]:
+        for start in range(0, len(ids), self.slots):
+            part = ids[start : start + self.slots]
+            weight = next(loaded.arm.parameters())
+            noise = sample_noise(
+                loaded.arm.layout, seed=self.seed, sample_ids=part, dtype=weight.dtype, device=weight.device
+            )
+            trace = ancestral_sample(loaded.arm, noise, temperature=self.temperature)
+            values = trace.x.to(torch.uint8).cpu().numpy()
+            yield from zip(part, values, trace.arm_calls.tolist(), strict=True)
+
+
+def draw_samples(how: Sampling, *, count: int, out: Path, workers: int, address: str) -> None:
+    """Draw samples 0 .. count - 1 into a picture or arrays."""
+    if out.suffix not in (".png", ".npz"):
+        raise InputError(f"--out must end in .png (a grid) or .npz (arrays), got {out}")
+    if how.horizon is not None and how.sampler != "learned":
+        raise InputError(f"--horizon is for --sampler learned, not for {how.sampler}; leave it out")
+    if how.window is not None and how.sampler == "ancestral":
+        raise InputError("--window is for forecasters, not for --sampler ancestral; leave it out")
+    loaded = how.load()
+    if how.sampler != "ancestral":
+        FORECASTERS.resolve(how.sampler)
+    layout, autoencoder = loaded.arm.layout, loaded.autoencoder
+    shown = autoencoder.layout if autoencoder is not None else layout
+    if out.suffix == ".png" and shown.channels not in (1, 3):
+        raise InputError(f"a picture needs 1 or 3 channels, the samples have {shown.channels}; use --out FILE.npz")
+    list(how.draw(loaded, range(0)))  # what cannot be drawn is refused here, not on a worker
+    if how.window is not None and how.window < layout.dims:
+        loaded.arm.span_cache(0, how.window)
+    values, calls = np.empty((count, layout.dims), np.uint8), np.empty(count, np.int64)
+    drawn = how.draw(loaded, range(count)) if workers == 1 else _on_workers(how, count, workers, address)
+    quiet = not CONSOLE.is_terminal
+    for number, value, taken in track(
+        drawn, "Drawing samples", total=count, console=CONSOLE, transient=True, disable=quiet
+    ):
+        values[number], calls[number] = value, taken
+    latents = layout.unflatten(torch.from_numpy(values)).numpy()
+    images = latents if autoencoder is None else _decoded(loaded, latents)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".npz":
+        arrays = {"images": images, "arm_calls": calls, "seed": np.array(how.seed)}
+        if autoencoder is not None:
+            arrays["latents"] = latents
+        np.savez_compressed(out, allow_pickle=False, **arrays)
+    else:
+        _save_grid(images, shown, out)
+    mean = calls.mean()
+    CONSOLE.print(
+        f"{count} samples, {mean:.1f} ARM calls each on average ({mean / layout.dims:.1%} of the {layout.dims} "
+        f"that ancestral sampling takes): {out}",
+        soft_wrap=True,
+    )
+
+
+def _on_workers(how: Sampling, count: int, workers: int, address: str) -> Iterator[tuple[int, np.ndarray, int]]:
+    from harness.execution import ray
+
+    size = min(PER_SHARD * how.slots, -(-count // workers))
+    shards = [range(start, min(start + size, count)) for start in range(0, count, size)]
+    CONSOLE.print("Starting Ray ..." if address == "local" else f"Connecting to Ray at {address} ...")
+    with ray.connected(address, dashboard=False):
+        yield from ray.spread(_drawn, [(how, shard) for shard in shards], workers)
+
+
+def _drawn(how: Sampling, ids: range) -> list[tuple[int, np.ndarray, int]]:
+    return list(how.draw(how.load(), ids))
+
+
+def _decoded(loaded: Checkpoint, latents: np.ndarray) -> np.ndarray:
+    assert loaded.autoencoder is not None
+    device = next(loaded.arm.parameters()).device
+    parts = np.split(latents, range(256, len(latents), 256))
+    return np.concatenate(
+        [loaded.autoencoder.decode(torch.from_numpy(part).long().to(device)).cpu().numpy() for part in parts]
+    )
+
+
+def _save_grid(images: np.ndarray, layout: Layout, out: Path) -> None:
+    from PIL import Image
+
+    columns = int(np.ceil(np.sqrt(len(images))))
+    rows = -(-len(images) // columns)
+    scale = max(1, 512 // (columns * (max(layout.height, layout.width) + 1)))
+    grid = np.full((rows * (layout.height + 1) + 1, columns * (layout.width + 1) + 1, layout.channels), 255, np.uint8)
+    shades = np.rint(images.astype(np.float64) * 255 / (layout.categories - 1)).astype(np.uint8)
+    for index, image in enumerate(shades.transpose(0, 2, 3, 1)):
+        top, left = (place * (size + 1) + 1 for place, size in zip(divmod(index, columns), image.shape, strict=False))
+        grid[top : top + layout.height, left : left + layout.width] = image
+    grid = grid.repeat(scale, axis=0).repeat(scale, axis=1)
+    Image.fromarray(grid[:, :, 0] if layout.channels == 1 else grid).save(out)
