@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Plot
+from matplotlib.ticker import LogLocator
 
 from harness.report.figures.style import COLOURS, HATCHES, Style, error_bars, legend, panels
 from harness.report.statistics import GROUP, rank
@@ -78,9 +79,9 @@ def dots(groups: Groups, column: str, axis: str, style: dict[str, Style]) -> Plo
         for place, name in enumerate(names):
             rows = group[(group["sampler"] == name) & group[column].notna()]
             y = [variants.index(v) + 0.7 * ((place + 0.5) / len(names) - 0.5) for v in rows["variant"]]
-            for at, (_, row) in zip(y, rows.iterrows(), strict=True):
-                error = error_bars(row[column], row[f"{column}_low"], row[f"{column}_high"])
-                ax.errorbar(row[column], at, xerr=error, fmt="none", ecolor=style[name].colour, lw=0.8)
+            known = rows[[f"{column}_low", f"{column}_high"]].notna().all(axis=1).to_numpy()
+            ends = rows.loc[known, [f"{column}_low", f"{column}_high"]].to_numpy().T
+            ax.hlines(np.array(y)[known], *ends, colors=[style[name].colour], lw=0.8)
             ax.plot(rows[column], y, style[name].marker, color=style[name].colour, ms=4, label=name)
         for line in range(1, len(variants)):
             ax.axhline(line - 0.5, color="0.88", lw=0.6, zorder=0)
@@ -112,7 +113,11 @@ def against_slots(groups: Groups, style: dict[str, Style]) -> Plot:
             row, ("work", "seconds_each"), ("full passes a sample", "seconds a sample"), strict=True
         ):
             _lines(ax, group, "batch_size", column, style)
-            ax.set(title=title(key), ylabel=axis, ylim=(0, None))
+            ax.set(title=title(key), ylabel=axis, yscale="log")  # windows take a tenth of whole images and less
+            ax.set_ylim(group[column].min() / 1.5, group[column].max() * 1.5)
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.minorticks_off()
     for ax in axes[-1]:
         ax.set_xlabel("slots")
     legend(plot, list(axes.flat), columns=3)

@@ -12,6 +12,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Plot
 
 from harness.report.statistics import rank
@@ -33,12 +36,11 @@ _STYLE: dict[str, Any] = {
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
     "figure.dpi": 100,
-    "savefig.dpi": 200,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.constrained_layout.use": True,
 }
-_METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+_DPI = 200  # of the PNG files
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,11 @@ def save_as(plot: Plot, out: Path, name: str) -> list[Path]:
     files = [out / f"{name}.{kind}" for kind in FORMATS]
     plot.draw_without_rendering()
     plot.set_layout_engine("none")  # it is laid out; not once more for every format
-    for kind, path in zip(FORMATS, files, strict=True):
-        plot.savefig(path, metadata=_METADATA[kind])
+    plot.set_dpi(_DPI)
+    png, svg, pdf = files  # by what `savefig` ends in: it would draw every figure once more before, to lay it out
+    FigureCanvasAgg(plot).print_png(png, metadata={"Software": None})
+    FigureCanvasSVG(plot).print_svg(svg, metadata={"Date": None})
+    FigureCanvasPdf(plot).print_pdf(pdf, metadata={"CreationDate": None})
     plt.close(plot)
     return files
 
