@@ -110,9 +110,8 @@ def _jobs_of(store: Store, sweeps: Sequence[str]) -> tuple[set[str] | None, list
 def _timings(store: Store, jobs: set[str]) -> pd.DataFrame:
     """The counted timings, a number in place of each list: what the batch took, what its samples did on average."""
     unreadable: dict[Path, str] = {}  # they are not among the jobs
-    frame = store.read("timings", jobs=jobs, columns=_OF_ROWS, unreadable=unreadable)
-    calls, work = (
-        store.ragged("timings", name, jobs=jobs, unreadable=unreadable) for name in ("arm_calls", "arm_work")
+    frame, (calls, work) = store.read_ragged(
+        "timings", _OF_ROWS, ["arm_calls", "arm_work"], jobs=jobs, unreadable=unreadable
     )
     frame = frame.assign(
         batch_calls=_reduced(calls, np.maximum),

@@ -91,11 +91,13 @@ def save(drawing: Drawing, out: Path) -> Figure:
 def save_as(plot: Plot, out: Path, name: str) -> list[Path]:
     """Write out/name in every format and close the plot."""
     files = [out / f"{name}.{kind}" for kind in FORMATS]
-    plot.draw_without_rendering()
+    layout = plot.get_layout_engine()
+    if layout is not None:
+        layout.execute(plot)
     plot.set_layout_engine("none")  # it is laid out; not once more for every format
     plot.set_dpi(_DPI)
     png, svg, pdf = files  # by what `savefig` ends in: it would draw every figure once more before, to lay it out
-    FigureCanvasAgg(plot).print_png(png, metadata={"Software": None})
+    FigureCanvasAgg(plot).print_png(png, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
     FigureCanvasSVG(plot).print_svg(svg, metadata={"Date": None})
     FigureCanvasPdf(plot).print_pdf(pdf, metadata={"CreationDate": None})
     plt.close(plot)
