@@ -5,11 +5,16 @@ SITE := site
 # The modules that the API reference shows.
 API := arm_core $(addprefix arm_core.,arms forecasters latents data contracts training horizon objectives registry testing)
 
-.PHONY: quickstart test fast lint docs clean
+.PHONY: quickstart reference test fast lint docs clean
 
 quickstart: .venv/installed
 	$(BIN)/harness sweep sweeps/quickstart.yaml
 	$(BIN)/harness report --out results/ --sweep quickstart
+
+# Every laptop sweep, report and bench, on a machine that does nothing else: hours. Then the tables of README.md.
+reference: .venv/installed
+	$(BIN)/python -m harness.reference
+	$(BIN)/python -m harness.reference --readme
 
 test: lint
 	CI=$${CI:-1} $(BIN)/python -m pytest -q

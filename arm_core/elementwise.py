@@ -63,14 +63,14 @@ class _ConcatElu(torch.autograd.Function):
         batch, features, height, width = x.shape
         left, right, above = margin
         whole = _like(x, (batch, 2 * features, above + height, left + width + right))
-        for border in (whole[:, :, :above], whole[..., :left], whole[..., left + width :]):
-            border.zero_()
+        if any(margin):
+            for border in (whole[:, :, :above], whole[..., :left], whole[..., left + width :]):
+                border.zero_()
         ctx.inside = (..., slice(above, None), slice(left, left + width))
         first, second = whole[ctx.inside].chunk(2, dim=1)
-        negative = -x
-        below = torch.minimum(x, negative).exp_().sub_(1)
+        below = _exp_minus_one_below(x)
         torch.maximum(x, below, out=first)
-        torch.maximum(negative, below, out=second)
+        torch.maximum(-x, below, out=second)
         kept = None
         if dropout > 0:
             kept = x.new_empty((batch, 2 * features, 1, 1)) if by_map else torch.empty_like(whole)
@@ -95,7 +95,7 @@ class _Gated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, both: Tensor) -> Tensor:
         p, q = both.chunk(2, dim=1)
-        gate = q.sigmoid()
+        gate = q.clone(memory_format=torch.channels_last).sigmoid_()  # of the strided half it takes three times as long
         ctx.save_for_backward(both, gate)
         return torch.addcmul(x, p, gate)
 
@@ -108,6 +108,13 @@ class _Gated(torch.autograd.Function):
         torch.mul(grad, gate, out=of_p)
         torch.mul(torch.addcmul(of_p, of_p, gate, value=-1), both.chunk(2, dim=1)[0], out=of_q)
         return grad, result
+
+
+def _exp_minus_one_below(x: Tensor) -> Tensor:
+    """exp(-|x|) - 1."""
+    if x.device.type == "cpu" and x.dtype == torch.float32:  # 1 / sigmoid(a) = 1 + exp(-a), in half the time of exp
+        return x.abs().sigmoid_().reciprocal_().sub_(2)
+    return x.abs().neg_().expm1_()
 
 
 def _like(x: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -1,7 +1,8 @@
 """What forecasting modules save: their hits, their divergence from the ARM, and ARM calls beside fixed-point iteration.
 
 Three sets of noise that no sweep uses and that share no sample: one chooses the horizon and the gate, one measures
-hits and divergences, one compares calls. Samples are compared in pairs, under the same noise. Nothing here is timed.
+hits and divergences, one compares calls. Samples are compared in pairs, under the same noise; those without
+reparametrisation, which have fresh noise at every call, can only be compared in the mean. Nothing here is timed.
 """
 
 import math
@@ -12,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from rich.console import Console
 from rich.progress import track
 
-from arm_core import Checkpoint, InputError, load_checkpoint
-from arm_core.forecasters import fixed_point
+from arm_core import Checkpoint, InputError, load_checkpoint, resampled_sample
+from arm_core.forecasters import LearnedForecaster, fixed_point, most_likely
 from arm_core.forecasters.modules import INPUTS
 from arm_core.horizon import arm_calls, choose_horizon, divergences, hit_rates
 from arm_core.registry import ARMS
@@ -27,11 +29,15 @@ SEED = 2**32 + 1
 """Of the noise; those of sweeps are below 2^32, and 2^32 chooses the horizons of `horizon: auto`."""
 MEASURED = ("t", "hits", "hits_fixed_point", "kl_nats", "kl_marginal_nats")
 SAMPLERS = ("fixed point", "learned", "gated")
+FRESH = ("fixed point", "most likely", "learned", "learned, most likely")
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many samples choose, measure and compare; their ids follow one another."""
+    """How many samples choose, measure and compare; their ids follow one another.
+
+    As many as measure are drawn without reparametrisation, by each forecaster.
+    """
 
     choose: int = 32
     measure: int = 64
@@ -45,15 +51,17 @@ class Counts:
 
 @dataclass(frozen=True)
 class Measured:
-    """The rows of the two tables.
+    """The rows of the three tables.
 
     Attributes:
         forecasts: a row for every checkpoint and module.
         calls: a row for every checkpoint, sampler and sample.
+        fresh: a row for every checkpoint, forecaster and sample without reparametrisation.
     """
 
     forecasts: pd.DataFrame
     calls: pd.DataFrame
+    fresh: pd.DataFrame
 
 
 def run_bench_forecasting(
@@ -63,7 +71,7 @@ def run_bench_forecasting(
 
     Args:
         checkpoints: folders that trainings left, each with forecasting modules.
-        out: folder for forecasts.parquet, calls.parquet and forecasting.md.
+        out: folder for forecasts.parquet, calls.parquet, fresh.parquet and forecasting.md.
         counts: of samples.
         reference: of the ARMs' class, if it is not a registered one.
 
@@ -85,12 +93,14 @@ def run_bench_forecasting(
 
 def measure(checkpoints: Iterable[Checkpoint], counts: Counts) -> Measured:
     """The rows of checkpoints with modules, in their order."""
-    forecasts, calls = [], []
+    forecasts, calls, fresh = [], [], []
     for checkpoint in checkpoints:
         about = _about(checkpoint)
         forecasts += [{**about, **row} for row in _forecasts(checkpoint, counts)]
         calls += [{**about, **row} for row in _calls(checkpoint, counts)]
-    return Measured(pd.DataFrame(forecasts), pd.DataFrame(calls))
+        horizon = next(row["horizon"] for row in reversed(calls) if row["sampler"] == "learned")
+        fresh += [{**about, **row} for row in fresh_calls(checkpoint, horizon, count=counts.measure)]
+    return Measured(pd.DataFrame(forecasts), pd.DataFrame(calls), pd.DataFrame(fresh))
 
 
 def _rank(checkpoint: Checkpoint) -> tuple[Any, ...]:
@@ -152,6 +162,31 @@ def _calls(checkpoint: Checkpoint, counts: Counts) -> list[dict[str, Any]]:
     return rows
 
 
+def fresh_calls(checkpoint: Checkpoint, horizon: int, *, count: int, batch: int = 32) -> list[dict[str, Any]]:
+    """A row for every forecaster and sample that is drawn with fresh noise at every call.
+
+    Args:
+        checkpoint: with modules.
+        horizon: modules used.
+        count: samples of each forecaster.
+        batch: of them at a time.
+    """
+    arm, modules = checkpoint.arm, checkpoint.modules
+    assert modules is not None
+    learned = LearnedForecaster(modules, horizon=horizon)
+    likely = LearnedForecaster(modules, horizon=horizon, fallback=most_likely, mode=True)
+    used = (fixed_point, 0), (most_likely, 0), (learned, horizon), (likely, horizon)
+    rows = []
+    for name, (forecaster, modules_used) in zip(FRESH, used, strict=True):
+        generator = torch.Generator(next(arm.parameters()).device).manual_seed(SEED)
+        said = {"forecaster": name, "horizon": modules_used, "dims": arm.layout.dims}
+        for first in range(0, count, batch):
+            some = min(batch, count - first)
+            taken = resampled_sample(arm, batch=some, generator=generator, forecaster=forecaster).arm_calls
+            rows += [{**said, "sample": first + k, "arm_calls": calls} for k, calls in enumerate(taken.tolist())]
+    return rows
+
+
 def compared(calls: pd.DataFrame) -> pd.DataFrame:
     """A row for every checkpoint and sampler: mean calls, and the mean paired difference to the fixed point.
 
@@ -179,7 +214,7 @@ def compared(calls: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_markdown(measured: Measured) -> str:
-    """Both tables of every dataset, for people."""
+    """The tables of every dataset, for people."""
     parts = []
     for dataset, calls in compared(measured.calls).groupby("dataset", sort=False):
         first = calls.iloc[0]
@@ -188,6 +223,12 @@ def as_markdown(measured: Measured) -> str:
             "dimensions; in brackets the mean paired difference to the fixed point and its 95 % interval. Horizon and "
             "gate were chosen on other samples.\n\n" + _calls_table(calls)
         )
+        fresh = measured.fresh[measured.fresh["dataset"] == dataset]
+        if len(fresh):
+            parts.append(
+                "Without reparametrisation, fresh noise at every call: mean ARM calls a sample and the 95 % interval, "
+                "by what forecasts the rest.\n\n" + _fresh_table(fresh)
+            )
         rows = measured.forecasts[measured.forecasts["dataset"] == dataset]
         parts.append(
             "Share of right forecasts, of the modules / of the fixed point in the same states, of unit t past the "
@@ -213,6 +254,17 @@ def _calls_table(calls: pd.DataFrame) -> str:
     return markdown(["inputs", "unit", "detached", *SAMPLERS], rows)
 
 
+def _fresh_table(fresh: pd.DataFrame) -> str:
+    rows = []
+    for _, group in fresh.groupby(["variant", "checkpoint_sha256"], sort=False):
+        cells = _kind(group.iloc[0])
+        for name in FRESH:
+            calls = group.loc[group["forecaster"] == name, "arm_calls"]
+            cells.append(f"{calls.mean():.1f} ± {1.96 * calls.sem():.1f}")
+        rows.append(cells)
+    return markdown(["inputs", "unit", "detached", *FRESH], rows)
+
+
 def _by_module(rows: pd.DataFrame, own: str, other: str) -> str:
     horizons = sorted(rows["t"].unique())
     cells = []
@@ -228,9 +280,9 @@ def _kind(row: pd.Series) -> list[str]:
 
 
 def write(measured: Measured, out: Path) -> list[Path]:
-    """Write forecasts.parquet, calls.parquet and forecasting.md into a folder."""
+    """Write forecasts.parquet, calls.parquet, fresh.parquet and forecasting.md into a folder."""
     out.mkdir(parents=True, exist_ok=True)
-    tables = {"forecasts.parquet": measured.forecasts, "calls.parquet": measured.calls}
+    tables = {f"{name}.parquet": getattr(measured, name) for name in ("forecasts", "calls", "fresh")}
     for name, frame in tables.items():
         frame.to_parquet(out / name, index=False)
     text = out / "forecasting.md"

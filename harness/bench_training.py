@@ -1,56 +1,82 @@
 """The training step beside the same network with plain convolutions: what masks and everything else cost.
 
 Both networks have the same layers and shapes; the plain one has no masks (and is no ARM). Steps of the two are
-interleaved and the medians compared, on this device, in one run. Where the time goes is read from torch's profiler.
+interleaved and the medians compared, on this device, in one run. Where the time goes is read from torch's profiler,
+and the memory from a process for each network, which trains that one alone.
 """
 
+import multiprocessing
+import os
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
 from arm_core import Layout
 from arm_core.arms import PixelCNN, PixelCNNConfig
-from arm_core.training import Training, TrainingConfig, fit
+from arm_core.training import StepMetrics, Training, TrainingConfig, fit
 from harness.jobs.clock import clock_for
 from harness.jobs.machine import device_of_this_job, peak_memory
 
-CONVOLUTION = ("convolution", "conv2d", "conv_transpose", "mkldnn_convolution", "cudnn_convolution")
+CONVOLUTION = ("convolution", "conv2d", "conv_transpose")
 
 
 @dataclass(frozen=True)
-class StepTimes:
+class Step:
+    """The step that is measured.
+
+    Attributes:
+        layout, config: of the PixelCNN.
+        batch_size: images a step.
+        accumulate: parts in which the batch goes through the network.
+    """
+
+    layout: Layout
+    config: PixelCNNConfig
+    batch_size: int
+    accumulate: int = 1
+
+    def run(self, *, masked: bool) -> Iterator[StepMetrics]:
+        """Steps without an end, on random images."""
+        torch.manual_seed(0)
+        data = torch.randint(self.layout.categories, (4 * self.batch_size, self.layout.dims), dtype=torch.uint8)
+        arm = PixelCNN(self.layout, self.config).to(device_of_this_job())
+        if not masked:
+            unmask(arm)
+        settings = TrainingConfig(iterations=10**9, batch_size=self.batch_size, accumulate=self.accumulate)
+        return fit(Training(arm, None, settings, seed=0), data)
+
+
+@dataclass(frozen=True)
+class StepCosts:
     """What a training step takes.
 
     Attributes:
         masked_s, plain_s: median seconds of a step with the masked and with the plain network.
-        ratio: of the two.
-        other_share: median share of a masked step's own operator time that is not convolution; looking up the columns
-            of one-hot images counts as such.
-        peak_mem_bytes: most that the process has held.
+        ratio: median of the two, step beside step.
+        other_share: median share of a masked step's operator time that is not spent in convolutions; looking up the
+            columns of one-hot images counts as such.
+        masked_bytes, plain_bytes: most that a process holds which takes two steps with that network alone.
     """
 
     masked_s: float
     plain_s: float
     ratio: float
     other_share: float
-    peak_mem_bytes: int
+    masked_bytes: int
+    plain_bytes: int
 
 
-def time_steps(layout: Layout, config: PixelCNNConfig, *, batch_size: int, steps: int) -> StepTimes:
-    """Time `steps` training steps of each network, after one of each that does not count."""
+def cost_of(step: Step, *, steps: int) -> StepCosts:
+    """Measure `steps` training steps of each network, after one of each that does not count."""
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as alone:
+        masked_bytes, plain_bytes = alone.starmap(_peak, [(step, True), (step, False)], chunksize=1)
     device = device_of_this_job()
-    data = torch.randint(layout.categories, (4 * batch_size, layout.dims), dtype=torch.uint8)
-    settings = TrainingConfig(iterations=10**9, batch_size=batch_size)
-    runs = []
-    for masked in (True, False):
-        torch.manual_seed(0)
-        arm = PixelCNN(layout, config).to(device)
-        if not masked:
-            unmask(arm)
-        runs.append(fit(Training(arm, None, settings, seed=0), data))
+    runs = [step.run(masked=masked) for masked in (True, False)]
     clock = clock_for(device)
     seconds: list[list[float]] = [[], []]
     for turn in range(steps + 1):
@@ -59,9 +85,9 @@ def time_steps(layout: Layout, config: PixelCNNConfig, *, batch_size: int, steps
             if turn > 0:
                 found.append(took)
     masked_s, plain_s = map(statistics.median, seconds)
-    share = statistics.median(_other_share(lambda: next(runs[0]), device) for _ in range(steps))
     ratio = statistics.median(first / second for first, second in zip(*seconds, strict=True))
-    return StepTimes(masked_s, plain_s, ratio, share, peak_memory(device))
+    share = statistics.median(_other_share(runs[0], device) for _ in range(steps))
+    return StepCosts(masked_s, plain_s, ratio, share, masked_bytes, plain_bytes)
 
 
 def unmask(module: nn.Module) -> None:
@@ -71,12 +97,28 @@ def unmask(module: nn.Module) -> None:
             part.mask = None  # type: ignore[assignment]
 
 
-def _other_share(step: object, device: torch.device) -> float:
-    assert callable(step)
+def _peak(step: Step, masked: bool) -> int:
+    run = step.run(masked=masked)
+    next(run), next(run)
+    return peak_memory(device_of_this_job())
+
+
+def _other_share(run: Iterator[StepMetrics], device: torch.device) -> float:
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it writes a line whenever it starts and stops
     kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
     with profile(activities=kinds) as record:
-        step()
+        next(run)
     field = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    total = {event.key: getattr(event, field) for event in record.key_averages()}
-    inside = sum(time for name, time in total.items() if any(kind in name for kind in CONVOLUTION))
-    return 1 - inside / max(sum(total.values()), 1)
+    spent = {True: 0.0, False: 0.0}
+    for event in record.events():
+        spent[_in_convolution(event)] += getattr(event, field)
+    return spent[False] / max(sum(spent.values()), 1)
+
+
+def _in_convolution(event: FunctionEvent | None) -> bool:
+    """Whether an operator is a convolution or was called by one, to lay out its weights for example."""
+    while event is not None:
+        if any(kind in event.name for kind in CONVOLUTION):
+            return True
+        event = event.cpu_parent
+    return False

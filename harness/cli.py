@@ -275,8 +275,9 @@ def check(reference: str, kind: str | None) -> None:
 @click.option("--resnets", default=5, show_default=True, type=click.IntRange(min=1), help="Per block and stream.")
 @click.option("--filters", default=162, show_default=True, type=click.IntRange(min=1), help="Features of a layer.")
 @click.option("--batch-size", default=4, show_default=True, type=click.IntRange(min=1), help="Images a step.")
+@click.option("--accumulate", default=1, show_default=True, type=click.IntRange(min=1), help="Parts of a batch.")
 @click.option("--steps", default=5, show_default=True, type=click.IntRange(min=1), help="Timed steps of each network.")
-def bench_training(size: str, resnets: int, filters: int, batch_size: int, steps: int) -> None:
+def bench_training(**options: Any) -> None:
     """Time PixelCNN's training step beside the same network with plain, unmasked convolutions.
 
     \b
@@ -285,7 +286,7 @@ def bench_training(size: str, resnets: int, filters: int, batch_size: int, steps
     """
     from harness.commands import run_bench_training
 
-    run_bench_training(size, resnets=resnets, filters=filters, batch_size=batch_size, steps=steps)
+    run_bench_training(**options)
 
 
 ROOT = click.option(

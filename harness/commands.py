@@ -113,19 +113,20 @@ def _conclude(plan: Plan, ledger: Ledger, store: Store) -> int:
     return 0
 
 
-def run_bench_training(size: str, *, resnets: int, filters: int, batch_size: int, steps: int) -> None:
+def run_bench_training(size: str, *, resnets: int, filters: int, batch_size: int, accumulate: int, steps: int) -> None:
     """Print what a training step takes, and where its time goes."""
-    from harness.bench_training import time_steps
+    from harness.bench_training import Step, cost_of
 
     parts = size.split("x")
     if len(parts) != 4 or not all(part.isdigit() for part in parts):
         raise InputError(f"--size must be HEIGHTxWIDTHxCHANNELSxCATEGORIES, for example 28x28x1x2, got {size!r}")
     height, width, channels, categories = map(int, parts)
-    layout = Layout(channels, height, width, categories)
-    times = time_steps(layout, PixelCNNConfig(resnets, filters), batch_size=batch_size, steps=steps)
+    step = Step(Layout(channels, height, width, categories), PixelCNNConfig(resnets, filters), batch_size, accumulate)
+    costs = cost_of(step, steps=steps)
     CONSOLE.print(
-        f"masked {times.masked_s:.3f} s, plain {times.plain_s:.3f} s a step: ratio {times.ratio:.3f}; "
-        f"not convolution {times.other_share:.1%}; peak memory {times.peak_mem_bytes / 2**20:.0f} MiB",
+        f"masked {costs.masked_s:.3f} s, plain {costs.plain_s:.3f} s a step: ratio {costs.ratio:.3f}; not convolution "
+        f"{costs.other_share:.1%}; peak memory {costs.masked_bytes / 2**20:.0f} MiB masked, "
+        f"{costs.plain_bytes / 2**20:.0f} MiB plain",
         soft_wrap=True,
     )
 

@@ -110,9 +110,8 @@ def _jobs_of(store: Store, sweeps: Sequence[str]) -> tuple[set[str] | None, list
 def _timings(store: Store, jobs: set[str]) -> pd.DataFrame:
     """The counted timings, a number in place of each list: what the batch took, what its samples did on average."""
     unreadable: dict[Path, str] = {}  # they are not among the jobs
-    frame = store.read("timings", jobs=jobs, columns=_OF_ROWS, unreadable=unreadable)
-    calls, work = (
-        store.ragged("timings", name, jobs=jobs, unreadable=unreadable) for name in ("arm_calls", "arm_work")
+    frame, (calls, work) = store.read_ragged(
+        "timings", _OF_ROWS, ["arm_calls", "arm_work"], jobs=jobs, unreadable=unreadable
     )
     frame = frame.assign(
         batch_calls=_reduced(calls, np.maximum),
@@ -187,13 +186,13 @@ def _fit_samplers(repetitions: pd.DataFrame, wanted: dict[str, set[str]]) -> pd.
 
 
 def _newest(rows: pd.DataFrame, key: list[str], kind: str, left_out: list[str]) -> pd.DataFrame:
-    """Of several jobs that did the same the newest; the others are said to be left out."""
+    """Of several jobs that did the same the newest, in the order of `key`; the others are said to be left out."""
     ordered = rows.sort_values("started_at", kind="stable")
     newest = ordered[~ordered.duplicated(key, keep="last")]
     older = sorted(set(rows["job"]) - set(newest["job"]))
     if older:
         left_out.append(f"{len(older)} {kind} jobs are left out, since newer ones did the same: {few(older)}.")
-    return rows[rows["job"].isin(newest["job"])]
+    return rows[rows["job"].isin(newest["job"])].sort_values(key, kind="stable")
 
 
 def _several(trials: pd.DataFrame, runs: pd.DataFrame) -> set[tuple[str, ...]]:

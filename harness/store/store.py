@@ -132,23 +132,23 @@ class Store:
         joined = self._joined(table, jobs, columns, first, unreadable)
         return cast(pd.DataFrame, joined.to_pandas(types_mapper=_PANDAS_TYPES.get))
 
-    def ragged(
+    def read_ragged(
         self,
         table: str,
-        column: str,
+        columns: Sequence[str],
+        lists: Sequence[str],
         *,
         jobs: Collection[str] | None = None,
         unreadable: dict[Path, str] | None = None,
-    ) -> Ragged:
-        """A column of lists, in the order of `read` with the same arguments, without an object a row.
+    ) -> tuple[pd.DataFrame, list[Ragged]]:
+        """Columns as `read` gives them, and columns of lists without an object a row, in one pass over the parts.
 
         Raises:
             InputError: as `read`.
         """
-        chunked = self._joined(table, jobs, [column], None, unreadable)[column]
-        lengths = chunked.combine_chunks().value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-        values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunked.chunks]
-        return Ragged(np.concatenate(values), lengths)
+        joined = self._joined(table, jobs, [*columns, *lists], None, unreadable)
+        frame = joined.select(list(columns)).to_pandas(types_mapper=_PANDAS_TYPES.get)
+        return frame, [_ragged(joined[name]) for name in lists]
 
     def _joined(
         self,
@@ -223,6 +223,12 @@ class Store:
 
     def _parts(self, table: str) -> list[Path]:
         return sorted((self.root / "tables" / table).glob("[!.]*.parquet"))
+
+
+def _ragged(chunked: pa.ChunkedArray) -> Ragged:
+    lengths = chunked.combine_chunks().value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunked.chunks]
+    return Ragged(np.concatenate(values), lengths)
 
 
 def _safe(name: str) -> str:
@@ -314,13 +320,16 @@ def _read_part(path: Path, schema: pa.Schema, names: Sequence[str], first: int |
                 f"{path} has version {version} of its table, and this package knows version {known}; "
                 "update the package or give another --store"
             )
+        known_names = set(written.names)  # pyarrow lists them anew whenever it is asked
         for field in schema:
-            if field.name not in written.names and not field.nullable:
+            if field.name not in known_names and not field.nullable:
                 raise InputError(f"{path} has no column {field.name!r}; delete it and run the sweep again")
-        present = [name for name in names if name in written.names]
+        present = [name for name in names if name in known_names]
         part = _open(path, lambda _: _rows(file, present, first))
     fields = [schema.field(name) for name in names]
-    return pa.Table.from_arrays([_column(path, part, field) for field in fields], schema=pa.schema(fields))
+    found = dict(zip(part.column_names, part.columns, strict=True))
+    columns = [_column(path, found.get(field.name), len(part), field) for field in fields]
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
 def _rows(file: pq.ParquetFile, columns: list[str], first: int | None) -> pa.Table:
@@ -331,8 +340,7 @@ def _rows(file: pq.ParquetFile, columns: list[str], first: int | None) -> pa.Tab
     return file.read(columns=columns)  # there are no rows
 
 
-def _column(path: Path, part: pa.Table, field: pa.Field) -> pa.Array | pa.ChunkedArray:
-    if field.name in part.schema.names:
-        column = part[field.name]
-        return column if column.type == field.type else _open(path, lambda _: column.cast(field.type))
-    return pa.nulls(len(part), field.type)
+def _column(path: Path, column: pa.ChunkedArray | None, rows: int, field: pa.Field) -> pa.Array | pa.ChunkedArray:
+    if column is None:
+        return pa.nulls(rows, field.type)
+    return column if column.type == field.type else _open(path, lambda _: column.cast(field.type))

@@ -25,6 +25,13 @@ def test_concat_elu_is_elu_of_both_signs(margin):
     assert torch.autograd.gradcheck(lambda x: concat_elu(x, margin=margin), (x,))
 
 
+def test_concat_elu_is_as_good_in_float32_where_another_formula_is_faster():
+    x = torch.linspace(-20, 20, 4001).view(1, 1, 1, -1)
+    exact = plain_concat_elu(x.double(), (0, 0, 0))
+    assert (concat_elu(x) - exact).abs().max().item() < 4 * torch.finfo(torch.float32).eps
+    assert torch.equal(concat_elu(x)[:, 0].sign(), x.sign()[:, 0])
+
+
 @pytest.mark.parametrize("by_map", [True, False])
 def test_dropout_scales_what_it_keeps_and_its_gradient(by_map):
     x, margin = maps(4, 6, 5, 5), (1, 1, 1)

@@ -11,7 +11,7 @@ from arm_core import Layout, save_arm
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.forecasters import ForecastingConfig, ForecastingModules
 from arm_core.horizon import divergences
-from harness.bench_forecasting import Counts, compared
+from harness.bench_forecasting import FRESH, Counts, compared
 from harness.cli import main
 
 LAYOUT = Layout(1, 4, 4, 3)
@@ -55,10 +55,14 @@ def test_the_command_writes_raw_rows_and_a_table(tmp_path):
     assert calls.groupby("sampler")["sample_id"].apply(list).to_dict() == {
         sampler: [4, 5, 6] for sampler in ("fixed point", "learned", "gated")
     }
+    fresh = pd.read_parquet(tmp_path / "out/fresh.parquet")
+    assert fresh.groupby("forecaster")["sample"].apply(list).to_dict() == {name: [0, 1] for name in FRESH}
+    assert fresh["arm_calls"].between(1, LAYOUT.dims).all()
     forecasts = pd.read_parquet(tmp_path / "out/forecasts.parquet")
     assert forecasts["t"].tolist() == [1, 2] and set(forecasts["inputs"]) == {"hidden + noise"}
     text = (tmp_path / "out/forecasting.md").read_text()
     assert "## tiny" in text and "| hidden + noise | dimension | no" in text
+    assert "fresh noise at every call" in text and "| learned, most likely" in text
 
 
 def test_a_checkpoint_without_modules_is_refused(tmp_path):

@@ -9,8 +9,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Plot
+from matplotlib.ticker import LogLocator
 
-from harness.report.figures.style import HATCHES, Style, error_bars, legend, panels
+from harness.report.figures.style import COLOURS, HATCHES, Style, error_bars, legend, panels
 from harness.report.statistics import GROUP, rank
 from harness.report.tables import title
 
@@ -28,7 +29,6 @@ def bars(groups: Groups, column: str, axis: str) -> Plot:
     table = pd.concat([part for _, part in groups])
     names = sorted(set(table["sampler"]) - {"ancestral"}, key=rank)
     widths = sorted(table["batch_size"].unique())
-    colours = sns.color_palette("colorblind", len(widths))
     plot, axes = panels(len(groups), height=0.5 + 0.2 * len(names) * min(len(widths), 3), sharey=True)
     step = 0.8 / len(widths)
     for ax, (key, group) in zip(axes, groups, strict=True):
@@ -45,7 +45,12 @@ def bars(groups: Groups, column: str, axis: str) -> Plot:
                 if error and high > end:
                     error[1][0] = end - value
                 text = None if first else f"batch {width}"
-                look = {"color": colours[index], "hatch": HATCHES[index % 4], "edgecolor": "white", "linewidth": 0}
+                look = {
+                    "color": COLOURS[index % len(COLOURS)],
+                    "hatch": HATCHES[index % 4],
+                    "edgecolor": "white",
+                    "linewidth": 0,
+                }
                 ax.barh(y, value, step * 0.9, xerr=error, error_kw={"lw": 0.8}, label=text, **look)
                 ax.annotate(
                     ("→ " if high > end else "") + f"{value:.3g}",
@@ -55,6 +60,8 @@ def bars(groups: Groups, column: str, axis: str) -> Plot:
                     va="center",
                     fontsize=6.5,
                 )
+        for y in (place for place, name in enumerate(names) if name not in set(group["sampler"])):
+            ax.annotate("not timed", (0, y), (3, 0), textcoords="offset points", va="center", fontsize=6.5, color="0.4")
         ax.set(title=title(key), xlim=(0, limit), yticks=range(len(names)), yticklabels=names)
     axes[0].invert_yaxis()
     plot.supxlabel(axis, fontsize=9)
@@ -72,9 +79,9 @@ def dots(groups: Groups, column: str, axis: str, style: dict[str, Style]) -> Plo
         for place, name in enumerate(names):
             rows = group[(group["sampler"] == name) & group[column].notna()]
             y = [variants.index(v) + 0.7 * ((place + 0.5) / len(names) - 0.5) for v in rows["variant"]]
-            for at, (_, row) in zip(y, rows.iterrows(), strict=True):
-                error = error_bars(row[column], row[f"{column}_low"], row[f"{column}_high"])
-                ax.errorbar(row[column], at, xerr=error, fmt="none", ecolor=style[name].colour, lw=0.8)
+            known = rows[[f"{column}_low", f"{column}_high"]].notna().all(axis=1).to_numpy()
+            ends = rows.loc[known, [f"{column}_low", f"{column}_high"]].to_numpy().T
+            ax.hlines(np.array(y)[known], *ends, colors=[style[name].colour], lw=0.8)
             ax.plot(rows[column], y, style[name].marker, color=style[name].colour, ms=4, label=name)
         for line in range(1, len(variants)):
             ax.axhline(line - 0.5, color="0.88", lw=0.6, zorder=0)
@@ -93,7 +100,7 @@ def calls_against_width(groups: Groups, style: dict[str, Style]) -> Plot:
         _lines(ax, group[group["sampler"] != "ancestral"], "batch_size", "calls_percent", style)
         ax.set(title=title(key), ylim=(0, None))
     plot.supxlabel("batch size", fontsize=9)
-    plot.supylabel("ARM calls (% of the dimensions)", fontsize=9)
+    plot.supylabel("ARM calls\n(% of the dimensions)", fontsize=9)
     legend(plot, axes)
     return plot
 
@@ -106,7 +113,11 @@ def against_slots(groups: Groups, style: dict[str, Style]) -> Plot:
             row, ("work", "seconds_each"), ("full passes a sample", "seconds a sample"), strict=True
         ):
             _lines(ax, group, "batch_size", column, style)
-            ax.set(title=title(key), ylabel=axis, ylim=(0, None))
+            ax.set(title=title(key), ylabel=axis, yscale="log")  # windows take a tenth of whole images and less
+            ax.set_ylim(group[column].min() / 1.5, group[column].max() * 1.5)
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.minorticks_off()
     for ax in axes[-1]:
         ax.set_xlabel("slots")
     legend(plot, list(axes.flat), columns=3)
@@ -138,7 +149,7 @@ def curves(groups: Groups, measure: str, axis: str) -> Plot:
     """
     plot, axes = panels(len(groups))
     variants = list(dict.fromkeys(name for _, part in groups for name in part["variant"]))[:_MOST_NAMES]
-    colours = dict(zip(variants, sns.color_palette("colorblind", 10) + sns.color_palette("dark", 2), strict=False))
+    colours = dict(zip(variants, COLOURS + sns.color_palette("dark", _MOST_NAMES - len(COLOURS)), strict=False))
     for ax, (key, group) in zip(axes, groups, strict=True):
         highest = []
         for place, variant in enumerate(variants):

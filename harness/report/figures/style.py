@@ -12,6 +12,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Plot
 
 from harness.report.statistics import rank
@@ -19,6 +22,8 @@ from harness.report.statistics import rank
 RED = "#d7301f"
 GAP = 0.85  # grey between tiles: a white image must not melt into the page
 MISSING = "#eceff3"
+_TOO_PALE = (6, 8)  # pink and yellow vanish as lines on white, and more so in grey
+COLOURS = [colour for index, colour in enumerate(sns.color_palette("colorblind", 10)) if index not in _TOO_PALE]
 FORMATS = ("png", "svg", "pdf")
 MARKERS, DASHES, HATCHES = "osD^vPX*<>", ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))], ["", "///", "...", "xxx"]
 _STYLE: dict[str, Any] = {
@@ -31,12 +36,11 @@ _STYLE: dict[str, Any] = {
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
     "figure.dpi": 100,
-    "savefig.dpi": 200,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.constrained_layout.use": True,
 }
-_METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+_DPI = 200  # of the PNG files
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,15 @@ def save(drawing: Drawing, out: Path) -> Figure:
 def save_as(plot: Plot, out: Path, name: str) -> list[Path]:
     """Write out/name in every format and close the plot."""
     files = [out / f"{name}.{kind}" for kind in FORMATS]
-    plot.draw_without_rendering()
+    layout = plot.get_layout_engine()
+    if layout is not None:
+        layout.execute(plot)
     plot.set_layout_engine("none")  # it is laid out; not once more for every format
-    for kind, path in zip(FORMATS, files, strict=True):
-        plot.savefig(path, metadata=_METADATA[kind])
+    plot.set_dpi(_DPI)
+    png, svg, pdf = files  # by what `savefig` ends in: it would draw every figure once more before, to lay it out
+    FigureCanvasAgg(plot).print_png(png, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
+    FigureCanvasSVG(plot).print_svg(svg, metadata={"Date": None})
+    FigureCanvasPdf(plot).print_pdf(pdf, metadata={"CreationDate": None})
     plt.close(plot)
     return files
 
@@ -123,11 +132,13 @@ class Style:
 def styles(names: Iterable[str]) -> dict[str, Style]:
     """A style for every name; the same names get the same styles."""
     ordered = sorted(set(names) - {"ancestral"}, key=rank)
-    colours = sns.color_palette("colorblind", 10)
     found = {"ancestral": Style("black", "o", "-", "")}
     for index, name in enumerate(ordered):
         found[name] = Style(
-            colours[index % 10], MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)], HATCHES[index % 4]
+            COLOURS[index % len(COLOURS)],
+            MARKERS[index % len(MARKERS)],
+            DASHES[index % len(DASHES)],
+            HATCHES[index % 4],
         )
     return found
 
