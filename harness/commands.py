@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def _execute(spec: Sweep, plan: Plan, store: Store, *, serial: bool, address: st
         if url:
             CONSOLE.print(f"Dashboard: http://{url} (it asks for the token that `ray get-auth-token` prints)")
         with watching(plan, store.root, CONSOLE):
-            return ray.execute(plan, store, spec.resources)
+            return ray.execute(plan, store, spec.resources, say=partial(CONSOLE.print, markup=False, soft_wrap=True))
 
 
 def _conclude(plan: Plan, ledger: Ledger, store: Store) -> int:

@@ -1,104 +1,67 @@
 """Jobs on Ray: Tune trials train, and each checkpoint is timed by a task that has its node to itself.
 
-The only importer of ray. Results do not travel through Ray: a job leaves its rows in its folder of the store, which all
-nodes share, and the driver takes them over from there.
+With `harness.execution.cluster` the only importer of ray. Results do not travel through Ray: a job leaves its rows in
+its folder of the store, which all nodes share, and the driver takes them over from there.
 """
 
-import os
-
-os.environ.update(
-    RAY_AIR_NEW_OUTPUT="0",  # these are read while ray is imported
-    RAY_ENABLE_AUTO_CONNECT="0",  # or the thread that Tune runs in starts a second Ray when we stop the first
-    RAY_USAGE_STATS_ENABLED="0",
-    RAY_CHDIR_TO_TRIAL_DIR="0",
-    RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
-)
-
-import logging
-import socket
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from harness.execution.cluster import check_cluster, connected  # first: it sets what ray reads when it is imported
+
+# isort: split
 import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from arm_core.errors import InputError
 from harness.execution.ledger import Ledger
-from harness.execution.placement import Request, place
-from harness.jobs import run_job
-from harness.jobs.machine import available_cpus
+from harness.execution.patience import Patience
+from harness.execution.placement import KINDS, Placement, Request, place
+from harness.jobs import job_folder, run_job
+from harness.jobs.progress import read_progress
 from harness.store import Store
 from harness.sweep import AutoencoderJob, Plan, TimingJob, TrainJob, job_from_json
 from harness.sweep.search import SearchSpec
 from harness.sweep.spec import Resources
 
+__all__ = ["connected", "execute"]
+
 _Training = AutoencoderJob | TrainJob
 RETRIES = 2
 """How often a job whose process died is tried again; a job that raises is not, it would raise again."""
-_PAUSE_S, _CONNECT_S = 0.2, 5.0
+_PAUSE_S, _LOOK_S = 0.2, 3.0
 
 
-@contextmanager
-def connected(address: str, *, dashboard: bool = True) -> Iterator[str | None]:
-    """A Ray of our own ("local") or a running cluster; gives the dashboard's address.
-
-    Raises:
-        InputError: there is no cluster at the address.
-    """
-    local: dict[str, Any] = {}
-    if address != "local":
-        _check_listens(address)
-    else:
-        local = {"num_cpus": available_cpus(), "resources": {"timing": 1}, "include_dashboard": dashboard}
-    try:
-        context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except ConnectionError as error:
-        raise InputError(f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`") from None
-    try:
-        yield context.dashboard_url
-    finally:
-        ray.shutdown()
-
-
-def _check_listens(address: str) -> None:
-    """Ray itself tries for minutes, without a word."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
-        raise InputError(f"--address must be local or HOST:PORT, got {address!r}")
-    try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(
-            f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head --port {port}`"
-        ) from None
-
-
-def execute(plan: Plan, store: Store, resources: Resources) -> Ledger:
+def execute(plan: Plan, store: Store, resources: Resources, *, say: Callable[[str], object] = print) -> Ledger:
     """Run what the plan says has to run, on the Ray that is connected.
 
-    A timing job is submitted as soon as its training is done, while others still train.
+    A timing job starts as soon as its training is done and its node is free, while others still train.
 
     Args:
         plan: from `make_plan`.
         store: takes the rows; on a cluster a folder that all nodes share.
         resources: of the sweep.
+        say: told when something is waited for.
 
     Raises:
-        InputError: no node of the cluster can run one of the kinds of job.
+        InputError: no node of the cluster can run one of the kinds of job, or none could for a long time after nodes
+            were lost; or the nodes cannot work together.
     """
-    placement = place(ray.nodes(), resources)
+    kinds = {"timing" if isinstance(planned.job, TimingJob) else "training" for planned in plan.to_run}
+    nodes = _Nodes(resources, kinds, Patience(say))
+    check_cluster(nodes.placement, store.root)
     ledger = Ledger(plan, store)
     waiting = ledger.waiting
-    training = _Trainings([], store, placement.train, resources, None)
-    timing: dict[Any, TimingJob] = {}
-    submitted: set[str] = set()
+    training = _Trainings([], store, nodes.placement.train, resources, None)
+    timing = _Timings(ledger, resources, say)
     while waiting.autoencoders or waiting.trainings or waiting.timings:
         ended = training.ended()  # asked first: what it left behind is then there to be found
         for job in waiting.to_train:
@@ -111,16 +74,39 @@ def execute(plan: Plan, store: Store, resources: Resources) -> Ledger:
         waiting = ledger.waiting
         if ended:  # a first run for autoencoders and what needs none, a second for the ARMs of their latents
             ready = [job for job in waiting.to_train if ledger.ready(job)]
-            training = _Trainings(ready, store, placement.train, resources, plan.search)
-        for next_job in waiting.timings:
-            if ledger.ready(next_job) and next_job.id not in submitted:
-                submitted.add(next_job.id)
-                timing[_submit(next_job, store, placement.timing, resources)] = next_job
-        for task in _finished(list(timing)):
-            _settle_timing(ledger, timing.pop(task), task)
+            training = _Trainings(ready, store, nodes.placement.train, resources, plan.search)
+        nodes.look([kind for kind, left in zip(KINDS, (waiting.to_train, waiting.timings), strict=True) if left])
+        timing.advance(nodes.placement.timing)
         time.sleep(_PAUSE_S)
         waiting = ledger.waiting
     return ledger
+
+
+class _Nodes:
+    """Where jobs may go, looked up again and again: nodes are lost, and others come."""
+
+    def __init__(self, resources: Resources, kinds: Collection[str], patience: Patience) -> None:
+        self.resources, self.patience = resources, patience
+        self.placement = place(ray.nodes(), resources, kinds)
+        self._looked = time.monotonic()
+
+    def look(self, needed: Collection[str]) -> None:
+        """See which nodes are left; raises when for too long none could run a kind of job that is needed."""
+        if time.monotonic() - self._looked < _LOOK_S:
+            return
+        nodes, self._looked = ray.nodes(), time.monotonic()
+        for kind in needed:
+            try:
+                found = place(nodes, self.resources, {kind})
+            except InputError as missing:
+                self.patience.without(kind, missing)
+                found = Placement(self.placement.train, ())
+            else:
+                self.patience.found(kind)
+            if kind == "timing":
+                self.placement = replace(self.placement, timing=found.timing)
+            else:
+                self.placement = replace(self.placement, train=found.train)
 
 
 class _Trainings:
@@ -130,7 +116,7 @@ class _Trainings:
         self,
         jobs: list[_Training],
         store: Store,
-        request: Request,
+        request: Request | None,
         resources: Resources,
         search: SearchSpec | None,
     ) -> None:
@@ -139,7 +125,7 @@ class _Trainings:
         self._early = search is not None and search.method == "asha"
         self.ids = {job.id for job in jobs}
         self._thread: threading.Thread | None = None
-        if jobs:
+        if jobs and request is not None:
             fit = _tuner(jobs, store, request, resources, search).fit
             self._thread = threading.Thread(target=self._fit, args=(fit,), daemon=True)
             self._thread.start()
@@ -222,28 +208,75 @@ def _time(job: str, root: str, threads: int) -> None:
     run_job(TimingJob.model_validate_json(job), Path(root), threads=threads)
 
 
-def _submit(job: TimingJob, store: Store, request: Request, resources: Resources) -> Any:
-    threads = resources.timing.threads or int(request.cpus)
-    remote = ray.remote(_time).options(
-        name=f"timing {job.title}",
-        num_cpus=request.cpus,
-        num_gpus=request.gpus,
-        resources={"timing": request.timing},
-        label_selector=request.labels or None,
-        max_retries=RETRIES,
-    )
-    return remote.remote(job.model_dump_json(), str(store.root.resolve()), threads)
+@dataclass
+class _Sent:
+    """A timing job that was sent to a node."""
+
+    job: TimingJob
+    node: str | None
+    at: float = field(default_factory=time.time)
+
+
+class _Timings:
+    """Timing jobs, one at a time on each timing node, each of which it takes whole."""
+
+    def __init__(self, ledger: Ledger, resources: Resources, say: Callable[[str], object]) -> None:
+        self.ledger, self.resources, self.say = ledger, resources, say
+        self._sent: dict[Any, _Sent] = {}
+        self._deaths: Counter[str] = Counter()
+        self._told: set[str] = set()
+
+    def advance(self, nodes: Sequence[Request]) -> None:
+        """Take over what has ended, and send the next jobs to the nodes that are free."""
+        for task in _finished(list(self._sent)):
+            self._settle(self._sent.pop(task).job, task)
+        busy = {sent.node for sent in self._sent.values()}
+        taken = {sent.job.id for sent in self._sent.values()}
+        ready = [job for job in self.ledger.waiting.timings if self.ledger.ready(job) and job.id not in taken]
+        free = [request for request in nodes if request.node not in busy]
+        for request, job in zip(free, ready, strict=False):
+            self._sent[self._send(job, request)] = _Sent(job, request.node)
+        for sent in self._sent.values():
+            self._tell(sent)
+
+    def _send(self, job: TimingJob, request: Request) -> Any:
+        remote = ray.remote(_time).options(
+            name=f"timing {job.title}",
+            num_cpus=request.cpus,
+            num_gpus=request.gpus,
+            resources={"timing": 1},
+            label_selector=request.labels or None,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(request.node, soft=False),
+            max_retries=0,  # by us, on whichever node is then there
+        )
+        root = str(self.ledger.store.root.resolve())
+        return remote.remote(job.model_dump_json(), root, self.resources.timing.threads or int(request.cpus))
+
+    def _settle(self, job: TimingJob, task: Any) -> None:
+        try:
+            ray.get(task)
+            error = "it ended without a result"
+        except ray.exceptions.RayTaskError as raised:
+            error = f"{type(raised.cause).__name__}: {raised.cause}"
+        except ray.exceptions.TaskUnschedulableError:
+            return  # its node was lost before it started: it is still waiting
+        except ray.exceptions.RayError as died:
+            self._deaths[job.id] += 1
+            if self._deaths[job.id] <= RETRIES and self.ledger.settle(job) is None:
+                return
+            error = f"its process died {RETRIES + 1} times: {str(died).splitlines()[0]}"
+        if self.ledger.settle(job) is None:
+            self.ledger.lose(job, error)
+
+    def _tell(self, sent: _Sent) -> None:
+        """Say so, once a job, when its node does not get free."""
+        if time.time() - sent.at < Patience.NOTICE_S or sent.job.id in self._told:
+            return
+        progress = read_progress(job_folder(self.ledger.store.root, sent.job.id))
+        self._told.add(sent.job.id)
+        if progress is None or progress.updated_at < sent.at:
+            self.say(f"timing {sent.job.title} waits until its node is free: it takes all of its CPUs and GPUs")
 
 
 def _finished(tasks: list[Any]) -> list[Any]:
     return ray.wait(tasks, num_returns=len(tasks), timeout=0)[0] if tasks else []
-
-
-def _settle_timing(ledger: Ledger, job: TimingJob, task: Any) -> None:
-    try:
-        ray.get(task)
-        error = "it ended without a result"
-    except ray.exceptions.RayError as died:
-        error = f"its process died {RETRIES + 1} times: {str(died).splitlines()[0]}"
-    if ledger.settle(job) is None:
-        ledger.lose(job, error)
