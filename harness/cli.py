@@ -129,6 +129,30 @@ def status(store: Path) -> None:
     show_status(store)
 
 
+@main.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--profile", help="One of the file's profiles.")
+@click.option("--head", default="HEAD:6379", show_default=True, help="Where the other nodes find the head.")
+@click.option("--slurm", is_flag=True, help="Print a SLURM batch script of the whole cluster and the sweep.")
+@click.option("--train-nodes", default=2, show_default=True, type=click.IntRange(min=1), help="With --slurm.")
+@click.option("--address", metavar="HOST:PORT", help="Look at the nodes of a running cluster instead.")
+@STORE
+def nodes(
+    file: Path | None, profile: str | None, head: str, slurm: bool, train_nodes: int, address: str | None, store: Path
+) -> None:
+    """Print the commands that start the nodes FILE asks for, or check those of a running cluster.
+
+    \b
+    Examples:
+      harness nodes sweeps/table1.yaml --profile paper
+      harness nodes sweeps/table1.yaml --profile paper --slurm > table1.slurm
+      harness nodes sweeps/table1.yaml --profile paper --address HEAD:6379
+    """
+    from harness.node_commands import show_nodes
+
+    show_nodes(file, profile=profile, head=head, slurm=slurm, train_nodes=train_nodes, address=address, root=store)
+
+
 @main.command("bench-report")
 @click.option("--jobs", default=1000, show_default=True, type=click.IntRange(min=2), help="Half of them trainings.")
 @click.option("--rows", default=1_000_000, show_default=True, type=click.IntRange(min=1), help="Timing rows, about.")

@@ -26,6 +26,7 @@ from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.data import load_dataset
 from arm_core.registry import ARMS, DATASETS, FORECASTERS, Registry, config_type, suggest
 from harness.execution.ledger import Ledger
+from harness.execution.endings import is_full, resume_line, terminated_as_interrupted
 from harness.execution.monitor import failures_text, watching
 from harness.jobs import checkpoint_of
 from harness.jobs.sampling import make_forecaster
@@ -55,13 +56,21 @@ def run_sweep(
     _print_plan(plan, settings=dry_run)
     if dry_run or not plan.to_run:
         return 0
-    with store.locked():
-        store.write_sweep(plan.record())
+    resume = resume_line(file, profile=profile, only=only, serial=serial, address=address, root=root)
+    with store.locked(), terminated_as_interrupted():
         try:
+            store.write_sweep(plan.record())
             ledger = _execute(spec, plan, store, serial=serial, address=address, dashboard=dashboard)
         except KeyboardInterrupt:
-            CONSOLE.print("\nStopped. What was finished is kept; the same command goes on from there.")
+            CONSOLE.print(f"\nStopped. What was finished is kept. To go on: {resume}", markup=False, soft_wrap=True)
             return 130
+        except OSError as error:
+            if not is_full(error):
+                raise
+            raise InputError(
+                f"there is no room left for the store {root} ({error.strerror}). What was finished is kept; free some "
+                f"space, then: {resume}"
+            ) from None
     return _conclude(plan, ledger, store)
 
 

@@ -71,6 +71,11 @@ def _check_listens(address: str) -> None:
         ) from None
 
 
+def live_nodes() -> list[dict[str, Any]]:
+    """The nodes of the connected cluster that are alive, as Ray describes them."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
 def check_cluster(placement: Placement, root: Path) -> None:
     """Ask every node that jobs may run on for its facts, and refuse those that cannot work together.
 
@@ -81,9 +86,9 @@ def check_cluster(placement: Placement, root: Path) -> None:
     Raises:
         InputError: see `preflight.check_nodes`.
     """
-    nodes = ray.nodes()
+    nodes = live_nodes()
     roles = hosts(nodes, placement)
-    if len([node for node in nodes if node["Alive"]]) < 2:
+    if len(nodes) < 2:
         return  # this machine alone: the driver's own environment and folder
     root.mkdir(parents=True, exist_ok=True)
     marker, token = root / f".node-check-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex

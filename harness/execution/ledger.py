@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.jobs import failed_rows, job_folder, read_rows, status_of, stopped_rows
+from harness.jobs import failed_rows, job_folder, log_of, read_rows, status_of, stopped_rows
 from harness.jobs.rows import Rows, clear_rows
 from harness.store import Store
 from harness.sweep import AutoencoderJob, Job, Plan, TimingJob, TrainJob
@@ -77,7 +77,7 @@ class Ledger:
 
     def lose(self, job: Job, error: str) -> None:
         """Record as failed a job that cannot come to its end."""
-        self._write(job, failed_rows(job, error))
+        self._write(job, failed_rows(job, error, self.store.root))
 
     def stop(self, job: TrainJob, metrics: Mapping[str, Any]) -> None:
         """Record that a search gave a training up."""
@@ -90,7 +90,7 @@ class Ledger:
             self.done += 1
         elif status == "failed":
             error = next((row["error"] for part in rows.values() for row in part if row.get("error")), "unknown error")
-            log = job_folder(self.store.root, job.id) / "log.txt"
+            log = log_of(self.store.root, job.id)
             self.failures.append(Failure(f"{job.kind} {job.title}", str(error).splitlines()[0], log))
         return status
 

@@ -114,13 +114,11 @@ def _plain(name: str) -> str:
 def _missing(kind: str, role: Role, flags: Sequence[str]) -> InputError:
     asked = f"{role.cpus or 1} CPUs, {role.gpus} GPUs" + (f", device {role.device}" if role.device else "")
     return InputError(
-        f"no live node can run {kind} jobs ({asked}); start one with `{start_line(role, flags)}`, or ask for less "
-        "under `resources:` in the sweep file or one of its profiles"
+        f"no live node can run {kind} jobs ({asked}); start one on a machine that has them with "
+        f"`{start_line(flags)}`, or ask for less under `resources:` in the sweep file or one of its profiles"
     )
 
 
-def start_line(role: Role, flags: Sequence[str], head: str = "HEAD:6379") -> str:
-    """The `ray start` line of a node that fits a role. What Ray finds out by itself is left to it."""
-    sizes = [f"--num-cpus {role.cpus}"] if role.cpus else []
-    sizes += [f"--num-gpus {role.gpus}"] if role.gpus else []
-    return " ".join(["ray start", f"--address {head}", *sizes, *flags])
+def start_line(flags: Sequence[str], head: str = "HEAD:6379") -> str:
+    """The `ray start` line of a node with these flags; its CPUs and GPUs Ray counts itself."""
+    return " ".join(["ray start", f"--address {head}", *flags])

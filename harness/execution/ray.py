@@ -13,7 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.execution.cluster import check_cluster, connected  # first: it sets what ray reads when it is imported
+from harness.execution.cluster import (
+    check_cluster,
+    connected,
+    live_nodes,
+)  # first: it sets what ray reads when it is imported
 
 # isort: split
 import ray
@@ -87,14 +91,14 @@ class _Nodes:
 
     def __init__(self, resources: Resources, kinds: Collection[str], patience: Patience) -> None:
         self.resources, self.patience = resources, patience
-        self.placement = place(ray.nodes(), resources, kinds)
+        self.placement = place(live_nodes(), resources, kinds)
         self._looked = time.monotonic()
 
     def look(self, needed: Collection[str]) -> None:
         """See which nodes are left; raises when for too long none could run a kind of job that is needed."""
         if time.monotonic() - self._looked < _LOOK_S:
             return
-        nodes, self._looked = ray.nodes(), time.monotonic()
+        nodes, self._looked = live_nodes(), time.monotonic()
         for kind in needed:
             try:
                 found = place(nodes, self.resources, {kind})

@@ -1,5 +1,6 @@
 """How far a job is, as a small file in its folder: written by the job, read by whoever watches."""
 
+import contextlib
 import json
 import os
 import platform
@@ -77,8 +78,9 @@ class Reporter:
             self.job, self.kind, self.title, state, step, total, self.unit, note, metrics, left, now, host, pid
         )
         temporary = self.folder / f".{FILE}"
-        temporary.write_text(json.dumps(asdict(progress)), encoding="utf-8")
-        os.replace(temporary, self.folder / FILE)
+        with contextlib.suppress(OSError):  # a full disk must not end the job for the sake of who watches it
+            temporary.write_text(json.dumps(asdict(progress)), encoding="utf-8")
+            os.replace(temporary, self.folder / FILE)
         self._written = now
 
 

@@ -14,6 +14,7 @@ from arm_core import InputError
 from arm_core.checkpoint import read_bundle, write_bundle
 from arm_core.optimisation import Drawn
 from arm_core.training import DivergedError, Optimisation, fit
+from harness.jobs import lease
 from harness.jobs.progress import Reporter
 
 BEST = "best-so-far"
@@ -63,6 +64,7 @@ def take_steps(
                 }
             )
             if best_point(curves, score) is curves[-1]:
+                lease.check(folder)
                 weights = {name: network.state_dict() for name, network in training.networks.items()}
                 write_bundle(folder / BEST, weights, {"step": metrics.step})
             shown = {**_means(seen), **{name: value for name, value in figures.items() if value is not None}}
@@ -71,6 +73,7 @@ def take_steps(
         if metrics.step % config.checkpoint_every == 0 and metrics.step < config.iterations:
             turn = metrics.step // config.checkpoint_every % 2  # two, in turns: one is always whole
             content = {"step": metrics.step, "curves": curves}
+            lease.check(folder)
             write_bundle(folder / f"state-{turn}", {"training": training.state()}, content)
         speed = len(seen) / max(time.perf_counter() - last, 1e-9)
         progress.update(

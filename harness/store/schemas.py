@@ -64,6 +64,11 @@ _IDENTITY = [
     Column("variant", STRING),
 ]
 
+_LOG = [
+    Column("log", STRING, True, meaning="of a failed job: its log, relative to the store"),
+    Column("log_tail", STRING, True, meaning="of a failed job: the last lines of its log"),
+]
+
 _DATA = [
     *_columns("dataset_name dataset_variant", STRING, nullable=True),
     Column("dataset_status", STRING, True, meaning="official, unverified or sample"),
@@ -81,6 +86,7 @@ _TRIALS = [
     Column("seed", INT64, meaning="training seed"),
     Column("status", STRING, meaning="done or failed"),
     Column("error", STRING, True),
+    *_LOG,
     *_DATA,
     Column("dataset_split", STRING, True, meaning="how the splits were cut"),
     *_columns("channels height width categories dims", INT32, nullable=True),
@@ -111,6 +117,7 @@ _AUTOENCODERS = [
     Column("seed", INT64, meaning="training seed"),
     Column("status", STRING, meaning="done or failed"),
     Column("error", STRING, True),
+    *_LOG,
     *_DATA,
     Column("dataset_split", STRING, True, meaning="how the splits were cut"),
     *_columns("channels height width categories", INT32, nullable=True),
@@ -150,6 +157,7 @@ _TIMINGS = [
     Column("train_seed", INT64),
     Column("status", STRING, meaning="done or failed"),
     Column("error", STRING, True),
+    *_LOG,
     *_DATA,
     Column("dims", INT32, True),
     *[column._replace(nullable=True) for column in _SAMPLER],
@@ -206,10 +214,10 @@ def _schema(table: str, version: int, columns: Sequence[Column]) -> pa.Schema:
 
 
 SCHEMAS: dict[str, pa.Schema] = {
-    "trials": _schema("trials", 3, _TRIALS),
+    "trials": _schema("trials", 4, _TRIALS),
     "curves": _schema("curves", 3, _CURVES),
-    "autoencoders": _schema("autoencoders", 2, _AUTOENCODERS),
-    "timings": _schema("timings", 2, _TIMINGS),
+    "autoencoders": _schema("autoencoders", 3, _AUTOENCODERS),
+    "timings": _schema("timings", 3, _TIMINGS),
     "mistakes": _schema("mistakes", 2, _MISTAKES),
     "samples": _schema("samples", 3, _SAMPLES),
 }
