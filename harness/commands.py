@@ -25,8 +25,8 @@ from arm_core import (
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.data import load_dataset
 from arm_core.registry import ARMS, DATASETS, FORECASTERS, Registry, config_type, suggest
-from harness.execution.ledger import Ledger
 from harness.execution.endings import is_full, resume_line, terminated_as_interrupted
+from harness.execution.ledger import Ledger
 from harness.execution.monitor import failures_text, watching
 from harness.jobs import checkpoint_of
 from harness.jobs.sampling import make_forecaster

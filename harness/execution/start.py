@@ -32,7 +32,7 @@ def _kind(role: Role) -> str:
 
 
 def slurm_script(resources: Resources, *, sweep: Path, profile: str | None, train_nodes: int) -> str:
-    """A batch script of a heterogeneous job: `train_nodes` nodes that train, the first one the head too; one that times.
+    """A batch script of a heterogeneous job: nodes that train, the first of them the head too, and one that times.
 
     Args:
         resources: of the sweep.

@@ -21,6 +21,8 @@ def log_of(root: Path, job_id: str) -> Path:
 class Log(io.TextIOBase):
     """Appends to the log of a job at once, so that nothing is lost with its process; a full disk is passed over."""
 
+    encoding = "utf-8"
+
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
 
