@@ -215,12 +215,15 @@ def _schema(table: str, version: int, columns: Sequence[Column]) -> pa.Schema:
 
 SCHEMAS: dict[str, pa.Schema] = {
     "trials": _schema("trials", 4, _TRIALS),
-    "curves": _schema("curves", 3, _CURVES),
+    "curves": _schema("curves", 4, _CURVES),
     "autoencoders": _schema("autoencoders", 3, _AUTOENCODERS),
     "timings": _schema("timings", 3, _TIMINGS),
-    "mistakes": _schema("mistakes", 2, _MISTAKES),
-    "samples": _schema("samples", 3, _SAMPLES),
+    "mistakes": _schema("mistakes", 3, _MISTAKES),
+    "samples": _schema("samples", 4, _SAMPLES),
 }
+SEALED_SINCE = {"trials": 4, "curves": 4, "autoencoders": 3, "timings": 3, "mistakes": 3, "samples": 4}
+"""The first version of each table whose parts carry their sha256, see `harness.store.parts`."""
+
 DECIDING = ("trials", "timings", "autoencoders")
 """The tables whose part says that a job is complete; every job writes exactly one of them, last."""
 

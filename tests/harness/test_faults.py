@@ -19,6 +19,7 @@ from harness.jobs import job_folder, lease, run_job
 from harness.jobs.log import Log, last_lines
 from harness.jobs.progress import Reporter
 from harness.store import Store
+from harness.store.files import LocalFiles
 from harness.sweep import load_sweep, make_plan
 
 QUICK = "resources: {train: {threads: 1}, timing: {threads: 1}}\n"
@@ -71,13 +72,13 @@ def test_a_full_disk_at_a_checkpoint_is_a_failed_row_and_the_next_run_ends_the_t
 def test_a_full_disk_at_a_part_of_the_tables_ends_the_sweep_with_the_line_that_goes_on(
     training_only, tmp_path, monkeypatch
 ):
-    import pyarrow.parquet as pq
-
-    def out_of_room(table, place):
-        place.write_bytes(b"half of a part")
+    def out_of_room(files, name, data):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pq, "write_table", out_of_room)
+    write = LocalFiles.write
+    monkeypatch.setattr(
+        LocalFiles, "write", lambda files, name, data: (write if "sweeps/" in name else out_of_room)(files, name, data)
+    )
     full = sweep(training_only, tmp_path / "store")
     assert full.exit_code == 2 and "there is no room left for the store" in full.output
     line = resume_line(training_only, profile=None, only=(), serial=True, address="local", root=tmp_path / "store")
