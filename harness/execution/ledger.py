@@ -43,6 +43,7 @@ class Ledger:
     def __init__(self, plan: Plan, store: Store) -> None:
         self.store = store
         self.done = 0
+        self.arm_calls = 0
         self.failures: list[Failure] = []
         self._states = {planned.job.id: "done" for planned in plan.jobs if not planned.run}
         self._jobs: list[Job] = [planned.job for planned in plan.to_run]
@@ -70,6 +71,10 @@ class Ledger:
         before = _before(job)
         return before is None or self._states.get(before) == "done"
 
+    def states(self) -> dict[str, str]:
+        """The jobs that are settled: id -> "done", "failed" or "stopped"."""
+        return dict(self._states)
+
     def settle(self, job: Job) -> str | None:
         """Take over the rows of a job that came to its end: "done" or "failed"; None if it has not."""
         rows = read_rows(job_folder(self.store.root, job.id))
@@ -88,6 +93,7 @@ class Ledger:
         status = self._states[job.id] = status_of(rows)
         if status == "done":
             self.done += 1
+            self.arm_calls += sum(sum(row["arm_calls"]) for row in rows.get("timings", ()))
         elif status == "failed":
             error = next((row["error"] for part in rows.values() for row in part if row.get("error")), "unknown error")
             log = log_of(self.store.root, job.id)

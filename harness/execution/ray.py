@@ -27,6 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from arm_core.errors import InputError
 from harness.execution.ledger import Ledger
+from harness.execution.metrics import exported
 from harness.execution.patience import Patience
 from harness.execution.placement import KINDS, Placement, Request, place
 from harness.jobs import job_folder, run_job
@@ -63,7 +64,14 @@ def execute(plan: Plan, store: Store, resources: Resources, *, say: Callable[[st
     nodes = _Nodes(resources, kinds, Patience(say))
     check_cluster(nodes.placement, store.root)
     ledger = Ledger(plan, store)
-    waiting = ledger.waiting
+    with exported(plan, store.root, ledger):
+        _run(plan, ledger, nodes, say)
+    return ledger
+
+
+def _run(plan: Plan, ledger: Ledger, nodes: "_Nodes", say: Callable[[str], object]) -> None:
+    """Start what can start and take over what has ended, until nothing is left."""
+    store, resources, waiting = ledger.store, nodes.resources, ledger.waiting
     training = _Trainings([], store, nodes.placement.train, resources, None)
     timing = _Timings(ledger, resources, say)
     while waiting.autoencoders or waiting.trainings or waiting.timings:
@@ -83,7 +91,6 @@ def execute(plan: Plan, store: Store, resources: Resources, *, say: Callable[[st
         timing.advance(nodes.placement.timing)
         time.sleep(_PAUSE_S)
         waiting = ledger.waiting
-    return ledger
 
 
 class _Nodes:

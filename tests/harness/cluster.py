@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}  # on loopback, for tests only
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",  # on loopback, for tests only
+    "OMP_NUM_THREADS": "1",
+    "RAY_raylet_start_wait_time_s": "120",
+}
 
 
 class Emulated:

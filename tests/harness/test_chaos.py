@@ -24,8 +24,8 @@ name: chaos
 datasets: {digits: {}}
 variants:
   default: {arm: {resnets: 1, filters: 4, dropout: 0.5}, forecasting: {horizon: 2, filters: 4, inputs: [hidden, x, noise]}}
-training: {seeds: [0, 1, 2], iterations: 150, batch_size: 8, learning_rate: 1e-2, evaluate_every: 50, checkpoint_every: 1, keep: best}
-timing: {samplers: [ancestral, fixed_point, learned], batch_sizes: [1, 2], seeds: [0, 1, 2], figure_count: 4}
+training: {seeds: [0, 1, 2], iterations: 90, batch_size: 8, learning_rate: 1e-2, evaluate_every: 45, checkpoint_every: 1, keep: best}
+timing: {samplers: [ancestral, fixed_point, learned], batch_sizes: [1], seeds: [0, 1, 2], figure_count: 2}
 resources: {train: {threads: 1}, timing: {threads: 1}}
 """
 KINDS = ["worker", "node", "driver"]
