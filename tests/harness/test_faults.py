@@ -47,6 +47,10 @@ def weights(store):
 def test_a_full_disk_at_a_checkpoint_is_a_failed_row_and_the_next_run_ends_the_training(
     training_only, tmp_path, monkeypatch
 ):
+    text = training_only.read_text().replace(
+        "evaluate_every: 2, checkpoint_every: 2", "evaluate_every: 4, checkpoint_every: 1"
+    )
+    training_only.write_text(text)
     sweep(training_only, tmp_path / "whole")
     write, written = checkpoints._write, []
 
@@ -66,7 +70,9 @@ def test_a_full_disk_at_a_checkpoint_is_a_failed_row_and_the_next_run_ends_the_t
     again = sweep(training_only, tmp_path / "full")
     assert again.exit_code == 0 and "failed before" in again.output, again.output
     assert weights(tmp_path / "full") == weights(tmp_path / "whole")
-    assert Store(tmp_path / "full").read("curves")["step"].tolist() == [2, 4]
+    curves = [Store(tmp_path / name).read("curves").set_index("step") for name in ("full", "whole")]
+    assert curves[0].index.tolist() == [4]
+    assert curves[0]["train_bits_per_dim"].tolist() == curves[1]["train_bits_per_dim"].tolist(), "of all four steps"
 
 
 def test_a_full_disk_at_a_part_of_the_tables_ends_the_sweep_with_the_line_that_goes_on(
