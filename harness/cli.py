@@ -7,8 +7,21 @@ import click
 
 from arm_core.errors import InputError
 
+
+class _Place(click.ParamType):
+    """A folder, or the URI of a place on another file system."""
+
+    name = "path|uri"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        return value if isinstance(value, str) and "://" in value else Path(value)
+
+
 STORE = click.option(
-    "--store", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where results lie."
+    "--store", default="runs", show_default=True, type=_Place(), help="Where results lie: a folder, or s3://bucket/..."
+)
+WORK = click.option(
+    "--work", type=click.Path(path_type=Path), help="Where jobs work, if the store is no folder; shared by all nodes."
 )
 
 
@@ -49,6 +62,7 @@ def main() -> None:
 @click.option("--address", default="local", show_default=True, metavar="local|HOST:PORT", help="The Ray cluster.")
 @click.option("--dashboard/--no-dashboard", default=True, show_default=True, help="Of the local Ray.")
 @STORE
+@WORK
 def sweep(
     file: Path,
     profile: str | None,
@@ -57,7 +71,8 @@ def sweep(
     serial: bool,
     address: str,
     dashboard: bool,
-    store: Path,
+    store: Path | str,
+    work: Path | None,
 ) -> None:
     """Train and time what FILE asks for; what is done already is left alone.
 
@@ -78,6 +93,7 @@ def sweep(
             address=address,
             dashboard=dashboard,
             root=store,
+            work=work,
         )
     )
 
@@ -105,7 +121,7 @@ def report(
     reference: Path | None,
     other: Path | None,
     figures: int,
-    store: Path,
+    store: Path | str,
 ) -> None:
     """Write tables, figures and one HTML page from the results in the store.
 
@@ -122,11 +138,12 @@ def report(
 
 @main.command()
 @STORE
-def status(store: Path) -> None:
+@WORK
+def status(store: Path | str, work: Path | None) -> None:
     """How far every job of every sweep is; reads files only, also while a sweep runs."""
     from harness.report_commands import show_status
 
-    show_status(store)
+    show_status(store, work)
 
 
 @main.command()

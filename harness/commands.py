@@ -31,7 +31,7 @@ from harness.execution.monitor import failures_text, watching
 from harness.jobs import checkpoint_of
 from harness.jobs.sampling import make_forecaster
 from harness.store import Store
-from harness.sweep import Job, Plan, SamplerSpec, Sweep, TrainJob, load_sweep, make_plan
+from harness.sweep import Job, Plan, SamplerSpec, Sweep, TimingJob, TrainJob, load_sweep, make_plan
 
 CONSOLE = Console(highlight=False)
 SLOTS = 16
@@ -47,19 +47,21 @@ def run_sweep(
     serial: bool,
     address: str,
     dashboard: bool,
-    root: Path,
+    root: Path | str,
+    work: Path | None = None,
 ) -> int:
     """Do what `harness sweep` says; returns the exit code."""
-    store = Store(root)
+    store = Store(root, work=work)
     spec = load_sweep(file, profile=profile, only=only)
     plan = make_plan(spec, _outcomes(store))
     _print_plan(plan, settings=dry_run)
     if dry_run or not plan.to_run:
         return 0
-    resume = resume_line(file, profile=profile, only=only, serial=serial, address=address, root=root)
+    resume = resume_line(file, profile=profile, only=only, serial=serial, address=address, root=root, work=work)
     with store.locked(), terminated_as_interrupted():
         try:
             store.write_sweep(plan.record())
+            _bring_checkpoints(plan, store)
             ledger = _execute(spec, plan, store, serial=serial, address=address, dashboard=dashboard)
         except KeyboardInterrupt:
             CONSOLE.print(f"\nStopped. What was finished is kept. To go on: {resume}", markup=False, soft_wrap=True)
@@ -81,8 +83,16 @@ def _outcomes(store: Store) -> dict[str, str]:
     return {
         job: state
         for job, state in outcomes.items()
-        if job not in trained or state != "done" or (checkpoint_of(store.root, job) / "manifest.json").exists()
+        if job not in trained or state != "done" or store.has_checkpoint(job, checkpoint_of(store.root, job))
     }
+
+
+def _bring_checkpoints(plan: Plan, store: Store) -> None:
+    """Put the checkpoints that are going to be timed, and were trained elsewhere, where the jobs look for them."""
+    runs = {planned.job.id for planned in plan.to_run}
+    for planned in plan.to_run:
+        if isinstance(planned.job, TimingJob) and planned.job.train_job not in runs:
+            store.bring_checkpoint(planned.job.train_job, checkpoint_of(store.root, planned.job.train_job))
 
 
 def _print_plan(plan: Plan, *, settings: bool) -> None:

@@ -13,7 +13,7 @@ CONSOLE = Console(highlight=False)
 
 
 def run_report(
-    root: Path,
+    root: Path | str,
     out: Path,
     *,
     sweeps: Sequence[str],
@@ -56,14 +56,16 @@ SHOWN = 100
 """Rows of a table that the terminal shows."""
 
 
-def show_status(root: Path) -> None:
+def show_status(root: Path | str, work: Path | None = None) -> None:
     """Print how every recorded job stands."""
     from harness.execution.monitor import status_table
 
-    store = Store(root)
+    store = Store(root, work=work)
     sweeps = store.sweeps()
     if not sweeps:
-        raise InputError(f"no sweep has been run on the store {root}; start with: harness sweep sweeps/quickstart.yaml")
+        raise InputError(
+            f"no sweep has been run on the store {store.place}; start with: harness sweep sweeps/quickstart.yaml"
+        )
     outcomes = store.outcomes()
     for name, record in sweeps.items():
         CONSOLE.print(status_table(store, outcomes, name, record))

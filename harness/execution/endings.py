@@ -34,11 +34,21 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def resume_line(file: Path, *, profile: str | None, only: Sequence[str], serial: bool, address: str, root: Path) -> str:
+def resume_line(
+    file: Path,
+    *,
+    profile: str | None,
+    only: Sequence[str],
+    serial: bool,
+    address: str,
+    root: Path | str,
+    work: Path | None = None,
+) -> str:
     """The command that goes on with a sweep."""
     words = ["harness", "sweep", str(file)]
     words += ["--profile", profile] if profile is not None else []
     words += [word for item in only for word in ("--only", item)]
     words += ["--serial"] if serial else []
     words += ["--address", address] if address != "local" else []
+    words += ["--work", str(work)] if work is not None else []
     return shlex.join([*words, "--store", str(root)])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.jobs import failed_rows, job_folder, log_of, read_rows, status_of, stopped_rows
+from harness.jobs import checkpoint_of, failed_rows, job_folder, log_of, read_rows, status_of, stopped_rows
 from harness.jobs.rows import Rows, clear_rows
 from harness.store import Store
 from harness.sweep import AutoencoderJob, Job, Plan, TimingJob, TrainJob
@@ -89,6 +89,8 @@ class Ledger:
         self._write(job, stopped_rows(job, metrics))
 
     def _write(self, job: Job, rows: Rows) -> str:
+        if isinstance(job, TrainJob) and status_of(rows) == "done":  # before the row that says so
+            self.store.keep_checkpoint(job.id, checkpoint_of(self.store.root, job.id))
         self.store.write_job(job.id, rows)
         status = self._states[job.id] = status_of(rows)
         if status == "done":

@@ -76,11 +76,13 @@ class ArrowFiles:
     """Files under a URI such as s3://bucket/runs."""
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri.rstrip("/")
+        self._plain = shown(uri)
         try:
-            self._system, self._base = pafs.FileSystem.from_uri(self.uri)
+            self._system, base = pafs.FileSystem.from_uri(uri)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise InputError(f"the store {uri} cannot be reached ({str(error).splitlines()[0]})") from None
+            reason = str(error).splitlines()[0]
+            raise InputError(f"the store {self._plain} cannot be reached ({reason}); give another --store") from None
+        self._base = base.rstrip("/")
 
     def write(self, name: str, data: bytes) -> None:
         place = f"{self._base}/{name}"
@@ -103,7 +105,13 @@ class ArrowFiles:
         return [f"{folder}/{name}" for name in names if not name.startswith(".")]
 
     def label(self, name: str) -> str:
-        return f"{self.uri}/{name}"
+        return f"{self._plain}/{name}"
+
+
+def shown(uri: str) -> str:
+    """A URI without its secrets and options."""
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}".rstrip("/")
 
 
 def is_uri(place: str | Path) -> bool:

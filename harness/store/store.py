@@ -8,7 +8,6 @@ Tables and records may lie on any file system that pyarrow knows (`s3://bucket/r
 in a folder. What a part is made of is the matter of `harness.store.parts`. One process writes a store: the driver.
 """
 
-import fcntl
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,9 +21,11 @@ import pandas as pd
 import pyarrow as pa
 
 from arm_core.errors import InputError
-from harness.store.files import ArrowFiles, Files, LocalFiles, is_uri
+from harness.store import checkpoints
+from harness.store.files import ArrowFiles, Files, LocalFiles, is_uri, shown
 from harness.store.parts import decode, encode
 from harness.store.schemas import DECIDING, SCHEMAS, Row, SchemaError, schema_of, to_arrow
+from harness.store.writer import lock, note
 
 _PANDAS_TYPES = {
     pa.int32(): pd.Int32Dtype(),
@@ -56,18 +57,23 @@ class Store:
 
         Args:
             root: a folder, or the URI of a place that pyarrow knows, such as s3://bucket/runs.
-            work: the folder in which jobs work; None: the root, which must be a folder then.
+            work: the folder in which jobs work; None: the root, or for a URI a folder named after it under `runs`.
         """
+        self.place = shown(str(root)) if is_uri(root) else str(root)
+        self.files: Files
         if is_uri(root):
-            if work is None:
-                raise InputError(f"jobs work in a folder, and the store {root} is none; give one with --work")
-            self.place, self.root, self.files = str(root), Path(work), cast(Files, ArrowFiles(str(root)))
+            self.root = Path(work if work is not None else Path("runs") / re.sub(r"[^\w.-]+", "-", shown(str(root))))
+            self.files = ArrowFiles(str(root))
         else:
-            self.place, self.root = str(root), Path(work if work is not None else root)
+            self.root = Path(work if work is not None else root)
             self.files = LocalFiles(Path(root))
         for folder in {self.root, *([] if is_uri(root) else [Path(root)])}:
             if folder.exists() and not folder.is_dir():
                 raise InputError(f"the store must be a folder, but {folder} is a file; give another --store")
+
+    def exists(self) -> bool:
+        """Whether there is such a folder; a place that is none is there as soon as something is written."""
+        return not isinstance(self.files, LocalFiles) or self.files.root.exists()
 
     def write_job(self, job: str, rows: Mapping[str, Sequence[Row]]) -> None:
         """Write everything that a job found out, replacing what an earlier run of it left.
@@ -101,15 +107,29 @@ class Store:
         Raises:
             InputError: another process holds it.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(
-                    f"another sweep is writing to the store {self.place}; wait, or give another --store"
-                ) from None
-            yield
+        with lock(self.root, self.place):
+            if isinstance(self.files, LocalFiles):
+                yield
+            else:
+                with note(self.files, self.place):
+                    yield
+
+    def keep_checkpoint(self, job: str, folder: Path) -> None:
+        """Make the checkpoint that a job left in a folder part of the store, if the folder is not part of it."""
+        if not isinstance(self.files, LocalFiles):
+            checkpoints.upload(self.files, job, folder)
+
+    def bring_checkpoint(self, job: str, folder: Path) -> bool:
+        """See that a job's checkpoint lies in a folder; whether it does now."""
+        if (folder / checkpoints.MANIFEST).exists():
+            return True
+        return not isinstance(self.files, LocalFiles) and checkpoints.download(self.files, job, folder)
+
+    def has_checkpoint(self, job: str, folder: Path) -> bool:
+        """Whether the store has a job's checkpoint, in its folder or outside."""
+        if (folder / checkpoints.MANIFEST).exists():
+            return True
+        return not isinstance(self.files, LocalFiles) and checkpoints.exists(self.files, job)
 
     def read(
         self,
