@@ -155,7 +155,13 @@ def status(store: Path | str, work: Path | None) -> None:
 @click.option("--address", metavar="HOST:PORT", help="Look at the nodes of a running cluster instead.")
 @STORE
 def nodes(
-    file: Path | None, profile: str | None, head: str, slurm: bool, train_nodes: int, address: str | None, store: Path
+    file: Path | None,
+    profile: str | None,
+    head: str,
+    slurm: bool,
+    train_nodes: int,
+    address: str | None,
+    store: Path | str,
 ) -> None:
     """Print the commands that start the nodes FILE asks for, or check those of a running cluster.
 

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from arm_core.errors import InputError
+from harness.store import Store
 from harness.sweep import load_sweep
 from harness.sweep.spec import Resources, Sweep
 
@@ -13,7 +14,14 @@ CONSOLE = Console(highlight=False)
 
 
 def show_nodes(
-    file: Path | None, *, profile: str | None, head: str, slurm: bool, train_nodes: int, address: str | None, root: Path
+    file: Path | None,
+    *,
+    profile: str | None,
+    head: str,
+    slurm: bool,
+    train_nodes: int,
+    address: str | None,
+    root: Path | str,
 ) -> None:
     """Print how to start the nodes that a sweep needs; with an address, whether those of a live cluster will do."""
     sweep = load_sweep(file, profile=profile) if file is not None else None
@@ -21,7 +29,7 @@ def show_nodes(
     if slurm and file is None:
         raise InputError("--slurm needs a sweep file: harness nodes FILE --slurm")
     if address is not None:
-        _show_cluster(sweep, resources, address, root)
+        _show_cluster(sweep, resources, address, Store(root).root)
     elif slurm and file is not None:
         from harness.execution.start import slurm_script
 

@@ -49,7 +49,8 @@ def time_samplers(job: TimingJob, folder: Path, checkpoint: Path, *, clock: Cloc
     shared |= {name: loaded.metadata.get(name) for name in DATA}
     shared |= {"checkpoint_sha256": loaded.sha256, **machine}
     figures = bench.figures()  # first: they show that the samples are equal before anything is timed
-    timings = [{**shared, **row} for row in bench.repetitions()]
+    not_alone = device.type == "cuda" and bool(machine["device_processes"])
+    timings = [{**shared, **row, "busy": not_alone or row["busy"]} for row in bench.repetitions()]
     return {"timings": timings, **figures}
 
 
@@ -144,7 +145,7 @@ class _Bench:
         if is_warmup:  # a whole ancestral run warms nothing that the others do not, and takes the longest
             order = [(spec, run) for spec, run in order if spec.sampler != "ancestral"]
             self.done += 1
-        traces, rows = [], []
+        traces, rows, round_before = [], [], other_cpu_seconds()
         for spec, run in order:
             before = other_cpu_seconds()
             trace, wall_s = self._step(spec, f"batch {batch_size}", partial(self.clock, partial(run, noise)))
@@ -163,6 +164,9 @@ class _Bench:
                     "busy": busy,
                 }
             )
+        busy_round = _busy(round_before, other_cpu_seconds(), sum(row["wall_s"] for row in rows))
+        for row in rows:  # of what is too short to tell by itself, the whole round tells
+            row["busy"] = busy_round if row["busy"] is None else row["busy"]
         reference = next((t.x for (spec, _), t in zip(order, traces, strict=True) if spec.sampler == "ancestral"), None)
         if reference is not None:
             for row, trace in zip(rows, traces, strict=True):

@@ -49,6 +49,8 @@ _PROVENANCE = [
     Column("cores", INT32, meaning="cores of the machine"),
     Column("threads", INT32, meaning="threads that torch used"),
     Column("load_1m", FLOAT64, meaning="one-minute load average at the start"),
+    Column("clock_mhz", FLOAT64, True, "MHz", "at the start: of the GPU, or the mean of the CPU's cores"),
+    Column("device_processes", INT32, True, "processes", "others on the GPU, or running on the CPUs, at the start"),
     *_columns("python torch", STRING),
     Column("cuda", STRING, True),
     Column("package", STRING, meaning="version of this package"),

@@ -14,7 +14,18 @@ from harness.sweep import load_sweep, make_plan
 from harness.sweep.spec import Resources, Role
 from tests.harness.rows import timing_row, trial_row
 
-MEASURED = {"wall_s", "busy", "started_at", "load_1m", "iterations_per_s", "threads", "dirty", "peak_mem_bytes"}
+MEASURED = {
+    "wall_s",
+    "busy",
+    "started_at",
+    "load_1m",
+    "iterations_per_s",
+    "threads",
+    "dirty",
+    "peak_mem_bytes",
+    "clock_mhz",
+    "device_processes",
+}
 
 
 def fake_run(job, root, *, threads):
