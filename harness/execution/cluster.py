@@ -1,4 +1,4 @@
-"""Connects to Ray, and asks its nodes what they are. With `harness.execution.ray` the only importer of ray."""
+"""Connects to Ray, and asks its nodes what they are. What sets how ray behaves is set here, before ray is imported."""
 
 import os
 
@@ -112,7 +112,9 @@ def _ask(nodes: list[str], marker: Path) -> dict[str, Stack | None]:
         for node in nodes
     }
     ray.wait(list(tasks.values()), num_returns=len(tasks), timeout=_ANSWER_S)
-    return {node: _answer(task) for node, task in tasks.items()}
+    answers = {node: _answer(task) for node, task in tasks.items()}
+    alive = {node["NodeID"] for node in live_nodes()}  # one that was lost meanwhile is no fault of the others
+    return {node: facts for node, facts in answers.items() if facts is not None or node in alive}
 
 
 def _answer(task: Any) -> Stack | None:

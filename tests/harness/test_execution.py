@@ -245,7 +245,8 @@ def test_a_killed_driver_loses_nothing_that_was_finished(small_sweep, tmp_path):
         "--store",
         str(tmp_path / "store"),
     ]
-    small_sweep.write_text(small_sweep.read_text().replace("[0, 1, 2]", "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"))
+    text = small_sweep.read_text().replace("[0, 1, 2]", "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]")
+    small_sweep.write_text(text + "resources: {train: {threads: 1}, timing: {threads: 1}}\n")
     plan = make_plan(load_sweep(small_sweep), {})
     train, timing = (planned.job for planned in plan.jobs)
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
