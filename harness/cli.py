@@ -176,6 +176,16 @@ def nodes(
     show_nodes(file, profile=profile, head=head, slurm=slurm, train_nodes=train_nodes, address=address, root=store)
 
 
+@main.command()
+@STORE
+@WORK
+def compact(store: Path | str, work: Path | None) -> None:
+    """Put the many small files of a store's tables into one; what reads the store sees no difference."""
+    from harness.report_commands import run_compact
+
+    run_compact(store, work)
+
+
 @main.command("bench-report")
 @click.option("--jobs", default=1000, show_default=True, type=click.IntRange(min=2), help="Half of them trainings.")
 @click.option("--rows", default=1_000_000, show_default=True, type=click.IntRange(min=1), help="Timing rows, about.")

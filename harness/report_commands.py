@@ -71,6 +71,16 @@ def show_status(root: Path | str, work: Path | None = None) -> None:
         CONSOLE.print(status_table(store, outcomes, name, record))
 
 
+def run_compact(root: Path | str, work: Path | None) -> None:
+    """Pack the tables of a store that nobody else writes."""
+    store = Store(root, work=work)
+    if not store.exists():
+        raise InputError(f"there is no store {store.place}; run: harness sweep sweeps/quickstart.yaml")
+    with store.locked():
+        parts = store.compact()
+    CONSOLE.print(f"{parts} parts in one file of the store {store.place}", soft_wrap=True, markup=False)
+
+
 def run_bench_report(root: Path | None, *, jobs: int, rows: int) -> None:
     """Fill a store, or take one that was filled before, and print what status and report take on it."""
     from harness.bench_report import fill_store, measure

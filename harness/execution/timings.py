@@ -58,6 +58,7 @@ class Timings:
             self._tell(sent)
 
     def _send(self, job: TimingJob, request: Request) -> Any:
+        assert request.node is not None
         remote = ray.remote(_time).options(
             name=f"timing {job.title}",
             num_cpus=request.cpus,

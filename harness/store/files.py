@@ -22,8 +22,8 @@ class Files(Protocol):
     def write(self, name: str, data: bytes) -> None:
         """Put a file there, replacing the one of that name."""
 
-    def read(self, name: str) -> bytes:
-        """All of a file."""
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        """A file, or so many bytes of it from `start` on; FileNotFoundError if there is none."""
 
     def remove(self, name: str) -> None:
         """Take a file away, if it is there."""
@@ -57,8 +57,10 @@ class LocalFiles:
             raise
         _sync_folder(place.parent)
 
-    def read(self, name: str) -> bytes:
-        return (self.root / name).read_bytes()
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        with (self.root / name).open("rb") as file:
+            file.seek(start)
+            return file.read() if length is None else file.read(length)
 
     def remove(self, name: str) -> None:
         (self.root / name).unlink(missing_ok=True)
@@ -91,9 +93,10 @@ class ArrowFiles:
         with self._system.open_output_stream(place) as stream:  # the object appears when it is closed
             stream.write(data)
 
-    def read(self, name: str) -> bytes:
-        with self._system.open_input_stream(f"{self._base}/{name}") as stream:
-            return stream.read()
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        with self._system.open_input_file(f"{self._base}/{name}") as file:
+            file.seek(start)
+            return file.read() if length is None else file.read(length)
 
     def remove(self, name: str) -> None:
         if self._system.get_file_info(f"{self._base}/{name}").type != pafs.FileType.NotFound:

@@ -1,6 +1,7 @@
 """Where results lie: Parquet parts, sweep records and the folders in which jobs keep their files.
 
     STORE/tables/<table>/<job>.parquet    one part a job and table, written whole or not at all
+    STORE/packs/                          the parts of many jobs in one file, see `Store.compact`
     STORE/sweeps/<sweep>[@<profile>].json the latest plan of a sweep
     STORE/jobs/<job>/                     checkpoint, progress and log of a job
 
@@ -12,7 +13,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -23,6 +24,7 @@ import pyarrow as pa
 from arm_core.errors import InputError
 from harness.store import checkpoints
 from harness.store.files import ArrowFiles, Files, LocalFiles, is_uri, shown
+from harness.store.packs import PackedFiles
 from harness.store.parts import decode, encode
 from harness.store.schemas import DECIDING, SCHEMAS, Row, SchemaError, schema_of, to_arrow
 from harness.store.writer import lock, note
@@ -60,20 +62,22 @@ class Store:
             work: the folder in which jobs work; None: the root, or for a URI a folder named after it under `runs`.
         """
         self.place = shown(str(root)) if is_uri(root) else str(root)
-        self.files: Files
-        if is_uri(root):
+        self._outside = is_uri(root)
+        files: Files
+        if self._outside:
             self.root = Path(work if work is not None else Path("runs") / re.sub(r"[^\w.-]+", "-", shown(str(root))))
-            self.files = ArrowFiles(str(root))
+            files = ArrowFiles(str(root))
         else:
             self.root = Path(work if work is not None else root)
-            self.files = LocalFiles(Path(root))
-        for folder in {self.root, *([] if is_uri(root) else [Path(root)])}:
+            files = LocalFiles(Path(root))
+        self.files = PackedFiles(files)
+        for folder in {self.root, *([] if self._outside else [Path(root)])}:
             if folder.exists() and not folder.is_dir():
                 raise InputError(f"the store must be a folder, but {folder} is a file; give another --store")
 
     def exists(self) -> bool:
         """Whether there is such a folder; a place that is none is there as soon as something is written."""
-        return not isinstance(self.files, LocalFiles) or self.files.root.exists()
+        return self._outside or Path(self.place).exists()
 
     def write_job(self, job: str, rows: Mapping[str, Sequence[Row]]) -> None:
         """Write everything that a job found out, replacing what an earlier run of it left.
@@ -107,29 +111,25 @@ class Store:
         Raises:
             InputError: another process holds it.
         """
-        with lock(self.root, self.place):
-            if isinstance(self.files, LocalFiles):
-                yield
-            else:
-                with note(self.files, self.place):
-                    yield
+        with lock(self.root, self.place), note(self.files, self.place) if self._outside else nullcontext():
+            yield
 
     def keep_checkpoint(self, job: str, folder: Path) -> None:
         """Make the checkpoint that a job left in a folder part of the store, if the folder is not part of it."""
-        if not isinstance(self.files, LocalFiles):
+        if self._outside:
             checkpoints.upload(self.files, job, folder)
 
     def bring_checkpoint(self, job: str, folder: Path) -> bool:
         """See that a job's checkpoint lies in a folder; whether it does now."""
         if (folder / checkpoints.MANIFEST).exists():
             return True
-        return not isinstance(self.files, LocalFiles) and checkpoints.download(self.files, job, folder)
+        return self._outside and checkpoints.download(self.files, job, folder)
 
     def has_checkpoint(self, job: str, folder: Path) -> bool:
         """Whether the store has a job's checkpoint, in its folder or outside."""
         if (folder / checkpoints.MANIFEST).exists():
             return True
-        return not isinstance(self.files, LocalFiles) and checkpoints.exists(self.files, job)
+        return self._outside and checkpoints.exists(self.files, job)
 
     def read(
         self,
@@ -210,7 +210,10 @@ class Store:
             data = self.files.read(name)
         except OSError as error:
             raise InputError(f"{self.files.label(name)} cannot be read ({error.strerror or error})") from None
-        return decode(self.files.label(name), data, schema, columns, first)
+        read = decode(self.files.label(name), data, schema, list(dict.fromkeys([*columns, "job"])), first)
+        if set(read["job"].unique().to_pylist()) - {_job_of(name)}:
+            raise InputError(f"{self.files.label(name)} holds rows of another job; delete it and run the sweep again")
+        return read.select(columns)
 
     def parts(self) -> set[str]:
         """The ids of the complete jobs, whatever came of them; opens no file."""
@@ -224,6 +227,10 @@ class Store:
                 values = self._part_table(name, SCHEMAS[table], ["status"])["status"].to_pylist()
                 found[_job_of(name)] = next((state for state in ("failed", "stopped") if state in values), "done")
         return found
+
+    def compact(self) -> int:
+        """Put all parts of all tables into one file; how many there are. Rows and their order stay as they are."""
+        return self.files.pack([f"tables/{table}" for table in SCHEMAS])
 
     def write_sweep(self, record: Mapping[str, Any]) -> None:
         """Keep the plan of a sweep (of each of its profiles), replacing its earlier plan."""

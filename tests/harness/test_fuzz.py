@@ -182,7 +182,9 @@ def _plain(value):
 
 def fuzz_stores(count: int, store: Store, scratch: Path, seed: int) -> dict[str, int]:
     draw, found, whole = random.Random(seed), {"refused": 0, "the same": 0}, tables(store)
-    files = sorted(path for path in store.root.rglob("*") if path.is_file() and path.suffix in (".parquet", ".json"))
+    files = sorted(
+        path for path in store.root.rglob("*") if path.is_file() and path.suffix in (".parquet", ".json", ".pack")
+    )
     contents = [path.read_bytes() for path in files]
     for number in range(count):
         index = draw.randrange(len(files))
@@ -248,5 +250,7 @@ def test_ten_thousand_sweep_files_and_a_thousand_stores_and_checkpoints(small_st
     sweeps, stores = int(os.environ.get("FUZZ_SWEEPS", "10000")), int(os.environ.get("FUZZ_STORES", "1000"))
     seed = int(os.environ.get("FUZZ_SEED", "1"))
     print("sweep files:", fuzz_sweeps(sweeps, tmp_path, seed))
-    print("stores:", fuzz_stores(stores // 2, small_store, tmp_path, seed))
+    print("stores:", fuzz_stores(stores // 4, small_store, tmp_path, seed))
+    small_store.compact()
+    print("packed stores:", fuzz_stores(stores // 4, small_store, tmp_path, seed))
     print("checkpoints:", fuzz_checkpoints(stores - stores // 2, tmp_path, seed))

@@ -12,6 +12,7 @@ from arm_core import InputError
 from harness.cli import main
 from harness.jobs import checkpoint_of
 from harness.store import SCHEMAS, Store, checkpoints
+from harness.store.files import ArrowFiles
 from harness.store.writer import NOTE, STALE_S
 from tests.harness.objects import object_storage
 from tests.harness.rows import mistake_row, timing_row, trial_row
@@ -68,7 +69,7 @@ def test_a_checkpoint_is_there_when_its_manifest_is_and_equal_files_are_sent_onc
     folder.mkdir()
     (folder / "arm-0123.safetensors").write_bytes(b"weights")
     (folder / "manifest.json").write_text("{}")
-    write, sent = type(store.files).write, []
+    write, sent = ArrowFiles.write, []
 
     def stop_before_the_manifest(files, name, data):
         sent.append(name)
@@ -76,7 +77,7 @@ def test_a_checkpoint_is_there_when_its_manifest_is_and_equal_files_are_sent_onc
             raise OSError("cut off")
         write(files, name, data)
 
-    monkeypatch.setattr(type(store.files), "write", stop_before_the_manifest)
+    monkeypatch.setattr(ArrowFiles, "write", stop_before_the_manifest)
     with pytest.raises(OSError, match="cut off"):
         store.keep_checkpoint("t", folder)
     assert not checkpoints.exists(store.files, "t") and not store.bring_checkpoint("t", back)
