@@ -67,6 +67,9 @@ class _Tell(tune.Callback):
     def __init__(self, say: Callable[[str], object]) -> None:
         self._say = say
 
+    def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
+        return tune.Callback, ()  # Tune keeps its settings on disk, though nobody goes on from them
+
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._say(f"train {trial}: its process or node was lost; it goes on from its newest state")
 
