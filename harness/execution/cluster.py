@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from arm_core.errors import InputError
@@ -39,6 +40,7 @@ def connected(address: str, *, dashboard: bool = True) -> Iterator[str | None]:
         InputError: there is no cluster at the address, or it runs another Ray or Python.
     """
     local: dict[str, Any] = {}
+    _keep_to_loopback(address == "local")
     if address != "local":
         _check_listens(address)
     else:
@@ -55,6 +57,15 @@ def connected(address: str, *, dashboard: bool = True) -> Iterator[str | None]:
         yield context.dashboard_url
     finally:
         ray.shutdown()
+
+
+def _keep_to_loopback(wanted: bool) -> None:
+    """Whether the Ray that is started next listens on loopback only: Ray asks this when it looks for its own address.
+
+    Its own setting, and named after the systems on which it is the default; processes that Ray starts read it anew.
+    """
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0" if wanted else "1"
+    ray_constants.ENABLE_RAY_CLUSTER = not wanted
 
 
 def _check_listens(address: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
+from ray.tune.trainable.function_trainable import wrap_function
 
 from harness.execution.placement import Request
 from harness.jobs import run_job
@@ -87,9 +88,11 @@ def _tuner(
     bundle = {"CPU": request.cpus, **({"GPU": request.gpus} if request.gpus else {})}
     selector: dict[str, Any] = {"bundle_label_selector": [request.labels]} if request.labels else {}
     return tune.Tuner(
-        tune.with_resources(_train, tune.PlacementGroupFactory([bundle], **selector)),
+        train,
         param_space={
             "job": tune.grid_search(list(titles)),
+            "bundle": bundle,
+            "selector": selector,
             "root": str(store.root.resolve()),
             "threads": resources.train.threads or int(request.cpus),
         },
@@ -136,4 +139,12 @@ def _train(config: dict[str, Any]) -> None:
     run_job(job, Path(config["root"]), threads=config["threads"], report=report)
 
 
-_train.__name__ = "train"  # what the dashboard shows
+class train(wrap_function(_train)):  # type: ignore[misc]  # noqa: N801
+    """What the dashboard shows: this name as the class of every trial, and each one by its title."""
+
+    def __repr__(self) -> str:
+        return job_from_json(self.config["job"]).title
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        return tune.PlacementGroupFactory([config["bundle"]], **config["selector"])

@@ -24,16 +24,19 @@ class Emulated:
 
     def __init__(self) -> None:
         os.environ.update(ENVIRONMENT)
+        from ray._private.services import node_ip_address_from_perspective
         from ray.cluster_utils import Cluster
 
-        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        self._address = node_ip_address_from_perspective()  # where a driver of its own looks for them
+        head = {"num_cpus": 0, "include_dashboard": False, "node_ip_address": self._address}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self.address = self._cluster.address
         self.nodes = {"train": [self.add("train"), self.add("train")], "timing": [self.add("timing")]}
 
     def add(self, role: str):
         """Start a node."""
         extra = {"resources": {"timing": 1}} if role == "timing" else {}
-        return self._cluster.add_node(num_cpus=1, labels={"role": role}, **extra)
+        return self._cluster.add_node(num_cpus=1, labels={"role": role}, node_ip_address=self._address, **extra)
 
     def lose(self, role: str, index: int) -> None:
         """Kill a node with all its processes, and start another in its place."""
