@@ -43,7 +43,7 @@ def exported(plan: Plan, root: Path, ledger: Ledger) -> Iterator[None]:
 
 
 def _gauges() -> dict[str, Gauge]:
-    of_job = ("sweep", "job", "kind")
+    of_job = ("sweep", "title", "kind")  # "job" is Prometheus's own
     return {
         "jobs": Gauge("harness_jobs", "Jobs of the sweep by state", tag_keys=("sweep", "state")),
         "arm_calls": Gauge("harness_arm_calls", "ARM calls of finished timing jobs", tag_keys=("sweep",)),
@@ -61,7 +61,7 @@ def _update(gauges: Mapping[str, Any], plan: Plan, root: Path, ledger: Ledger) -
         state = states.get(planned.job.id) or _state(progress)
         counts[state] += 1
         if progress is not None and state == "running":
-            tags = {"sweep": sweep, "job": progress.title, "kind": progress.kind}
+            tags = {"sweep": sweep, "title": progress.title, "kind": progress.kind}
             for name, value in _figures(progress).items():
                 gauges[name].set(value, tags=tags)
     for state in STATES:

@@ -69,4 +69,12 @@ def test_jobs_by_state_and_arm_calls_reach_the_prometheus_endpoint_under_the_nam
     from harness.execution.metrics import _gauges
 
     assert shown == {f"ray_harness_{name}" for name in _gauges()}
+    tags = {tag for gauge in _gauges().values() for tag in gauge._tag_keys}
+    legends = {
+        tag
+        for panel in GRAFANA["panels"]
+        for target in panel["targets"]
+        for tag in re.findall(r"{{(\w+)}}", target["legendFormat"])
+    }
+    assert legends <= tags and not tags & {"job", "instance"}, "those are Prometheus's own"
     assert list(store.root.glob("ray/*/*/events.out.tfevents.*")), "curves for TensorBoard"
