@@ -8,8 +8,21 @@ from click.shell_completion import CompletionItem
 
 from arm_core.errors import InputError
 
+
+class _Place(click.ParamType):
+    """A folder, or the URI of a place on another file system."""
+
+    name = "path|uri"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        return value if isinstance(value, str) and "://" in value else Path(value)
+
+
 STORE = click.option(
-    "--store", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where results lie."
+    "--store", default="runs", show_default=True, type=_Place(), help="Where results lie: a folder, or s3://bucket/..."
+)
+WORK = click.option(
+    "--work", type=click.Path(path_type=Path), help="Where jobs work, if the store is no folder; shared by all nodes."
 )
 
 
@@ -61,6 +74,7 @@ def _complete_sweep(_: click.Context, __: click.Parameter, incomplete: str) -> l
 @click.option("--address", default="local", show_default=True, metavar="local|HOST:PORT", help="The Ray cluster.")
 @click.option("--dashboard/--no-dashboard", default=True, show_default=True, help="Of the local Ray.")
 @STORE
+@WORK
 def sweep(
     file: Path,
     profile: str | None,
@@ -69,7 +83,8 @@ def sweep(
     serial: bool,
     address: str,
     dashboard: bool,
-    store: Path,
+    store: Path | str,
+    work: Path | None,
 ) -> None:
     """Train and time what FILE asks for; what is done already is left alone.
 
@@ -93,6 +108,7 @@ def sweep(
             address=address,
             dashboard=dashboard,
             root=store,
+            work=work,
         )
     )
 
@@ -120,7 +136,7 @@ def report(
     reference: Path | None,
     other: Path | None,
     figures: int,
-    store: Path,
+    store: Path | str,
 ) -> None:
     """Write tables, figures and one HTML page from the results in the store.
 
@@ -137,7 +153,8 @@ def report(
 
 @main.command()
 @STORE
-def status(store: Path) -> None:
+@WORK
+def status(store: Path | str, work: Path | None) -> None:
     """How far every job of every sweep is; reads files only, also while a sweep runs.
 
     \b
@@ -146,7 +163,47 @@ def status(store: Path) -> None:
     """
     from harness.report_commands import show_status
 
-    show_status(store)
+    show_status(store, work)
+
+
+@main.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--profile", help="One of the file's profiles.")
+@click.option("--head", default="HEAD:6379", show_default=True, help="Where the other nodes find the head.")
+@click.option("--slurm", is_flag=True, help="Print a SLURM batch script of the whole cluster and the sweep.")
+@click.option("--train-nodes", default=2, show_default=True, type=click.IntRange(min=1), help="With --slurm.")
+@click.option("--address", metavar="HOST:PORT", help="Look at the nodes of a running cluster instead.")
+@STORE
+def nodes(
+    file: Path | None,
+    profile: str | None,
+    head: str,
+    slurm: bool,
+    train_nodes: int,
+    address: str | None,
+    store: Path | str,
+) -> None:
+    """Print the commands that start the nodes FILE asks for, or check those of a running cluster.
+
+    \b
+    Examples:
+      harness nodes sweeps/table1.yaml --profile paper
+      harness nodes sweeps/table1.yaml --profile paper --slurm > table1.slurm
+      harness nodes sweeps/table1.yaml --profile paper --address HEAD:6379
+    """
+    from harness.node_commands import show_nodes
+
+    show_nodes(file, profile=profile, head=head, slurm=slurm, train_nodes=train_nodes, address=address, root=store)
+
+
+@main.command()
+@STORE
+@WORK
+def compact(store: Path | str, work: Path | None) -> None:
+    """Put the many small files of a store's tables into one; what reads the store sees no difference."""
+    from harness.report_commands import run_compact
+
+    run_compact(store, work)
 
 
 @main.command("bench-report")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -15,12 +16,13 @@ from arm_core import (
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.data import load_dataset
 from arm_core.registry import ARMS, DATASETS, FORECASTERS, Registry, config_type, suggest
+from harness.execution.endings import is_full, resume_line, terminated_as_interrupted
 from harness.execution.ledger import Ledger
 from harness.execution.monitor import failures_text, watching
 from harness.jobs import checkpoint_of
 from harness.shipped import sweep_file
 from harness.store import Store
-from harness.sweep import Job, Plan, Sweep, TrainJob, load_sweep, make_plan
+from harness.sweep import Job, Plan, Sweep, TimingJob, TrainJob, load_sweep, make_plan
 
 CONSOLE = Console(highlight=False)
 
@@ -34,22 +36,32 @@ def run_sweep(
     serial: bool,
     address: str,
     dashboard: bool,
-    root: Path,
+    root: Path | str,
+    work: Path | None = None,
 ) -> int:
     """Do what `harness sweep` says; returns the exit code."""
-    store = Store(root)
+    store = Store(root, work=work)
     spec = load_sweep(sweep_file(file), profile=profile, only=only)
     plan = make_plan(spec, _outcomes(store))
     _print_plan(plan, settings=dry_run)
     if dry_run or not plan.to_run:
         return 0
-    with store.locked():
-        store.write_sweep(plan.record())
+    resume = resume_line(file, profile=profile, only=only, serial=serial, address=address, root=root, work=work)
+    with store.locked(), terminated_as_interrupted():
         try:
+            store.write_sweep(plan.record())
+            _bring_checkpoints(plan, store)
             ledger = _execute(spec, plan, store, serial=serial, address=address, dashboard=dashboard)
         except KeyboardInterrupt:
-            CONSOLE.print("\nStopped. What was finished is kept; the same command goes on from there.")
+            CONSOLE.print(f"\nStopped. What was finished is kept. To go on: {resume}", markup=False, soft_wrap=True)
             return 130
+        except OSError as error:
+            if not is_full(error):
+                raise
+            raise InputError(
+                f"there is no room left for the store {root} ({error.strerror}). What was finished is kept; free some "
+                f"space, then: {resume}"
+            ) from None
     return _conclude(plan, ledger, store)
 
 
@@ -60,8 +72,16 @@ def _outcomes(store: Store) -> dict[str, str]:
     return {
         job: state
         for job, state in outcomes.items()
-        if job not in trained or state != "done" or (checkpoint_of(store.root, job) / "manifest.json").exists()
+        if job not in trained or state != "done" or store.has_checkpoint(job, checkpoint_of(store.root, job))
     }
+
+
+def _bring_checkpoints(plan: Plan, store: Store) -> None:
+    """Put the checkpoints that are going to be timed, and were trained elsewhere, where the jobs look for them."""
+    runs = {planned.job.id for planned in plan.to_run}
+    for planned in plan.to_run:
+        if isinstance(planned.job, TimingJob) and planned.job.train_job not in runs:
+            store.bring_checkpoint(planned.job.train_job, checkpoint_of(store.root, planned.job.train_job))
 
 
 def _print_plan(plan: Plan, *, settings: bool) -> None:
@@ -97,7 +117,7 @@ def _execute(spec: Sweep, plan: Plan, store: Store, *, serial: bool, address: st
         if url:
             CONSOLE.print(f"Dashboard: http://{url} (it asks for the token that `ray get-auth-token` prints)")
         with watching(plan, store.root, CONSOLE):
-            return ray.execute(plan, store, spec.resources)
+            return ray.execute(plan, store, spec.resources, say=partial(CONSOLE.print, markup=False, soft_wrap=True))
 
 
 def _conclude(plan: Plan, ledger: Ledger, store: Store) -> int:

@@ -13,7 +13,7 @@ CONSOLE = Console(highlight=False)
 
 
 def run_report(
-    root: Path,
+    root: Path | str,
     out: Path,
     *,
     sweeps: Sequence[str],
@@ -56,17 +56,29 @@ SHOWN = 100
 """Rows of a table that the terminal shows."""
 
 
-def show_status(root: Path) -> None:
+def show_status(root: Path | str, work: Path | None = None) -> None:
     """Print how every recorded job stands."""
     from harness.execution.monitor import status_table
 
-    store = Store(root)
+    store = Store(root, work=work)
     sweeps = store.sweeps()
     if not sweeps:
-        raise InputError(f"no sweep has been run on the store {root}; start with: harness sweep sweeps/quickstart.yaml")
+        raise InputError(
+            f"no sweep has been run on the store {store.place}; start with: harness sweep sweeps/quickstart.yaml"
+        )
     outcomes = store.outcomes()
     for name, record in sweeps.items():
         CONSOLE.print(status_table(store, outcomes, name, record))
+
+
+def run_compact(root: Path | str, work: Path | None) -> None:
+    """Pack the tables of a store that nobody else writes."""
+    store = Store(root, work=work)
+    if not store.exists():
+        raise InputError(f"there is no store {store.place}; run: harness sweep sweeps/quickstart.yaml")
+    with store.locked():
+        parts = store.compact()
+    CONSOLE.print(f"{parts} parts in one file of the store {store.place}", soft_wrap=True, markup=False)
 
 
 def run_bench_report(root: Path | None, *, jobs: int, rows: int) -> None:

@@ -127,12 +127,13 @@ def draw_samples(how: Sampling, *, count: int, out: Path, workers: int, address:
 
 def _on_workers(how: Sampling, count: int, workers: int, address: str) -> Iterator[tuple[int, np.ndarray, int]]:
     from harness.execution import ray
+    from harness.execution.spread import spread
 
     size = min(PER_SHARD * how.slots, -(-count // workers))
     shards = [range(start, min(start + size, count)) for start in range(0, count, size)]
     CONSOLE.print("Starting Ray ..." if address == "local" else f"Connecting to Ray at {address} ...")
     with ray.connected(address, dashboard=False):
-        yield from ray.spread(_drawn, [(how, shard) for shard in shards], workers)
+        yield from spread(_drawn, [(how, shard) for shard in shards], workers)
 
 
 def _drawn(how: Sampling, ids: range) -> list[tuple[int, np.ndarray, int]]:

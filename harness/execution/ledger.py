@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.jobs import failed_rows, job_folder, read_rows, status_of, stopped_rows
+from harness.jobs import checkpoint_of, failed_rows, job_folder, log_of, read_rows, status_of, stopped_rows
 from harness.jobs.rows import Rows, clear_rows
 from harness.store import Store
 from harness.sweep import AutoencoderJob, Job, Plan, TimingJob, TrainJob
@@ -43,6 +43,7 @@ class Ledger:
     def __init__(self, plan: Plan, store: Store) -> None:
         self.store = store
         self.done = 0
+        self.arm_calls = 0
         self.failures: list[Failure] = []
         self._states = {planned.job.id: "done" for planned in plan.jobs if not planned.run}
         self._jobs: list[Job] = [planned.job for planned in plan.to_run]
@@ -70,6 +71,10 @@ class Ledger:
         before = _before(job)
         return before is None or self._states.get(before) == "done"
 
+    def states(self) -> dict[str, str]:
+        """The jobs that are settled: id -> "done", "failed" or "stopped"."""
+        return dict(self._states)
+
     def settle(self, job: Job) -> str | None:
         """Take over the rows of a job that came to its end: "done" or "failed"; None if it has not."""
         rows = read_rows(job_folder(self.store.root, job.id))
@@ -77,20 +82,23 @@ class Ledger:
 
     def lose(self, job: Job, error: str) -> None:
         """Record as failed a job that cannot come to its end."""
-        self._write(job, failed_rows(job, error))
+        self._write(job, failed_rows(job, error, self.store.root))
 
     def stop(self, job: TrainJob, metrics: Mapping[str, Any]) -> None:
         """Record that a search gave a training up."""
         self._write(job, stopped_rows(job, metrics))
 
     def _write(self, job: Job, rows: Rows) -> str:
+        if isinstance(job, TrainJob) and status_of(rows) == "done":  # before the row that says so
+            self.store.keep_checkpoint(job.id, checkpoint_of(self.store.root, job.id))
         self.store.write_job(job.id, rows)
         status = self._states[job.id] = status_of(rows)
         if status == "done":
             self.done += 1
+            self.arm_calls += sum(sum(row["arm_calls"]) for row in rows.get("timings", ()))
         elif status == "failed":
             error = next((row["error"] for part in rows.values() for row in part if row.get("error")), "unknown error")
-            log = job_folder(self.store.root, job.id) / "log.txt"
+            log = log_of(self.store.root, job.id)
             self.failures.append(Failure(f"{job.kind} {job.title}", str(error).splitlines()[0], log))
         return status
 

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from harness.execution.remaining import seconds_left
 from harness.jobs import job_folder
 from harness.jobs.progress import Progress, read_progress
 from harness.store import Store
@@ -125,7 +126,11 @@ def status_table(store: Store, outcomes: Mapping[str, str], sweep: str, record: 
 
     Of a plan of more than `MOST_LINES` jobs only those that are not done have a line, and the title counts all.
     """
-    states = [(job, *_state(store.root, job["id"], outcomes)) for job in record["jobs"]]
+    said = {job["id"]: read_progress(job_folder(store.root, job["id"])) for job in record["jobs"]}
+    states = [(job, *_state(store.root, job["id"], said[job["id"]], outcomes)) for job in record["jobs"]]
+    known = {job: progress for job, progress in said.items() if progress is not None}
+    left = seconds_left(record["jobs"], {job["id"]: state for job, state, _ in states}, known)
+    sweep += f", about {duration(left)} left" if left else ""
     counts = ", ".join(f"{many} {state}" for state, many in Counter(state for _, state, _ in states).most_common())
     long = len(states) > MOST_LINES
     table = Table(title=f"{sweep}: {len(states)} jobs, {counts}" if long else sweep, title_justify="left")
@@ -138,9 +143,8 @@ def status_table(store: Store, outcomes: Mapping[str, str], sweep: str, record: 
     return table
 
 
-def _state(root: Path, job_id: str, outcomes: Mapping[str, str]) -> tuple[str, str]:
+def _state(root: Path, job_id: str, progress: Progress | None, outcomes: Mapping[str, str]) -> tuple[str, str]:
     folder = job_folder(root, job_id)
-    progress = read_progress(folder)
     if progress is not None and progress.state == "running":
         silent = time.time() - progress.updated_at
         text = f"{progress.step}/{progress.total} {_detail(progress)}"

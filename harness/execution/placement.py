@@ -1,12 +1,12 @@
-"""Which node a job may go to: pure functions of what `ray.nodes()` says.
+"""Which kind of node a job asks for, decided from the nodes that are there: no Ray here, so it is tested without one.
 
-A cluster gives its nodes a label `role` (train or timing) and its timing nodes the resource `timing: 1`. Training
-keeps off timing nodes; a timing job takes all of its node, so that nothing runs beside it. A single unlabelled node
-does both.
+Roles are labels (`ray start --labels role=train`), and a timing node has the resource `timing: 1`. Training keeps off
+timing nodes. A timing job is sent to one timing node by its id and takes all of it, so that nothing runs beside it,
+whatever the sizes of the others. A single unlabelled node does both.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,66 +14,89 @@ from arm_core.errors import InputError
 from harness.sweep.spec import Resources, Role
 
 ACCELERATOR = "ray.io/accelerator-type"
+KINDS = ("training", "timing")
 Node = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What one job of a kind asks Ray for."""
+    """What one job of a kind asks Ray for.
+
+    Attributes:
+        cpus, gpus: of the job.
+        labels: that its node must have.
+        node: the id of the node that it must run on; None: any that fits.
+    """
 
     cpus: float
     gpus: float
     labels: dict[str, str]
-    timing: float = 0.0
+    node: str | None = None
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The requests of both kinds of job."""
+    """The requests of both kinds of job: one for trainings, and one for each timing node."""
 
-    train: Request
-    timing: Request
+    train: Request | None
+    timing: tuple[Request, ...]
 
 
-def place(nodes: Sequence[Node], resources: Resources) -> Placement:
+def place(nodes: Sequence[Node], resources: Resources, kinds: Collection[str] = KINDS) -> Placement:
     """Find out what each kind of job asks for, so that some live node can give it.
 
     Args:
         nodes: as `ray.nodes()` returns them.
         resources: of the sweep.
+        kinds: those of `KINDS` that there are jobs of.
 
     Raises:
         InputError: no live node fits a kind of job; with the `ray start` line of one that would.
     """
     alive = [node for node in nodes if node["Alive"]]
-    labelled = any("role" in node.get("Labels", {}) for node in alive)
-    return Placement(_train(alive, resources.train, labelled), _timing(alive, resources.timing))
+    train = _train(alive, resources.train) if "training" in kinds else None
+    return Placement(train, _timing(alive, resources.timing) if "timing" in kinds else ())
 
 
-def _train(nodes: Sequence[Node], role: Role, labelled: bool) -> Request:
-    cpus = role.cpus or 1
+def hosts(nodes: Sequence[Node], placement: Placement) -> dict[str, str]:
+    """The nodes on which the jobs of a placement may run: id -> "training", "timing" or "training and timing"."""
+    timing, found = {request.node for request in placement.timing}, {}
     for node in nodes:
-        labels = node.get("Labels", {})
-        if labelled and labels.get("role") != "train":
-            continue
-        device = _device_label(node, role.device)
-        if device is not None and _has(node, "CPU", cpus) and _has(node, "GPU", role.gpus):
-            return Request(cpus, role.gpus, device | ({"role": "train"} if labelled else {}))
-    raise _missing("training", role, cpus, "--labels role=train" if labelled else "")
+        trains = node["Alive"] and placement.train is not None and _gives(node, placement.train)
+        roles = [kind for kind, fits in zip(KINDS, (trains, node["NodeID"] in timing), strict=True) if fits]
+        if roles:
+            found[node["NodeID"]] = " and ".join(roles)
+    return found
 
 
-def _timing(nodes: Sequence[Node], role: Role) -> Request:
+def _train(nodes: Sequence[Node], role: Role) -> Request:
+    cpus, labelled = role.cpus or 1, any("role" in node.get("Labels", {}) for node in nodes)
     for node in nodes:
         device = _device_label(node, role.device)
-        fits = _has(node, "timing", 1) and _has(node, "CPU", role.cpus or 1) and _has(node, "GPU", role.gpus)
-        if device is not None and fits:
-            owned = node["Resources"]  # all of it: a job that takes less may find another beside it
-            return Request(owned.get("CPU", 0), owned.get("GPU", 0), device, timing=1)
-    raise _missing("timing", role, role.cpus or 1, "--labels role=timing --resources '{\"timing\": 1}'")
+        if device is not None:
+            request = Request(cpus, role.gpus, device | ({"role": "train"} if labelled else {}))
+            if _gives(node, request):
+                return request
+    raise _missing("training", role, ["--labels role=train"] if labelled else [])
 
 
-def _has(node: Node, resource: str, amount: float) -> bool:
-    return node["Resources"].get(resource, 0) >= amount
+def _timing(nodes: Sequence[Node], role: Role) -> tuple[Request, ...]:
+    asked = Request(role.cpus or 1, role.gpus, {})
+    found = []
+    for node in nodes:
+        device, owned = _device_label(node, role.device), node["Resources"]
+        if device is not None and owned.get("timing", 0) >= 1 and _gives(node, asked):
+            # all of it: a job that takes less may find another beside it
+            found.append(Request(owned.get("CPU", 0), owned.get("GPU", 0), device, node["NodeID"]))
+    if not found:
+        raise _missing("timing", role, ["--labels role=timing", "--resources '{\"timing\": 1}'"])
+    return tuple(found)
+
+
+def _gives(node: Node, request: Request) -> bool:
+    labels, owned = node.get("Labels", {}), node["Resources"]
+    fits = owned.get("CPU", 0) >= request.cpus and owned.get("GPU", 0) >= request.gpus
+    return fits and all(labels.get(name) == value for name, value in request.labels.items())
 
 
 def _device_label(node: Node, device: str | None) -> dict[str, str] | None:
@@ -88,10 +111,14 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _missing(kind: str, role: Role, cpus: int, flags: str) -> InputError:
-    asked = f"{cpus} CPUs, {role.gpus} GPUs" + (f", device {role.device}" if role.device else "")
-    start = f"ray start --address HEAD:6379 --num-cpus {cpus} --num-gpus {role.gpus} {flags}".rstrip()
+def _missing(kind: str, role: Role, flags: Sequence[str]) -> InputError:
+    asked = f"{role.cpus or 1} CPUs, {role.gpus} GPUs" + (f", device {role.device}" if role.device else "")
     return InputError(
-        f"no live node can run {kind} jobs ({asked}); start one with `{start}`, or ask for less under "
-        "`resources:` in the sweep file or one of its profiles"
+        f"no live node can run {kind} jobs ({asked}); start one on a machine that has them with "
+        f"`{start_line(flags)}`, or ask for less under `resources:` in the sweep file or one of its profiles"
     )
+
+
+def start_line(flags: Sequence[str], head: str = "HEAD:6379") -> str:
+    """The `ray start` line of a node with these flags; its CPUs and GPUs Ray counts itself."""
+    return " ".join(["ray start", f"--address {head}", *flags])

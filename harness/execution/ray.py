@@ -1,104 +1,61 @@
 """Jobs on Ray: Tune trials train, and each checkpoint is timed by a task that has its node to itself.
 
-The only importer of ray. Results do not travel through Ray: a job leaves its rows in its folder of the store, which all
-nodes share, and the driver takes them over from there.
+Results do not travel through Ray: a job leaves its rows in its folder of the store, which all nodes share, and the
+driver takes them over from there.
 """
 
-import os
-
-os.environ.update(
-    RAY_AIR_NEW_OUTPUT="0",  # these are read while ray is imported
-    RAY_ENABLE_AUTO_CONNECT="0",  # or the thread that Tune runs in starts a second Ray when we stop the first
-    RAY_USAGE_STATS_ENABLED="0",
-    RAY_CHDIR_TO_TRIAL_DIR="0",
-    RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
-)
-
-import logging
-import socket
-import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Collection
+from dataclasses import replace
 
-import ray
-from ray import tune
-from ray.tune.schedulers import ASHAScheduler
+from harness.execution.cluster import check_cluster, connected, live_nodes  # first: it sets what ray reads on import
 
+# isort: split
 from arm_core.errors import InputError
 from harness.execution.ledger import Ledger
-from harness.execution.placement import Request, place
-from harness.jobs import run_job
-from harness.jobs.machine import available_cpus
+from harness.execution.metrics import exported
+from harness.execution.patience import Patience
+from harness.execution.placement import KINDS, Placement, place
+from harness.execution.timings import Timings
+from harness.execution.trainings import RETRIES, Trainings
 from harness.store import Store
-from harness.sweep import AutoencoderJob, Plan, TimingJob, TrainJob, job_from_json
-from harness.sweep.search import SearchSpec
+from harness.sweep import Plan, TimingJob, TrainJob
 from harness.sweep.spec import Resources
 
-_Training = AutoencoderJob | TrainJob
-RETRIES = 2
-"""How often a job whose process died is tried again; a job that raises is not, it would raise again."""
-_PAUSE_S, _CONNECT_S = 0.2, 5.0
+__all__ = ["connected", "execute", "live_nodes"]
+
+_PAUSE_S, _LOOK_S = 0.2, 3.0
 
 
-@contextmanager
-def connected(address: str, *, dashboard: bool = True) -> Iterator[str | None]:
-    """A Ray of our own ("local") or a running cluster; gives the dashboard's address.
-
-    Raises:
-        InputError: there is no cluster at the address.
-    """
-    local: dict[str, Any] = {}
-    if address != "local":
-        _check_listens(address)
-    else:
-        local = {"num_cpus": available_cpus(), "resources": {"timing": 1}, "include_dashboard": dashboard}
-    try:
-        context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except ConnectionError as error:
-        raise InputError(f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`") from None
-    try:
-        yield context.dashboard_url
-    finally:
-        ray.shutdown()
-
-
-def _check_listens(address: str) -> None:
-    """Ray itself tries for minutes, without a word."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
-        raise InputError(f"--address must be local or HOST:PORT, got {address!r}")
-    try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(
-            f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head --port {port}`"
-        ) from None
-
-
-def execute(plan: Plan, store: Store, resources: Resources) -> Ledger:
+def execute(plan: Plan, store: Store, resources: Resources, *, say: Callable[[str], object] = print) -> Ledger:
     """Run what the plan says has to run, on the Ray that is connected.
 
-    A timing job is submitted as soon as its training is done, while others still train.
+    A timing job starts as soon as its training is done and its node is free, while others still train.
 
     Args:
         plan: from `make_plan`.
         store: takes the rows; on a cluster a folder that all nodes share.
         resources: of the sweep.
+        say: told when something is waited for.
 
     Raises:
-        InputError: no node of the cluster can run one of the kinds of job.
+        InputError: no node of the cluster can run one of the kinds of job, or none could for a long time after nodes
+            were lost; or the nodes cannot work together.
     """
-    placement = place(ray.nodes(), resources)
+    kinds = {"timing" if isinstance(planned.job, TimingJob) else "training" for planned in plan.to_run}
+    nodes = _Nodes(resources, kinds, Patience(say))
+    check_cluster(nodes.placement, store.root)
     ledger = Ledger(plan, store)
-    waiting = ledger.waiting
-    training = _Trainings([], store, placement.train, resources, None)
-    timing: dict[Any, TimingJob] = {}
-    submitted: set[str] = set()
+    with exported(plan, store.root, ledger):
+        _run(plan, ledger, nodes, say)
+    return ledger
+
+
+def _run(plan: Plan, ledger: Ledger, nodes: "_Nodes", say: Callable[[str], object]) -> None:
+    """Start what can start and take over what has ended, until nothing is left."""
+    store, resources, waiting = ledger.store, nodes.resources, ledger.waiting
+    training = Trainings([], store, None, resources, None, say)
+    timing = Timings(ledger, resources, say)
     while waiting.autoencoders or waiting.trainings or waiting.timings:
         ended = training.ended()  # asked first: what it left behind is then there to be found
         for job in waiting.to_train:
@@ -111,153 +68,36 @@ def execute(plan: Plan, store: Store, resources: Resources) -> Ledger:
         waiting = ledger.waiting
         if ended:  # a first run for autoencoders and what needs none, a second for the ARMs of their latents
             ready = [job for job in waiting.to_train if ledger.ready(job)]
-            training = _Trainings(ready, store, placement.train, resources, plan.search)
-        for next_job in waiting.timings:
-            if ledger.ready(next_job) and next_job.id not in submitted:
-                submitted.add(next_job.id)
-                timing[_submit(next_job, store, placement.timing, resources)] = next_job
-        for task in _finished(list(timing)):
-            _settle_timing(ledger, timing.pop(task), task)
+            training = Trainings(ready, store, nodes.placement.train, resources, plan.search, say)
+        nodes.look([kind for kind, left in zip(KINDS, (waiting.to_train, waiting.timings), strict=True) if left])
+        timing.advance(nodes.placement.timing)
+        training.tell()
         time.sleep(_PAUSE_S)
         waiting = ledger.waiting
-    return ledger
 
 
-class _Trainings:
-    """Trainings that need nothing more, as one Tune run in a thread of its own."""
+class _Nodes:
+    """Where jobs may go, looked up again and again: nodes are lost, and others come."""
 
-    def __init__(
-        self,
-        jobs: list[_Training],
-        store: Store,
-        request: Request,
-        resources: Resources,
-        search: SearchSpec | None,
-    ) -> None:
-        self.error = ""
-        self.stopped: dict[str, dict[str, Any]] = {}
-        self._early = search is not None and search.method == "asha"
-        self.ids = {job.id for job in jobs}
-        self._thread: threading.Thread | None = None
-        if jobs:
-            fit = _tuner(jobs, store, request, resources, search).fit
-            self._thread = threading.Thread(target=self._fit, args=(fit,), daemon=True)
-            self._thread.start()
+    def __init__(self, resources: Resources, kinds: Collection[str], patience: Patience) -> None:
+        self.resources, self.patience = resources, patience
+        self.placement = place(live_nodes(), resources, kinds)
+        self._looked = time.monotonic()
 
-    def ended(self) -> bool:
-        return self._thread is None or not self._thread.is_alive()
-
-    def _fit(self, fit: Callable[[], Any]) -> None:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                results = fit()
-        except Exception as error:  # it must reach the rows of the trainings that did not end
-            self.error = f"Ray Tune stopped: {type(error).__name__}: {error}"
+    def look(self, needed: Collection[str]) -> None:
+        """See which nodes are left; raises when for too long none could run a kind of job that is needed."""
+        if time.monotonic() - self._looked < _LOOK_S:
             return
-        for result in results if self._early else ():  # one that ended by itself has left its rows; the others were cut
-            if result.error is None and result.config is not None:
-                self.stopped[job_from_json(result.config["job"]).id] = dict(result.metrics or {})
-
-
-def _tuner(
-    jobs: list[_Training], store: Store, request: Request, resources: Resources, search: SearchSpec | None
-) -> tune.Tuner:
-    titles = {job.model_dump_json(): job.title.replace(" ", "-") for job in jobs}
-    bundle = {"CPU": request.cpus, **({"GPU": request.gpus} if request.gpus else {})}
-    selector: dict[str, Any] = {"bundle_label_selector": [request.labels]} if request.labels else {}
-    return tune.Tuner(
-        tune.with_resources(_train, tune.PlacementGroupFactory([bundle], **selector)),
-        param_space={
-            "job": tune.grid_search(list(titles)),
-            "root": str(store.root.resolve()),
-            "threads": resources.train.threads or int(request.cpus),
-        },
-        tune_config=tune.TuneConfig(
-            scheduler=_scheduler(jobs, search),
-            trial_name_creator=lambda trial: titles[trial.config["job"]],
-            trial_dirname_creator=lambda trial: titles[trial.config["job"]],
-        ),
-        run_config=tune.RunConfig(
-            name=f"{jobs[0].sweep}-{int(time.time())}",
-            storage_path=str((store.root / "ray").resolve()),
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
-            verbose=0,
-        ),
-    )
-
-
-def _scheduler(jobs: list[_Training], search: SearchSpec | None) -> Any:
-    """ASHA on validation bits/dim for a search that asks for it; otherwise every trial runs to its end."""
-    if search is None or search.method != "asha":
-        return None
-    longest = max(job.training["iterations"] for job in jobs)
-    return ASHAScheduler(
-        time_attr="step",
-        metric="valid_bits_per_dim",
-        mode="min",
-        max_t=longest,
-        grace_period=min(search.grace, longest),
-        reduction_factor=search.factor,
-    )
-
-
-def _train(config: dict[str, Any]) -> None:
-    job = job_from_json(config["job"])
-    assert not isinstance(job, TimingJob)
-    last = job.training["iterations"]
-
-    def report(metrics: dict[str, Any]) -> None:
-        """Tell Tune of every step but the last: a search would cut a training that is about to write its rows."""
-        if metrics["step"] < last:
-            tune.report(metrics)
-
-    run_job(job, Path(config["root"]), threads=config["threads"], report=report)
-
-
-_train.__name__ = "train"  # what the dashboard shows
-
-
-def _time(job: str, root: str, threads: int) -> None:
-    run_job(TimingJob.model_validate_json(job), Path(root), threads=threads)
-
-
-def _submit(job: TimingJob, store: Store, request: Request, resources: Resources) -> Any:
-    threads = resources.timing.threads or int(request.cpus)
-    remote = ray.remote(_time).options(
-        name=f"timing {job.title}",
-        num_cpus=request.cpus,
-        num_gpus=request.gpus,
-        resources={"timing": request.timing},
-        label_selector=request.labels or None,
-        max_retries=RETRIES,
-    )
-    return remote.remote(job.model_dump_json(), str(store.root.resolve()), threads)
-
-
-def _finished(tasks: list[Any]) -> list[Any]:
-    return ray.wait(tasks, num_returns=len(tasks), timeout=0)[0] if tasks else []
-
-
-def _settle_timing(ledger: Ledger, job: TimingJob, task: Any) -> None:
-    try:
-        ray.get(task)
-        error = "it ended without a result"
-    except ray.exceptions.RayError as died:
-        error = f"its process died {RETRIES + 1} times: {str(died).splitlines()[0]}"
-    if ledger.settle(job) is None:
-        ledger.lose(job, error)
-
-
-def spread(work: Callable[..., list[Any]], arguments: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Any]:
-    """What `work` returns for each of the arguments, item by item in any order, on at most `workers` cores or GPUs.
-
-    A task whose process dies is tried again `RETRIES` times.
-    """
-    gpus = 1 if ray.cluster_resources().get("GPU") else 0
-    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(work)
-    waiting, running = list(arguments)[::-1], list[Any]()
-    while waiting or running:
-        running += [task.remote(*waiting.pop()) for _ in range(min(workers - len(running), len(waiting)))]
-        done, running = ray.wait(running)
-        yield from ray.get(done[0])
+        nodes, self._looked = live_nodes(), time.monotonic()
+        for kind in needed:
+            try:
+                found = place(nodes, self.resources, {kind})
+            except InputError as missing:
+                self.patience.without(kind, missing)
+                found = Placement(self.placement.train, ())
+            else:
+                self.patience.found(kind)
+            if kind == "timing":
+                self.placement = replace(self.placement, timing=found.timing)
+            else:
+                self.placement = replace(self.placement, train=found.train)

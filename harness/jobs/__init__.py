@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.jobs.lease import SupersededError, check, take
+from harness.jobs.log import Log, job_folder, last_lines, log_of
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import Rows, clear_rows, read_rows, status_of, write_rows
 
@@ -13,12 +15,7 @@ if TYPE_CHECKING:  # what only a running job needs is imported there: who watche
     from harness.jobs.steps import Report
     from harness.sweep.plan import Job, TrainJob
 
-__all__ = ["checkpoint_of", "failed_rows", "job_folder", "read_rows", "run_job", "status_of", "stopped_rows"]
-
-
-def job_folder(root: Path, job_id: str) -> Path:
-    """Where a job keeps checkpoint, progress, log and rows."""
-    return root / "jobs" / job_id
+__all__ = ["checkpoint_of", "failed_rows", "job_folder", "log_of", "read_rows", "run_job", "status_of", "stopped_rows"]
 
 
 def checkpoint_of(root: Path, train_job: str) -> Path:
@@ -50,12 +47,13 @@ def run_job(job: "Job", root: Path, *, threads: int | None = None, report: "Repo
 
     folder = job_folder(root, job.id)
     folder.mkdir(parents=True, exist_ok=True)
+    take(folder)
     clear_rows(folder)
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
     reporter = Reporter(folder, job.id, job.kind, job.title, unit="")
-    with (folder / "log.txt").open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+    with contextlib.redirect_stdout(Log(folder)) as log:
         try:
             if isinstance(job, TrainJob):
                 rows = train(job, folder, report)
@@ -64,12 +62,15 @@ def run_job(job: "Job", root: Path, *, threads: int | None = None, report: "Repo
             else:
                 rows = time_samplers(job, folder, checkpoint_of(root, job.train_job))
             note = ""
+        except SupersededError:
+            raise  # the job is another process's now, and so are its rows
         except Exception as error:  # whatever it is, it must become a row
             traceback.print_exc(file=log)
             note = f"{type(error).__name__}: {error}"
-            rows = failed_rows(job, note)
+            rows = failed_rows(job, note, root)
         finally:
             torch.set_num_threads(before)
+    check(folder)
     write_rows(folder, rows)
     status = status_of(rows)
     if status == "done":
@@ -87,13 +88,17 @@ def stopped_rows(job: "TrainJob", metrics: Mapping[str, Any]) -> Rows:
     return {"trials": [{**row, "status": "stopped", "error": None, "iterations": metrics.get("step"), **known}]}
 
 
-def failed_rows(job: "Job", error: str) -> Rows:
-    """The rows of a job that did not come to its end."""
+def failed_rows(job: "Job", error: str, root: Path) -> Rows:
+    """The rows of a job that did not come to its end, with the place and the last lines of its log."""
     from harness.jobs.latents import failed_autoencoder
     from harness.jobs.timing import failed_timing
     from harness.jobs.train import failed_trial
     from harness.sweep.plan import AutoencoderJob, TrainJob
 
     if isinstance(job, AutoencoderJob):
-        return failed_autoencoder(job, error)
-    return failed_trial(job, error) if isinstance(job, TrainJob) else failed_timing(job, error)
+        rows = failed_autoencoder(job, error)
+    else:
+        rows = failed_trial(job, error) if isinstance(job, TrainJob) else failed_timing(job, error)
+    log = log_of(root, job.id)
+    told = {"log": str(log.relative_to(root)), "log_tail": last_lines(log)} if log.exists() else {}
+    return {table: [{**row, **told} for row in part] for table, part in rows.items()}

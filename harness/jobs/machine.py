@@ -29,6 +29,7 @@ def provenance() -> dict[str, Any]:
         "cores": available_cpus(),
         "threads": torch.get_num_threads(),
         "load_1m": os.getloadavg()[0],
+        **_device_state(device),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
@@ -51,6 +52,44 @@ def other_cpu_seconds() -> float | None:
     user, nice, system, _, _, irq, softirq = map(int, fields[:7])
     own = os.times()
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK") - own.user - own.system
+
+
+def _device_state(device: torch.device) -> dict[str, Any]:
+    """The clock of the device and how many other processes use it; None where nobody tells."""
+    return _gpu_state() if device.type == "cuda" else _cpu_state(Path("/proc"))
+
+
+def _gpu_state() -> dict[str, Any]:
+    gpu = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+    clock = _nvidia_smi("-i", gpu, "--query-gpu=clocks.sm")
+    processes = _nvidia_smi("-i", gpu, "--query-compute-apps=pid")
+    return {
+        "clock_mhz": float(clock[0]) if clock else None,
+        "device_processes": len([pid for pid in processes if int(pid) != os.getpid()]) if clock else None,
+    }
+
+
+def _nvidia_smi(*query: str) -> list[str]:
+    """The numbers that the driver's tool answers, a line each; none where there is no such tool."""
+    command = ["nvidia-smi", *query, "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in answer.stdout.splitlines() if line.strip().isdigit()]
+
+
+def _cpu_state(proc: Path) -> dict[str, Any]:
+    try:
+        clocks = [
+            float(line.partition(":")[2])
+            for line in (proc / "cpuinfo").read_text().splitlines()
+            if line.startswith("cpu MHz")
+        ]
+        running = int((proc / "loadavg").read_text().split()[3].partition("/")[0]) - 1  # this one runs too
+    except (OSError, ValueError, IndexError):
+        return {"clock_mhz": None, "device_processes": None}
+    return {"clock_mhz": sum(clocks) / len(clocks) if clocks else None, "device_processes": max(running, 0)}
 
 
 def peak_memory(device: torch.device) -> int:

@@ -1,5 +1,6 @@
 """How far a job is, as a small file in its folder: written by the job, read by whoever watches."""
 
+import contextlib
 import json
 import os
 import platform
@@ -29,6 +30,7 @@ class Progress:
     updated_at: float
     host: str
     pid: int
+    started_at: float | None = None
 
 
 @dataclass
@@ -48,6 +50,7 @@ class Reporter:
     unit: str
     _first: tuple[int, float] | None = field(default=None, init=False)
     _written: float = field(default=0.0, init=False)
+    _started: float = field(default_factory=time.time, init=False)
 
     def update(self, step: int, total: int, *, note: str = "", metrics: Mapping[str, float] | None = None) -> None:
         """The job is at `step` of `total`."""
@@ -74,11 +77,13 @@ class Reporter:
         left = (now - since) / (step - first) * (total - step) if step > first else None
         host, pid = platform.node(), os.getpid()
         progress = Progress(
-            self.job, self.kind, self.title, state, step, total, self.unit, note, metrics, left, now, host, pid
-        )
+            self.job, self.kind, self.title, state, step, total, self.unit, note, metrics, left, now, host, pid,
+            self._started,
+        )  # fmt: skip
         temporary = self.folder / f".{FILE}"
-        temporary.write_text(json.dumps(asdict(progress)), encoding="utf-8")
-        os.replace(temporary, self.folder / FILE)
+        with contextlib.suppress(OSError):  # a full disk must not end the job for the sake of who watches it
+            temporary.write_text(json.dumps(asdict(progress)), encoding="utf-8")
+            os.replace(temporary, self.folder / FILE)
         self._written = now
 
 

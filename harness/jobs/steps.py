@@ -3,7 +3,8 @@
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,33 @@ from arm_core import InputError
 from arm_core.checkpoint import read_bundle, write_bundle
 from arm_core.optimisation import Drawn
 from arm_core.training import DivergedError, Optimisation, fit
+from harness.jobs import lease
 from harness.jobs.progress import Reporter
 
 BEST = "best-so-far"
+AVERAGED = ("train_bits_per_dim", "train_mse")
 Curves = list[dict[str, Any]]
 Report = Callable[[dict[str, float]], None]
 Validate = Callable[[], dict[str, float | None]]
+
+
+@dataclass
+class Seen:
+    """Sums of the figures of the steps since the last validation; kept with a state, or a stop would shift means."""
+
+    steps: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, figures: Mapping[str, float]) -> None:
+        """Count a step."""
+        self.steps += 1
+        for name in AVERAGED:
+            if name in figures:
+                self.sums[name] = self.sums.get(name, 0.0) + figures[name]
+
+    def means(self) -> dict[str, float]:
+        """Of each figure, over the steps."""
+        return {name: total / self.steps for name, total in self.sums.items()}
 
 
 def take_steps(
@@ -41,12 +63,12 @@ def take_steps(
         A point for every validation, those before the stop included.
     """
     config = training.config
-    curves = _resume(training, folder)
-    seen: list[dict[str, float]] = []
-    started = last = time.perf_counter()
+    curves, seen = _resume(training, folder)
+    started, last, taken = time.perf_counter(), time.perf_counter(), 0
     before = curves[-1]["wall_s"] if curves else 0.0
     for metrics in fit(training, data):
-        seen.append(metrics.figures)
+        seen.add(metrics.figures)
+        taken += 1
         if metrics.step % config.evaluate_every == 0 or metrics.step == config.iterations:
             figures = validate()
             if not math.isfinite(figures[score] or 0.0):
@@ -55,26 +77,28 @@ def take_steps(
             curves.append(
                 {
                     "step": metrics.step,
-                    **_means(seen),
+                    **seen.means(),
                     **figures,
                     "learning_rate": metrics.learning_rate,
-                    "iterations_per_s": len(seen) / (now - last),
+                    "iterations_per_s": taken / (now - last),
                     "wall_s": before + now - started,
                 }
             )
             if best_point(curves, score) is curves[-1]:
+                lease.check(folder)
                 weights = {name: network.state_dict() for name, network in training.networks.items()}
                 write_bundle(folder / BEST, weights, {"step": metrics.step})
-            shown = {**_means(seen), **{name: value for name, value in figures.items() if value is not None}}
+            shown = {**seen.means(), **{name: value for name, value in figures.items() if value is not None}}
             report({"step": metrics.step, **shown})
-            seen, last = [], now
+            seen, last, taken = Seen(), now, 0
         if metrics.step % config.checkpoint_every == 0 and metrics.step < config.iterations:
             turn = metrics.step // config.checkpoint_every % 2  # two, in turns: one is always whole
-            content = {"step": metrics.step, "curves": curves}
+            content = {"step": metrics.step, "curves": curves, "seen": asdict(seen)}
+            lease.check(folder)
             write_bundle(folder / f"state-{turn}", {"training": training.state()}, content)
-        speed = len(seen) / max(time.perf_counter() - last, 1e-9)
+        speed = taken / max(time.perf_counter() - last, 1e-9)
         progress.update(
-            metrics.step, config.iterations, metrics={**metrics.figures, **({"it/s": speed} if seen else {})}
+            metrics.step, config.iterations, metrics={**metrics.figures, **({"it/s": speed} if taken else {})}
         )
     return curves
 
@@ -104,13 +128,8 @@ def devices_of(device: torch.device, *, data_parallel: bool) -> list[torch.devic
     return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
 
 
-def _means(seen: list[dict[str, float]]) -> dict[str, float]:
-    names = ("train_bits_per_dim", "train_mse")
-    return {name: sum(figures[name] for figures in seen) / len(seen) for name in names if name in seen[0]}
-
-
-def _resume(training: Optimisation, folder: Path) -> Curves:
-    """Load the newest state that is whole; returns its curves, or none when there is no such state."""
+def _resume(training: Optimisation, folder: Path) -> tuple[Curves, Seen]:
+    """Load the newest state that is whole; returns its curves and sums, empty ones when there is no such state."""
     found = []
     for place in folder.glob("state-[01]"):
         try:
@@ -118,9 +137,9 @@ def _resume(training: Optimisation, folder: Path) -> Curves:
         except InputError as error:
             print(f"{error}; an older state is used")  # goes to the job's log
             continue
-        found.append((content["step"], parts["training"], content["curves"]))
+        found.append((content["step"], parts["training"], content["curves"], Seen(**content.get("seen", {}))))
     if not found:
-        return []
-    _, state, curves = max(found, key=lambda item: item[0])
+        return [], Seen()
+    _, state, curves, seen = max(found, key=lambda item: item[0])
     training.load_state(state)
-    return curves
+    return curves, seen

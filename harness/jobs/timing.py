@@ -52,7 +52,8 @@ def time_samplers(job: TimingJob, folder: Path, checkpoint: Path, *, clock: Cloc
     shared |= {name: loaded.metadata.get(name) for name in DATA}
     shared |= {"checkpoint_sha256": loaded.sha256, **machine}
     figures = bench.figures()  # first: they show that the samples are equal before anything is timed
-    timings = [{**shared, **row} for row in bench.repetitions()]
+    not_alone = device.type == "cuda" and bool(machine["device_processes"])
+    timings = [{**shared, **row, "busy": not_alone or row["busy"]} for row in bench.repetitions()]
     return {"timings": timings, **figures}
 
 
@@ -164,7 +165,7 @@ class Bench:
         random.Random(f"{seed} {width} {is_warmup}").shuffle(order)
         if is_warmup:  # a whole ancestral run warms nothing that the others do not, and takes the longest
             order = [(spec, run) for spec, run in order if spec.sampler != "ancestral"]
-        found = []
+        found, round_before = list[tuple[SamplerSpec, dict[str, Any], SampleTrace]](), other_cpu_seconds()
         for spec, run in order:
             count = width * job.samples_per_slot if spec.stream and not is_warmup else width
             if self._takes_too_long(spec, width, count):
@@ -187,6 +188,9 @@ class Bench:
                 "busy": busy,
             }
             found.append((spec, row, trace))
+        busy_round = _busy(round_before, other_cpu_seconds(), sum(row["wall_s"] for _, row, _ in found))
+        for _, row, _ in found:  # of what is too short to tell by itself, the whole round tells
+            row["busy"] = busy_round if row["busy"] is None else row["busy"]
         return found
 
     def _takes_too_long(self, spec: SamplerSpec, width: int, count: int) -> bool:

@@ -14,6 +14,7 @@ from arm_core.data import load_dataset
 from arm_core.forecasters import ForecastingConfig, ForecastingModules
 from arm_core.registry import ARMS, config_type
 from arm_core.training import Training, TrainingConfig, evaluate
+from harness.jobs import lease
 from harness.jobs.latents import load_autoencoder, load_latents
 from harness.jobs.machine import device_of_this_job, peak_memory, provenance
 from harness.jobs.progress import Reporter
@@ -152,6 +153,7 @@ def _save_both(
     last, best = curves[-1], best_point(curves, SCORE)
     autoencoder = load_autoencoder(coded) if coded is not None else None
     sha256, keep = "", training.config.keep
+    lease.check(folder)
     final = {name: copy.deepcopy(network.state_dict()) for name, network in training.networks.items()}
     for which, point in sorted({"last": last, "best": best}.items(), key=lambda item: item[0] == keep):
         if which == "best":

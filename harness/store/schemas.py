@@ -49,6 +49,8 @@ _PROVENANCE = [
     Column("cores", INT32, meaning="cores of the machine"),
     Column("threads", INT32, meaning="threads that torch used"),
     Column("load_1m", FLOAT64, meaning="one-minute load average at the start"),
+    Column("clock_mhz", FLOAT64, True, "MHz", "at the start: of the GPU, or the mean of the CPU's cores"),
+    Column("device_processes", INT32, True, "processes", "others on the GPU, or running on the CPUs, at the start"),
     *_columns("python torch", STRING),
     Column("cuda", STRING, True),
     Column("package", STRING, meaning="version of this package"),
@@ -62,6 +64,11 @@ _IDENTITY = [
     Column("profile", STRING, True),
     Column("dataset", STRING, meaning="key of the dataset in the sweep"),
     Column("variant", STRING),
+]
+
+_LOG = [
+    Column("log", STRING, True, meaning="of a failed job: its log, relative to the store"),
+    Column("log_tail", STRING, True, meaning="of a failed job: the last lines of its log"),
 ]
 
 _DATA = [
@@ -84,6 +91,7 @@ _TRIALS = [
     Column("seed", INT64, meaning="training seed"),
     Column("status", STRING, meaning="done or failed"),
     Column("error", STRING, True),
+    *_LOG,
     *_DATA,
     Column("dataset_split", STRING, True, meaning="how the splits were cut"),
     *_columns("channels height width categories dims", INT32, nullable=True),
@@ -114,6 +122,7 @@ _AUTOENCODERS = [
     Column("seed", INT64, meaning="training seed"),
     Column("status", STRING, meaning="done or failed"),
     Column("error", STRING, True),
+    *_LOG,
     *_DATA,
     Column("dataset_split", STRING, True, meaning="how the splits were cut"),
     *_columns("channels height width categories", INT32, nullable=True),
@@ -153,6 +162,7 @@ _TIMINGS = [
     Column("train_seed", INT64),
     Column("status", STRING, meaning="done or failed"),
     Column("error", STRING, True),
+    *_LOG,
     *_DATA,
     Column("dims", INT32, True),
     *[column._replace(nullable=True) for column in _SAMPLER],
@@ -209,13 +219,16 @@ def _schema(table: str, version: int, columns: Sequence[Column]) -> pa.Schema:
 
 
 SCHEMAS: dict[str, pa.Schema] = {
-    "trials": _schema("trials", 3, _TRIALS),
-    "curves": _schema("curves", 3, _CURVES),
-    "autoencoders": _schema("autoencoders", 2, _AUTOENCODERS),
-    "timings": _schema("timings", 3, _TIMINGS),
-    "mistakes": _schema("mistakes", 3, _MISTAKES),
-    "samples": _schema("samples", 4, _SAMPLES),
+    "trials": _schema("trials", 4, _TRIALS),
+    "curves": _schema("curves", 4, _CURVES),
+    "autoencoders": _schema("autoencoders", 3, _AUTOENCODERS),
+    "timings": _schema("timings", 4, _TIMINGS),
+    "mistakes": _schema("mistakes", 4, _MISTAKES),
+    "samples": _schema("samples", 5, _SAMPLES),
 }
+SEALED_SINCE = {"trials": 4, "curves": 4, "autoencoders": 3, "timings": 4, "mistakes": 4, "samples": 5}
+"""The first version of each table whose parts carry their sha256, see `harness.store.parts`."""
+
 DECIDING = ("trials", "timings", "autoencoders")
 """The tables whose part says that a job is complete; every job writes exactly one of them, last."""
 

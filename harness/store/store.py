@@ -1,34 +1,33 @@
 """Where results lie: Parquet parts, sweep records and the folders in which jobs keep their files.
 
     STORE/tables/<table>/<job>.parquet    one part a job and table, written whole or not at all
+    STORE/packs/                          the parts of many jobs in one file, see `Store.compact`
     STORE/sweeps/<sweep>[@<profile>].json the latest plan of a sweep
     STORE/jobs/<job>/                     checkpoint, progress and log of a job
 
-All reading and writing of tables is in this module, the only importer of pyarrow (with the schemas), so that
-another file system needs changes here alone. One process writes a store: the driver.
+Tables and records may lie on any file system that pyarrow knows (`s3://bucket/runs`), the folders of jobs are always
+in a folder. What a part is made of is the matter of `harness.store.parts`. One process writes a store: the driver.
 """
 
-import fcntl
 import json
-import os
 import re
-import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from arm_core.errors import InputError
-from harness.store.schemas import DECIDING, SCHEMAS, Row, SchemaError, schema_of, to_arrow, version_of
-
-T = TypeVar("T")
+from harness.store import checkpoints
+from harness.store.files import ArrowFiles, Files, LocalFiles, is_uri, shown
+from harness.store.packs import PackedFiles
+from harness.store.parts import decode, encode
+from harness.store.schemas import DECIDING, SCHEMAS, Row, SchemaError, schema_of, to_arrow
+from harness.store.writer import lock, note
 
 _PANDAS_TYPES = {
     pa.int32(): pd.Int32Dtype(),
@@ -55,16 +54,36 @@ class Store:
         True
     """
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
-        if self.root.exists() and not self.root.is_dir():
-            raise InputError(f"the store must be a folder, but {self.root} is a file; give another --store")
+    def __init__(self, root: str | Path, *, work: str | Path | None = None) -> None:
+        """Open a store.
+
+        Args:
+            root: a folder, or the URI of a place that pyarrow knows, such as s3://bucket/runs.
+            work: the folder in which jobs work; None: the root, or for a URI a folder named after it under `runs`.
+        """
+        self.place = shown(str(root)) if is_uri(root) else str(root)
+        self._outside = is_uri(root)
+        files: Files
+        if self._outside:
+            self.root = Path(work if work is not None else Path("runs") / re.sub(r"[^\w.-]+", "-", shown(str(root))))
+            files = ArrowFiles(str(root))
+        else:
+            self.root = Path(work if work is not None else root)
+            files = LocalFiles(Path(root))
+        self.files = PackedFiles(files)
+        for folder in {self.root, *([] if self._outside else [Path(root)])}:
+            if folder.exists() and not folder.is_dir():
+                raise InputError(f"the store must be a folder, but {folder} is a file; give another --store")
+
+    def exists(self) -> bool:
+        """Whether there is such a folder; a place that is none is there as soon as something is written."""
+        return self._outside or Path(self.place).exists()
 
     def write_job(self, job: str, rows: Mapping[str, Sequence[Row]]) -> None:
         """Write everything that a job found out, replacing what an earlier run of it left.
 
-        Every part is staged beside its place and synced before the first one is moved, and the part of the
-        deciding table (trials or timings) is moved last: while it is there, all parts are of one run.
+        The part of the deciding table (trials or timings) goes first when there are others, and comes last: while it
+        is there, all parts are of one run.
 
         Args:
             job: the job's id.
@@ -77,15 +96,13 @@ class Store:
         tables = {name: to_arrow(name, part) for name, part in rows.items() if len(part)}
         for name, table in tables.items():
             _check_owner(name, table, job)
-        with _staged({self._part(name, job): table for name, table in tables.items()}) as staged:
-            last = self._part(deciding, job)
-            if len(tables) > 1:  # from here to the last move the job counts as not run
-                last.unlink(missing_ok=True)
-            for name in SCHEMAS.keys() - tables.keys():
-                self._part(name, job).unlink(missing_ok=True)
-            for place in sorted(staged, key=lambda place: place == last):
-                os.replace(staged[place], place)
-                _sync_folder(place.parent)
+        parts = {name: encode(table) for name, table in tables.items()}
+        if len(parts) > 1:  # from here to the last write the job counts as not run
+            self.files.remove(_part(deciding, job))
+        for name in SCHEMAS.keys() - parts.keys():
+            self.files.remove(_part(name, job))
+        for name in sorted(parts, key=lambda name: name == deciding):
+            self.files.write(_part(name, job), parts[name])
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -94,15 +111,25 @@ class Store:
         Raises:
             InputError: another process holds it.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(
-                    f"another sweep is writing to the store {self.root}; wait, or give another --store"
-                ) from None
+        with lock(self.root, self.place), note(self.files, self.place) if self._outside else nullcontext():
             yield
+
+    def keep_checkpoint(self, job: str, folder: Path) -> None:
+        """Make the checkpoint that a job left in a folder part of the store, if the folder is not part of it."""
+        if self._outside:
+            checkpoints.upload(self.files, job, folder)
+
+    def bring_checkpoint(self, job: str, folder: Path) -> bool:
+        """See that a job's checkpoint lies in a folder; whether it does now."""
+        if (folder / checkpoints.MANIFEST).exists():
+            return True
+        return self._outside and checkpoints.download(self.files, job, folder)
+
+    def has_checkpoint(self, job: str, folder: Path) -> bool:
+        """Whether the store has a job's checkpoint, in its folder or outside."""
+        if (folder / checkpoints.MANIFEST).exists():
+            return True
+        return self._outside and checkpoints.exists(self.files, job)
 
     def read(
         self,
@@ -161,55 +188,67 @@ class Store:
         schema = schema_of(table)
         wanted = schema.names if columns is None else list(columns)
 
-        def part_of(path: Path) -> pa.Table | None:
+        def part_of(name: str) -> pa.Table | None:
             try:
-                return _read_part(path, schema, wanted, first)
+                return self._part_table(name, schema, wanted, first)
             except InputError as error:
                 if unreadable is None:
                     raise
-                unreadable[path] = str(error)
+                unreadable[Path(self.files.label(name))] = str(error)
                 return None
 
-        paths = [path for path in self._parts(table) if jobs is None or path.stem in jobs]
+        names = [name for name in self._parts(table) if jobs is None or _job_of(name) in jobs]
         with ThreadPoolExecutor() as pool:  # decoding leaves Python alone, so the parts are read side by side
-            parts = [part for part in pool.map(part_of, paths) if part is not None]
+            parts = [part for part in pool.map(part_of, names) if part is not None]
         if parts:
             return pa.concat_tables(parts)
         fields = [schema.field(name) for name in wanted]
         return pa.table([pa.array([], field.type) for field in fields], schema=pa.schema(fields))
 
+    def _part_table(self, name: str, schema: pa.Schema, columns: Sequence[str], first: int | None = None) -> pa.Table:
+        try:
+            data = self.files.read(name)
+        except OSError as error:
+            raise InputError(f"{self.files.label(name)} cannot be read ({error.strerror or error})") from None
+        read = decode(self.files.label(name), data, schema, list(dict.fromkeys([*columns, "job"])), first)
+        if set(read["job"].unique().to_pylist()) - {_job_of(name)}:
+            raise InputError(f"{self.files.label(name)} holds rows of another job; delete it and run the sweep again")
+        return read.select(columns)
+
     def parts(self) -> set[str]:
         """The ids of the complete jobs, whatever came of them; opens no file."""
-        return {path.stem for table in DECIDING for path in self._parts(table)}
+        return {_job_of(name) for table in DECIDING for name in self._parts(table)}
 
     def outcomes(self) -> dict[str, str]:
         """The complete jobs: id -> "done", "stopped" or "failed" ("failed" if any of its rows is)."""
         found = {}
         for table in DECIDING:
-            for path in self._parts(table):
-                statuses = _open(path, lambda path: pq.read_table(path, columns=["status"]))
-                values = statuses["status"].to_pylist()
-                found[path.stem] = next((state for state in ("failed", "stopped") if state in values), "done")
+            for name in self._parts(table):
+                values = self._part_table(name, SCHEMAS[table], ["status"])["status"].to_pylist()
+                found[_job_of(name)] = next((state for state in ("failed", "stopped") if state in values), "done")
         return found
+
+    def compact(self) -> int:
+        """Put all parts of all tables into one file; how many there are. Rows and their order stay as they are."""
+        return self.files.pack([f"tables/{table}" for table in SCHEMAS])
 
     def write_sweep(self, record: Mapping[str, Any]) -> None:
         """Keep the plan of a sweep (of each of its profiles), replacing its earlier plan."""
         name = record["sweep"] if record.get("profile") is None else f"{record['sweep']}@{record['profile']}"
-        place = self.root / "sweeps" / f"{_safe(name)}.json"
-        place.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(record, indent=1, sort_keys=True) + "\n"
-        with _temporary(place, lambda temporary: temporary.write_text(text, encoding="utf-8")) as temporary:
-            os.replace(temporary, place)
-        _sync_folder(place.parent)
+        self.files.write(f"sweeps/{_safe(name)}.json", text.encode())
 
     def sweeps(self) -> dict[str, dict[str, Any]]:
         """The latest plans: "quickstart" or, for a profile, "quickstart@laptop" -> its record."""
         found = {}
-        for path in sorted((self.root / "sweeps").glob("*.json")):
+        for name in self.files.names("sweeps"):
+            if not name.endswith(".json"):
+                continue
             try:
-                found[path.stem] = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
-                raise InputError(f"{path} is not JSON; delete it and run the sweep again") from None
+                found[Path(name).stem] = _record(json.loads(self.files.read(name)))
+            except (ValueError, TypeError, KeyError):
+                label = self.files.label(name)
+                raise InputError(f"{label} is not the record of a sweep; delete it and run the sweep again") from None
         return found
 
     def job_dir(self, job: str) -> Path:
@@ -218,11 +257,24 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _part(self, table: str, job: str) -> Path:
-        return self.root / "tables" / table / f"{_safe(job)}.parquet"
+    def _parts(self, table: str) -> list[str]:
+        return [name for name in self.files.names(f"tables/{table}") if name.endswith(".parquet")]
 
-    def _parts(self, table: str) -> list[Path]:
-        return sorted((self.root / "tables" / table).glob("[!.]*.parquet"))
+
+def _part(table: str, job: str) -> str:
+    return f"tables/{table}/{_safe(job)}.parquet"
+
+
+def _job_of(part: str) -> str:
+    return part.rpartition("/")[2].removesuffix(".parquet")
+
+
+def _record(record: dict[str, Any]) -> dict[str, Any]:
+    """The record of a sweep, if it is one."""
+    jobs = [(_safe(job["id"]), job["kind"] + job["title"]) for job in record["jobs"]]
+    if not isinstance(record["sweep"], str) or not all(jobs):
+        raise ValueError("a sweep's record names the sweep and its jobs")
+    return record
 
 
 def _ragged(chunked: pa.ChunkedArray) -> Ragged:
@@ -249,98 +301,3 @@ def _check_owner(name: str, table: pa.Table, job: str) -> None:
     for owner in table["job"].to_pylist():
         if owner != job:
             raise SchemaError(f"{name}.job must be {job!r}, the job that writes it, got {owner!r}")
-
-
-@contextmanager
-def _staged(tables: Mapping[Path, pa.Table]) -> Iterator[dict[Path, Path]]:
-    """Final place -> synced temporary file beside it; what has not been moved at the end is removed."""
-    staged: dict[Path, Path] = {}
-    try:
-        for place, table in tables.items():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            staged[place] = _write_beside(place, partial(pq.write_table, table))
-        yield staged
-    finally:
-        for temporary in staged.values():
-            temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _temporary(place: Path, write: Callable[[Path], object]) -> Iterator[Path]:
-    temporary = _write_beside(place, write)
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_beside(place: Path, write: Callable[[Path], object]) -> Path:
-    """A synced temporary file in the folder of `place`, so that moving it there is atomic."""
-    handle, name = tempfile.mkstemp(prefix=f".{place.stem}-", suffix=".tmp", dir=place.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp's files are private to their maker
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut, not the contents alone."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _open(path: Path, read: Callable[[Path], T]) -> T:
-    try:
-        return read(path)
-    except (pa.ArrowException, OSError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} cannot be read ({reason}); delete it and run the sweep again") from None
-
-
-def _read_part(path: Path, schema: pa.Schema, names: Sequence[str], first: int | None) -> pa.Table:
-    """Columns of a part as a table of the present schema: those that are younger than the part are null."""
-    with _open(path, pq.ParquetFile) as file:
-        written = file.schema_arrow
-        metadata = written.metadata or {}
-        if metadata.get(b"table") != schema.metadata[b"table"] or not metadata.get(b"version", b"").isdigit():
-            raise InputError(f"{path} is not a part of a results table; move it out of the store")
-        version, known = version_of(written), version_of(schema)
-        if version > known:
-            raise InputError(
-                f"{path} has version {version} of its table, and this package knows version {known}; "
-                "update the package or give another --store"
-            )
-        known_names = set(written.names)  # pyarrow lists them anew whenever it is asked
-        for field in schema:
-            if field.name not in known_names and not field.nullable:
-                raise InputError(f"{path} has no column {field.name!r}; delete it and run the sweep again")
-        present = [name for name in names if name in known_names]
-        part = _open(path, lambda _: _rows(file, present, first))
-    fields = [schema.field(name) for name in names]
-    found = dict(zip(part.column_names, part.columns, strict=True))
-    columns = [_column(path, found.get(field.name), len(part), field) for field in fields]
-    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
-
-
-def _rows(file: pq.ParquetFile, columns: list[str], first: int | None) -> pa.Table:
-    if first is None:
-        return file.read(columns=columns)
-    for batch in file.iter_batches(batch_size=first, columns=columns):
-        return pa.Table.from_batches([batch])
-    return file.read(columns=columns)  # there are no rows
-
-
-def _column(path: Path, column: pa.ChunkedArray | None, rows: int, field: pa.Field) -> pa.Array | pa.ChunkedArray:
-    if column is None:
-        return pa.nulls(rows, field.type)
-    return column if column.type == field.type else _open(path, lambda _: column.cast(field.type))

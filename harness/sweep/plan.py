@@ -258,6 +258,9 @@ def _train_job(
     data = _data(sweep, key, entry)
     arm_options = {"name": "pixelcnn", **settings.arm, **entry.arm}
     arm_name = arm_options.pop("name")
+    if not isinstance(arm_name, str):
+        named_at = (*(at if "name" in entry.arm else model), "arm", "name")
+        raise sweep.error(named_at, f"must be a name, module:attr or file.py:attr, got {arm_name!r}")
     arm = _checked(sweep, (*model, "arm", "name"), lambda: ARMS.resolve(arm_name))
     arm_config = _checked(sweep, (*(at if entry.arm else model), "arm"), lambda: make_config(arm, arm_options))
     forecasting = None

@@ -12,6 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+MOST_TRIALS = 10_000
+"""All trials are planned before the first one starts."""
+
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -53,7 +56,7 @@ class SearchSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     method: Literal["grid", "random", "asha"] = "asha"
-    count: Annotated[int, Field(ge=1, strict=True)] = 16
+    count: Annotated[int, Field(ge=1, le=MOST_TRIALS, strict=True)] = 16
     seed: Annotated[int, Field(strict=True)] = 0
     grace: Annotated[int, Field(ge=1, strict=True)] = 1000
     factor: Annotated[int, Field(ge=2, strict=True)] = 4
@@ -69,6 +72,9 @@ class SearchSpec(BaseModel):
                 raise ValueError(f"space: {key} must have at least one value, got none")
             if self.method == "grid" and isinstance(values, Range):
                 raise ValueError(f"space: a grid needs lists, {key} is a range; use method: random")
+        many = math.prod(len(values) for values in self.space.values() if isinstance(values, list))
+        if self.method == "grid" and many > MOST_TRIALS:
+            raise ValueError(f"space: a grid must have at most {MOST_TRIALS} trials, got {many}; use method: random")
         return self
 
     def trials(self) -> list[dict[str, dict[str, Any]]]:

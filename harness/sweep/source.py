@@ -48,11 +48,16 @@ def read_source(path: Path) -> Source:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise InputError(f"sweep file {path} cannot be read ({reason})") from None
-    loader = _Loader(text)
     lines: dict[Place, int] = {(): 1}
+    try:
+        loader = _Loader(text)  # its first characters are read here
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     try:
         node = loader.get_single_node()
         data = _value(loader, node, (), lines, path) if node is not None else None
+    except RecursionError:
+        raise InputError(f"{path}: not valid YAML: nested too deeply, or an anchor holds itself") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
         raise InputError(f"{path}:{line}: not valid YAML: {error.problem}") from None

@@ -186,6 +186,8 @@ def load_sweep(path: str | Path, *, profile: str | None = None, only: Sequence[s
     if profile is not None:
         if profile not in profiles:
             raise InputError(source.error(("profiles",), str(suggest("profile", profile, profiles))))
+        if not isinstance(profiles[profile], dict):
+            raise InputError(source.error(("profiles", profile), "must be a mapping from keys to overrides"))
         data = merged(data, profiles[profile])
     if profile is None and "datasets" not in data and profiles:
         raise InputError(source.error(("profiles",), f"choose one with --profile: {', '.join(profiles)}"))

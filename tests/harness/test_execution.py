@@ -6,7 +6,7 @@ import pytest
 
 from arm_core import InputError
 from harness.execution import serial
-from harness.execution.placement import place
+from harness.execution.placement import hosts, place
 from harness.jobs import job_folder
 from harness.jobs.rows import read_rows, write_rows
 from harness.store import Store
@@ -14,7 +14,18 @@ from harness.sweep import load_sweep, make_plan
 from harness.sweep.spec import Resources, Role
 from tests.harness.rows import timing_row, trial_row
 
-MEASURED = {"wall_s", "busy", "started_at", "load_1m", "iterations_per_s", "threads", "dirty", "peak_mem_bytes"}
+MEASURED = {
+    "wall_s",
+    "busy",
+    "started_at",
+    "load_1m",
+    "iterations_per_s",
+    "threads",
+    "dirty",
+    "peak_mem_bytes",
+    "clock_mhz",
+    "device_processes",
+}
 
 
 def fake_run(job, root, *, threads):
@@ -88,8 +99,8 @@ def test_a_failed_job_is_run_again_and_not_taken_from_its_old_rows(two_datasets,
     assert set(store.outcomes().values()) == {"done"}
 
 
-def node(alive=True, labels=None, **resources):
-    return {"Alive": alive, "Labels": labels or {}, "Resources": resources}
+def node(alive=True, labels=None, name="n", **resources):
+    return {"Alive": alive, "NodeID": name, "Labels": labels or {}, "Resources": resources}
 
 
 LAPTOP = node(CPU=2.0, timing=1.0)
@@ -98,17 +109,36 @@ TIMING = node(labels={"role": "timing", "ray.io/accelerator-type": "GeForce-GTX-
 
 
 def test_a_timing_job_takes_all_of_its_node():
-    request = place([LAPTOP], Resources()).timing
-    assert (request.cpus, request.gpus, request.timing, request.labels) == (2.0, 0, 1, {})
-    request = place([TRAIN, TIMING], Resources(timing=Role(gpus=1, device="GTX1080Ti"))).timing
+    (request,) = place([LAPTOP], Resources()).timing
+    assert (request.cpus, request.gpus, request.node, request.labels) == (2.0, 0, "n", {})
+    (request,) = place([TRAIN, TIMING], Resources(timing=Role(gpus=1, device="GTX1080Ti"))).timing
     assert (request.cpus, request.gpus) == (4.0, 1.0)
     assert request.labels == {"ray.io/accelerator-type": "GeForce-GTX-1080-Ti"}
+
+
+def test_timing_nodes_of_different_sizes_are_each_taken_whole():
+    larger = node(name="larger", CPU=16.0, timing=1.0)
+    requests = place([TRAIN, TIMING, larger], Resources()).timing
+    assert [(request.node, request.cpus) for request in requests] == [("n", 4.0), ("larger", 16.0)]
+
+
+def test_a_sweep_without_timings_needs_no_timing_node():
+    assert place([TRAIN], Resources(), {"training"}).timing == ()
+    assert place([TIMING], Resources(), {"timing"}).train is None
 
 
 def test_training_keeps_to_nodes_labelled_for_it():
     request = place([TIMING, TRAIN], Resources(train=Role(cpus=2, gpus=1, device="V100"))).train
     assert request.labels == {"role": "train", "ray.io/accelerator-type": "V100"}
     assert place([LAPTOP], Resources()).train.labels == {}
+
+
+def test_the_nodes_that_jobs_may_run_on_are_told_apart_from_the_others():
+    head, trains = node(name="head", CPU=0.0), {**TRAIN, "NodeID": "trains"}
+    times, gone = {**TIMING, "NodeID": "times"}, {**TRAIN, "NodeID": "gone", "Alive": False}
+    nodes = [head, trains, times, gone]
+    assert hosts(nodes, place(nodes, Resources())) == {"trains": "training", "times": "timing"}
+    assert hosts([LAPTOP], place([LAPTOP], Resources())) == {"n": "training and timing"}
 
 
 @pytest.mark.parametrize(
@@ -215,7 +245,8 @@ def test_a_killed_driver_loses_nothing_that_was_finished(small_sweep, tmp_path):
         "--store",
         str(tmp_path / "store"),
     ]
-    small_sweep.write_text(small_sweep.read_text().replace("[0, 1, 2]", "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"))
+    text = small_sweep.read_text().replace("[0, 1, 2]", "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]")
+    small_sweep.write_text(text + "resources: {train: {threads: 1}, timing: {threads: 1}}\n")
     plan = make_plan(load_sweep(small_sweep), {})
     train, timing = (planned.job for planned in plan.jobs)
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

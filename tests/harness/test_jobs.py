@@ -182,7 +182,7 @@ def test_a_failing_job_leaves_a_failed_row_and_its_traceback(small_sweep, tmp_pa
     assert row["error"].startswith("DivergedError: the loss became")
     assert "Traceback" in (job_folder(tmp_path, train.id) / "log.txt").read_text()
     assert read_progress(job_folder(tmp_path, train.id)).state == "failed"
-    Store(tmp_path).write_job(train.id, failed_rows(train, "x"))
+    Store(tmp_path).write_job(train.id, failed_rows(train, "x", tmp_path))
     assert asdict(read_progress(job_folder(tmp_path, train.id)))["title"] == "digits seed 0"
 
 

@@ -1,0 +1,135 @@
+"""Connects to Ray, and asks its nodes what they are. What sets how ray behaves is set here, before ray is imported."""
+
+import os
+
+os.environ.update(
+    RAY_AIR_NEW_OUTPUT="0",  # these are read while ray is imported
+    RAY_ENABLE_AUTO_CONNECT="0",  # or the thread that Tune runs in starts a second Ray when we stop the first
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_CHDIR_TO_TRIAL_DIR="0",
+    RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
+)
+
+import logging
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._private import ray_constants
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from arm_core.errors import InputError
+from harness.execution.placement import Placement, hosts
+from harness.execution.preflight import check_nodes
+from harness.jobs.machine import available_cpus
+from harness.jobs.stack import Stack, stack
+
+_CONNECT_S, _ANSWER_S = 5.0, 60.0
+
+
+@contextmanager
+def connected(address: str, *, dashboard: bool = True) -> Iterator[str | None]:
+    """A Ray of our own ("local") or a running cluster; gives the dashboard's address.
+
+    Raises:
+        InputError: there is no cluster at the address, or it runs another Ray or Python.
+    """
+    local: dict[str, Any] = {}
+    _keep_to_loopback(address == "local")
+    if address != "local":
+        _check_listens(address)
+    else:
+        local = {"num_cpus": available_cpus(), "resources": {"timing": 1}, "include_dashboard": dashboard}
+    try:
+        context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+    except ConnectionError as error:
+        raise InputError(f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`") from None
+    except RuntimeError as error:  # Ray's own check of its and Python's versions
+        if "mismatch" not in str(error).lower():
+            raise
+        raise InputError(f"the cluster at {address} runs other versions: {' '.join(str(error).split())}") from None
+    try:
+        yield context.dashboard_url
+    finally:
+        ray.shutdown()
+
+
+def _keep_to_loopback(wanted: bool) -> None:
+    """Whether the Ray that is started next listens on loopback only: Ray asks this when it looks for its own address.
+
+    Its own setting, and named after the systems on which it is the default; processes that Ray starts read it anew.
+    """
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0" if wanted else "1"
+    ray_constants.ENABLE_RAY_CLUSTER = not wanted
+
+
+def _check_listens(address: str) -> None:
+    """Ray itself tries for minutes, without a word."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        raise InputError(f"--address must be local or HOST:PORT, got {address!r}")
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head --port {port}`"
+        ) from None
+
+
+def live_nodes() -> list[dict[str, Any]]:
+    """The nodes of the connected cluster that are alive, as Ray describes them."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def check_cluster(placement: Placement, root: Path) -> None:
+    """Ask every node that jobs may run on for its facts, and refuse those that cannot work together.
+
+    Args:
+        placement: of the jobs.
+        root: of the store; a marker file is put there while the nodes are asked.
+
+    Raises:
+        InputError: see `preflight.check_nodes`.
+    """
+    nodes = live_nodes()
+    roles = hosts(nodes, placement)
+    if len(nodes) < 2:
+        return  # this machine alone: the driver's own environment and folder
+    root.mkdir(parents=True, exist_ok=True)
+    marker, token = root / f".node-check-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex
+    marker.write_text(token, encoding="utf-8")
+    try:
+        mine = replace(stack(marker), token=token)
+        found = _ask(list(roles), marker)
+    finally:
+        marker.unlink(missing_ok=True)
+    requests = [*placement.timing, *([placement.train] if placement.train is not None else [])]
+    check_nodes(mine, found, roles, store=root, gpus=any(request.gpus for request in requests))
+
+
+def _ask(nodes: list[str], marker: Path) -> dict[str, Stack | None]:
+    """The facts of each node, by its id; None for one that does not answer in time."""
+    ask = ray.remote(num_cpus=0, max_retries=0)(stack)
+    tasks = {
+        node: ask.options(
+            name="check of the node", scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+        ).remote(marker.resolve())
+        for node in nodes
+    }
+    ray.wait(list(tasks.values()), num_returns=len(tasks), timeout=_ANSWER_S)
+    answers = {node: _answer(task) for node, task in tasks.items()}
+    alive = {node["NodeID"] for node in live_nodes()}  # one that was lost meanwhile is no fault of the others
+    return {node: facts for node, facts in answers.items() if facts is not None or node in alive}
+
+
+def _answer(task: Any) -> Stack | None:
+    try:
+        return ray.get(task, timeout=0)
+    except (ray.exceptions.RayError, TimeoutError):
+        return None

@@ -1,0 +1,67 @@
+"""What `harness nodes` does: prints the commands that start a cluster, or looks at one that runs."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from arm_core.errors import InputError
+from harness.store import Store
+from harness.sweep import load_sweep
+from harness.sweep.spec import Resources, Sweep
+
+CONSOLE = Console(highlight=False)
+
+
+def show_nodes(
+    file: Path | None,
+    *,
+    profile: str | None,
+    head: str,
+    slurm: bool,
+    train_nodes: int,
+    address: str | None,
+    root: Path | str,
+) -> None:
+    """Print how to start the nodes that a sweep needs; with an address, whether those of a live cluster will do."""
+    sweep = load_sweep(file, profile=profile) if file is not None else None
+    resources = sweep.resources if sweep is not None else Resources()
+    if slurm and file is None:
+        raise InputError("--slurm needs a sweep file: harness nodes FILE --slurm")
+    if address is not None:
+        _show_cluster(sweep, resources, address, Store(root).root)
+    elif slurm and file is not None:
+        from harness.execution.start import slurm_script
+
+        CONSOLE.print(
+            slurm_script(resources, sweep=file, profile=profile, train_nodes=train_nodes),
+            markup=False, soft_wrap=True, end="",
+        )  # fmt: skip
+    else:
+        from harness.execution.start import start_lines
+
+        options = f"{file or 'FILE'}" + (f" --profile {profile}" if profile is not None else "")
+        for what, line in start_lines(resources, head=head, sweep=options):
+            CONSOLE.print(f"# {what}\n{line}", markup=False, soft_wrap=True)
+
+
+def _show_cluster(sweep: Sweep | None, resources: Resources, address: str, root: Path) -> None:
+    from harness.execution.cluster import check_cluster, connected, live_nodes
+    from harness.execution.placement import KINDS, hosts, place
+
+    kinds = KINDS if sweep is None or sweep.timing is not None else KINDS[:1]
+    with connected(address) as url:
+        nodes = live_nodes()
+        placement = place(nodes, resources, kinds)
+        roles, table = hosts(nodes, placement), Table("node", "jobs", "CPUs", "GPUs", "labels")
+        for node in nodes:
+            owned, labels = node["Resources"], node.get("Labels", {})
+            shown = " ".join(f"{key}={value}" for key, value in sorted(labels.items()) if key != "ray.io/node-id")
+            sizes = [f"{owned.get(name, 0):g}" for name in ("CPU", "GPU")]
+            name = f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})"
+            table.add_row(name, roles.get(node["NodeID"], "none"), *sizes, shown)
+        CONSOLE.print(table)
+        check_cluster(placement, root)
+    CONSOLE.print("Same versions everywhere, and every node sees the store: these nodes will do.")
+    if url:
+        CONSOLE.print(f"Dashboard: http://{url} (it asks for the token that `ray get-auth-token` prints)")

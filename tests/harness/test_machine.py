@@ -1,0 +1,45 @@
+"""What is recorded of the machine, and when a repetition counts as disturbed."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from harness.jobs import machine
+from harness.jobs.timing import _busy
+
+
+def test_the_clock_and_the_running_processes_of_the_cpus_are_read(tmp_path):
+    (tmp_path / "cpuinfo").write_text("cpu MHz\t\t: 2000.0\nmodel name : x\ncpu MHz\t\t: 3000.0\n")
+    (tmp_path / "loadavg").write_text("0.50 0.60 0.70 3/512 4242\n")
+    assert machine._cpu_state(tmp_path) == {"clock_mhz": 2500.0, "device_processes": 2}
+    assert machine._cpu_state(tmp_path / "nowhere") == {"clock_mhz": None, "device_processes": None}
+
+
+SMI = """#!/bin/sh
+case "$*" in
+  *clocks.sm*) echo 1531 ;;
+  *compute-apps*) printf '{own}\\n77\\n' ;;
+esac
+"""
+
+
+def test_the_clock_of_the_gpu_and_other_processes_on_it_are_asked_from_its_driver(tmp_path, monkeypatch):
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text(SMI.replace("{own}", str(os.getpid())))
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid="1-2"))
+    assert machine._gpu_state() == {"clock_mhz": 1531.0, "device_processes": 1}
+    smi.write_text("#!/bin/sh\nexit 1\n")
+    assert machine._gpu_state() == {"clock_mhz": None, "device_processes": None}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wall_s", "busy"),
+    [(10.0, 10.1, 1.0, False), (10.0, 10.5, 1.0, True), (10.0, 10.5, 0.1, None), (None, None, 1.0, None)],
+)
+def test_a_repetition_is_busy_when_others_used_a_share_of_a_core_meanwhile(before, after, wall_s, busy):
+    assert _busy(before, after, wall_s) is busy

@@ -1,0 +1,127 @@
+"""A store that is no folder: the same rows, one writer, checkpoints that are there as a whole or not."""
+
+import json
+import os
+import shutil
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from arm_core import InputError
+from harness.cli import main
+from harness.jobs import checkpoint_of
+from harness.store import SCHEMAS, Store, checkpoints
+from harness.store.files import ArrowFiles
+from harness.store.writer import NOTE, STALE_S
+from tests.harness.objects import object_storage
+from tests.harness.rows import mistake_row, timing_row, trial_row
+
+
+@pytest.fixture(params=["local", "s3"])
+def uri(request, tmp_path):
+    """The URI of an empty place; HARNESS_TEST_S3 names another one than our stand-in."""
+    if request.param == "local":
+        yield f"file://{tmp_path}/remote"
+    elif "HARNESS_TEST_S3" in os.environ:
+        address, _, options = os.environ["HARNESS_TEST_S3"].partition("?")
+        yield f"{address}/{time.time_ns()}?{options}"
+    else:
+        with object_storage() as (place, _):
+            yield place
+
+
+@pytest.fixture
+def store(uri, tmp_path):
+    return Store(uri, work=tmp_path / "work")
+
+
+def test_rows_on_another_file_system_are_those_that_were_written(store):
+    store.write_job("t", {"trials": [trial_row(job="t")]})
+    store.write_job("a", {"timings": [timing_row(job="a", wall_s=1.5)], "mistakes": [mistake_row(job="a")]})
+    store.write_job("b", {"timings": [timing_row(job="b", status="failed", error="x")]})
+    store.write_sweep({"sweep": "q", "profile": None, "jobs": []})
+    assert store.read("timings")["job"].tolist() == ["a", "b"] and store.read("timings")["wall_s"].iloc[0] == 1.5
+    assert store.outcomes() == {"t": "done", "a": "done", "b": "failed"} and store.parts() == {"t", "a", "b"}
+    assert set(store.sweeps()) == {"q"} and store.read("curves").empty
+    store.write_job("a", {"timings": [timing_row(job="a", status="failed", error="y")]})
+    assert store.read("mistakes").empty and store.outcomes()["a"] == "failed"
+
+
+def test_a_second_writer_is_refused_until_the_first_has_gone_or_died(store, uri, tmp_path):
+    other = Store(uri, work=tmp_path / "elsewhere")
+    with (
+        store.locked(),
+        pytest.raises(InputError, match=r"another sweep is writing to the store .*process \d+ on"),
+        other.locked(),
+    ):
+        pass
+    with other.locked():
+        pass
+    dead = {"token": "x", "host": "h", "pid": 1, "at": time.time() - STALE_S - 1}
+    store.files.write(NOTE, json.dumps(dead).encode())
+    with other.locked():
+        pass
+
+
+def test_a_checkpoint_is_there_when_its_manifest_is_and_equal_files_are_sent_once(store, tmp_path, monkeypatch):
+    folder, back = tmp_path / "checkpoint", tmp_path / "back"
+    folder.mkdir()
+    (folder / "arm-0123.safetensors").write_bytes(b"weights")
+    (folder / "manifest.json").write_text("{}")
+    write, sent = ArrowFiles.write, []
+
+    def stop_before_the_manifest(files, name, data):
+        sent.append(name)
+        if name.endswith("manifest.json") and len(sent) == 2:
+            raise OSError("cut off")
+        write(files, name, data)
+
+    monkeypatch.setattr(ArrowFiles, "write", stop_before_the_manifest)
+    with pytest.raises(OSError, match="cut off"):
+        store.keep_checkpoint("t", folder)
+    assert not checkpoints.exists(store.files, "t") and not store.bring_checkpoint("t", back)
+    store.keep_checkpoint("t", folder)
+    assert [name.rpartition("/")[2] for name in sent] == ["arm-0123.safetensors", "manifest.json", "manifest.json"]
+    assert store.bring_checkpoint("t", back)
+    assert {file.name: file.read_bytes() for file in back.iterdir()} == {
+        "arm-0123.safetensors": b"weights",
+        "manifest.json": b"{}",
+    }
+
+
+def test_the_secrets_of_a_uri_are_not_shown(uri):
+    assert "user:" not in Store(uri).place and "user" not in str(Store(uri).root)
+    assert "user:" not in Store(uri).files.label("x")
+
+
+def test_a_place_that_nobody_knows_is_refused():
+    with pytest.raises(InputError, match="the store nowhere://x cannot be reached"):
+        Store("nowhere://x")
+
+
+@pytest.mark.slow
+def test_a_sweep_on_object_storage_goes_on_elsewhere_with_the_checkpoints_that_it_finds_there(
+    small_sweep, tmp_path, sample_data
+):
+    def sweep(*options):
+        return CliRunner().invoke(main, ["sweep", str(small_sweep), "--serial", *options])
+
+    with object_storage() as (uri, objects):
+        text = small_sweep.read_text()
+        small_sweep.write_text(text.split("timing:")[0])
+        first = sweep("--store", uri, "--work", str(tmp_path / "here"))
+        assert first.exit_code == 0, first.output
+        assert any(key.endswith("manifest.json") for key in objects)
+        shutil.rmtree(tmp_path / "here")  # another machine
+        small_sweep.write_text(text)
+        second = sweep("--store", uri, "--work", str(tmp_path / "there"))
+        assert second.exit_code == 0 and "1 of 2 jobs to run" in second.output, second.output
+        report = CliRunner().invoke(main, ["report", "--store", uri, "--out", str(tmp_path / "out")])
+        assert report.exit_code == 0 and "fixed point" in report.output, report.output
+        store, alone = Store(uri, work=tmp_path / "there"), Store(tmp_path / "alone")
+        assert sweep("--store", str(alone.root)).exit_code == 0
+        for name in SCHEMAS:
+            assert store.read(name)["job"].tolist() == alone.read(name)["job"].tolist()
+        (job,) = store.read("trials")["job"]
+        assert checkpoint_of(store.root, job).exists()
