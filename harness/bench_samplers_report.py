@@ -70,21 +70,21 @@ def write(rows: pd.DataFrame, out: Path) -> list[Path]:
     rows.to_parquet(raw, index=False)
     found.to_csv(csv, index=False, float_format="%.6g")
     text.write_text(as_markdown(rows, found), encoding="utf-8")
-    _print(found[found["height"] == _own_height(rows)])
-    return [raw, csv, text, *draw(found, _own_height(rows), out)]
+    _print(found[found["height"] == own_height(rows)])
+    return [raw, csv, text, *draw(found, own_height(rows), out)]
 
 
-def _own_height(rows: pd.DataFrame) -> int:
+def own_height(rows: pd.DataFrame) -> int:
     """The checkpoint's: the one at which most was run."""
     return int(rows["height"].value_counts().idxmax())
 
 
 def as_markdown(rows: pd.DataFrame, found: pd.DataFrame) -> str:
     """All tables, and what they were measured with."""
-    first, own = rows.iloc[0], _own_height(rows)
+    first, own = rows.iloc[0], own_height(rows)
     here = found[found["height"] == own]
     parts = [
-        f"# Samplers side by side\n\n{_provenance(rows, found)}",
+        f"# Samplers side by side\n\n{conditions(rows, found)}",
         *(_by_width(here, name, axis) for name, axis in MEASURES.items()),
         _ratios(here),
     ]
@@ -94,7 +94,8 @@ def as_markdown(rows: pd.DataFrame, found: pd.DataFrame) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _provenance(rows: pd.DataFrame, found: pd.DataFrame) -> str:
+def conditions(rows: pd.DataFrame, found: pd.DataFrame) -> str:
+    """With what it was measured, and how exact the samples were."""
     first = rows.iloc[0]
     commit = f"`{str(first['commit'])[:10]}`{' with uncommitted changes' if first['dirty'] else ''}"
     equal = found["exact_fraction"].dropna()
@@ -118,6 +119,29 @@ def _provenance(rows: pd.DataFrame, found: pd.DataFrame) -> str:
 def dtype_of(rows: pd.DataFrame) -> str:
     """Of the runs."""
     return str(rows["dtype"].iloc[0])
+
+
+def front_table(found: pd.DataFrame, height: int) -> str:
+    """The samplers of the figure, for the README: work at the reference width, ms a sample, and how much faster."""
+    here = found[(found["height"] == height) & found["is_drawn"]]
+    widths = sorted(here["width"].unique())
+    heads = [f"{'batch or slots: ' if width == widths[0] else ''}{width}" for width in widths]
+    body = [
+        [
+            name,
+            _cell(part, REFERENCE_WIDTH, "work"),
+            *(_cell(part, width, "ms") for width in widths),
+            *(_times(part, width) for width in widths if width in (REFERENCE_WIDTH, 64)),
+        ]
+        for name, part in _each(here)
+    ]
+    faster = [f"faster, {width}" for width in widths if width in (REFERENCE_WIDTH, 64)]
+    return markdown_rows(["ms a sample", f"full passes, {REFERENCE_WIDTH}", *heads, *faster], body)
+
+
+def _times(part: pd.DataFrame, width: int) -> str:
+    fast = part["over_paper"].get(width, np.nan)
+    return "" if np.isnan(fast) else f"{_round(fast)}x"
 
 
 def _by_width(found: pd.DataFrame, measure: str, axis: str) -> str:

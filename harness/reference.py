@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import click
 import pandas as pd
 
 from arm_core.errors import InputError
+from harness.bench_samplers_report import conditions, front_table, own_height, summary
 from harness.jobs.machine import provenance
 from harness.report.formats import markdown_rows
 from harness.store import Store
@@ -36,6 +37,9 @@ STEP_SIZES = (
 """Of the training step: binary MNIST, the paper's default, and its batch of 64 at a width that a laptop can hold."""
 FORECASTING = ("binary_digits", "photos_3bit")
 """Datasets of the ablations whose modules are measured further."""
+CHECKPOINT = Path("results/checkpoint")
+"""The small binary ARM that comes with the repository."""
+SAMPLERS = ("--slots", "1,4,16,64,256", "--heights", "16,56", "--patience", "12")
 RECORD = "reference.json"
 
 
@@ -47,6 +51,7 @@ def commands(store: Path, out: Path) -> Iterator[list[str]]:
         yield ["report", "--store", str(store), "--sweep", name, "--out", str(place)]
     for dataset in FORECASTING:
         yield ["bench-forecasting", *_checkpoints(store, dataset), "--out", str(out / "forecasting" / dataset)]
+    yield ["bench", str(CHECKPOINT), "--out", str(out / "samplers"), *SAMPLERS]
     for size in STEP_SIZES:
         yield ["bench-training", *size]
 
@@ -122,6 +127,13 @@ def wall_table(out: Path) -> str:
     return markdown_rows(["command", "wall time"], cells) + f"\n{where}.\n"
 
 
+def samplers_table(out: Path) -> str:
+    """The samplers of `harness bench` side by side."""
+    rows = pd.read_parquet(out / "samplers" / "samplers.parquet")
+    found = summary(rows)
+    return f"{front_table(found, own_height(rows))}\n{conditions(rows, found)}\n"
+
+
 def fill_readme(readme: Path, out: Path) -> list[str]:
     """Put each table between its markers, `<!-- NAME -->` and `<!-- end of NAME -->`; returns the names found.
 
@@ -130,8 +142,11 @@ def fill_readme(readme: Path, out: Path) -> list[str]:
     """
     text, found = readme.read_text(encoding="utf-8"), []
     datasets = pd.read_parquet(out / "speedup.parquet", columns=["dataset"])["dataset"].unique()
-    made = {f"results of {name}": lambda name=name: quickstart_table(out, name) for name in datasets}
-    for name, table in {**made, "wall times": lambda: wall_table(out)}.items():
+    made: dict[str, Callable[[], str]] = {
+        f"results of {name}": lambda name=name: quickstart_table(out, name) for name in datasets
+    }
+    made |= {"wall times": lambda: wall_table(out), "samplers": lambda: samplers_table(out)}
+    for name, table in made.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         if start not in text:
             continue
@@ -141,7 +156,7 @@ def fill_readme(readme: Path, out: Path) -> list[str]:
         text = f"{before}{start}\n{table()}\n{end}{rest.partition(end)[2]}"
         found.append(name)
     if not found:
-        raise InputError(f"{readme} has no marker; one of: {', '.join([*made, 'wall times'])}, as <!-- NAME -->")
+        raise InputError(f"{readme} has no marker; one of: {', '.join(made)}, as <!-- NAME -->")
     temporary = readme.with_name(f".{readme.name}")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, readme)

@@ -70,6 +70,7 @@ def at_hand(tmp_path, monkeypatch):
     """What examples take for granted: a working directory with results and a checkpoint in runs/, and these names."""
     monkeypatch.chdir(tmp_path)
     unpack(tmp_path / "runs")
+    (tmp_path / "results").symlink_to(ROOT / "results")
     layout = Layout(1, 8, 8, 2)
     arm = PixelCNN(layout, PixelCNNConfig(resnets=1, filters=4)).eval()
     modules = ForecastingModules(layout, ForecastingConfig(horizon=2, filters=4), arm.hidden_features)
