@@ -34,10 +34,17 @@ EQUAL_COUNT = 3
 
 @dataclass(frozen=True)
 class Contestant:
-    """A sampler and what the tables call it."""
+    """A sampler.
+
+    Attributes:
+        name: in tables and the figure.
+        spec: what it is.
+        is_drawn: in the figure; not where its line would lie on another one.
+    """
 
     name: str
     spec: SamplerSpec
+    is_drawn: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ def contestants(checkpoint: Checkpoint) -> list[Contestant]:
         Contestant(PAPER, SamplerSpec(sampler="predictive", forecaster=whole)),
         Contestant("fixed point, finished dropped", _predictive(whole, window=layout.dims)),
         Contestant("fixed point, slots refilled", _predictive(whole, stream=True)),
-        Contestant("Jacobi", SamplerSpec(sampler="jacobi")),
+        Contestant("Jacobi", SamplerSpec(sampler="jacobi"), is_drawn=False),
         Contestant("Jacobi-GS, rows", SamplerSpec(sampler="jacobi_gs", block=row)),
     ]
     if learned is not None:
@@ -85,12 +92,12 @@ def contestants(checkpoint: Checkpoint) -> list[Contestant]:
     found += [
         Contestant("GS-Jacobi, rows", SamplerSpec(sampler="gs_jacobi", block=row)),
         Contestant("cached sequential", SamplerSpec(sampler="cached_sequential")),
-        *(Contestant(f"window {n}", _predictive(free, window=n, stream=True)) for n in _windows(row)),
+        *(Contestant(f"window {n}", _predictive(free, window=n, stream=True), n == row) for n in _windows(row)),
         Contestant(OURS, _predictive(free, window="auto", stream=True)),
     ]
     if learned is not None:
         spec = learned.model_copy(update={"window": "auto", "stream": True})
-        found.append(Contestant(f"auto window, learned, T={learned.horizon}", spec))
+        found.append(Contestant(f"auto window, learned, T={learned.horizon}", spec, is_drawn=False))
     return found
 
 
@@ -192,7 +199,7 @@ def _timed(
     rows = []
     for height, loaded in sorted(arms.items()):
         own = loaded is checkpoint
-        entered = chosen if own else [one for one in contestants(loaded) if one.name in _AT_HEIGHTS]
+        entered = [one for one in chosen if own or one.name in _AT_HEIGHTS]
         widths = settings.widths if own else (settings.height_width,)
         specs = [one.spec for one in entered]
         samplers = [(spec, make_sampler(spec, loaded)) for spec in specs]
@@ -202,7 +209,10 @@ def _timed(
         about = {"height": height, "dims": loaded.arm.layout.dims, "checkpoint_sha256": checkpoint.sha256}
         about |= {name: checkpoint.metadata.get(name) for name in (*DATA, "valid_bits_per_dim")} | provenance()
         about["dtype"] = str(next(loaded.arm.parameters()).dtype).removeprefix("torch.")
-        rows += [{"name": names[_key(row)], **about, **row} for row in bench.repetitions()]
+        ranks = {one.name: {"rank": rank, "is_drawn": one.is_drawn} for rank, one in enumerate(chosen)}
+        for row in bench.repetitions():
+            name = names[_key(row)]
+            rows.append({"name": name, **ranks[name], **about, **row})
         for (spec, width), seconds in bench.skipped.items():
             name = next(
                 one.name for one, settled in zip(entered, specs, strict=True) if settled.model_dump_json() == spec

@@ -15,12 +15,13 @@ MEASURES = {"calls": "ARM calls a sample", "work": "full passes a sample", "ms":
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row for every height, sampler and width: medians over repetitions.
+    """A row for every height, sampler and width, in the order of the samplers: medians over repetitions.
 
-    Columns: height, name, width, samples (of a repetition), calls, work and ms (a sample), `ms_low` and `ms_high` (the
-    extremes), over_paper and over_ancestral (how many times faster than the paper's batches and than ancestral ones of
-    the reference width, the median of the ratios of each repetition) with `_low` and `_high`, window (median, in dims),
-    exact_fraction (of all that were compared) and largest_gap (of all mismatches).
+    Columns: height, name, width, is_drawn, samples (of a repetition), calls, work and ms (a sample), `ms_low` and
+    `ms_high` (the extremes), over_paper and over_ancestral (how many times faster than the paper's batches and than
+    ancestral ones of the reference width, the median of the ratios of each repetition) with `_low` and `_high`, window
+    (median, in dims), exact_fraction (of all that were compared), largest_gap (of all mismatches), repetitions and
+    disturbed (of them by others).
     """
     rows = rows[~rows["is_warmup"].astype(bool)].copy()
     rows["samples"] = rows["arm_calls"].map(len)
@@ -29,9 +30,9 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     rows["ms"] = 1000 * rows["wall_s"] / rows["samples"]
     for name, against in (("over_paper", PAPER), ("over_ancestral", ANCESTRAL)):
         rows[name] = _reference(rows, against) / rows["ms"]
-    keys = ["height", "name", "batch_size"]
-    groups = rows.groupby(keys, sort=False)
+    groups = rows.groupby(["height", "rank", "name", "batch_size"])
     found = groups.agg(
+        is_drawn=("is_drawn", "first"),
         samples=("samples", "first"),
         **{name: (name, "median") for name in (*MEASURES, "over_paper", "over_ancestral")},
         **{f"{name}_low": (name, "min") for name in ("ms", "over_paper", "over_ancestral")},
@@ -42,7 +43,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         repetitions=("seed", "nunique"),
         disturbed=("busy", lambda part: int(part.fillna(False).astype(bool).sum())),
     )
-    return found.reset_index().rename(columns={"batch_size": "width"})
+    return found.reset_index().drop(columns="rank").rename(columns={"batch_size": "width"})
 
 
 def _reference(rows: pd.DataFrame, name: str) -> np.ndarray:

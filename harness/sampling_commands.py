@@ -99,7 +99,7 @@ def draw_samples(how: Sampling, *, count: int, out: Path, workers: int, address:
         raise InputError(f"a picture needs 1 or 3 channels, the samples have {shown.channels}; use --out FILE.npz")
     list(how.draw(loaded, range(0)))  # what cannot be drawn is refused here, not on a worker
     if how.window is not None and how.window < layout.dims:
-        loaded.arm.span_cache(0, how.window)
+        loaded.arm.span_cache(1, how.window)
     values, calls = np.empty((count, layout.dims), np.uint8), np.empty(count, np.int64)
     drawn = how.draw(loaded, range(count)) if workers == 1 else _on_workers(how, count, workers, address)
     quiet = not CONSOLE.is_terminal

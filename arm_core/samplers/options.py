@@ -57,7 +57,7 @@ def span_cache(arm: AutoregressiveModel, slots: int, window: int) -> SpanCache:
     """
     if window < 1:
         raise InputError(f"window must be at least 1 dim, got {window}")
-    if window < arm.layout.dims:
+    if window < arm.layout.dims and slots > 0:
         cache = arm.span_cache(slots, window)
         if cache.window < arm.layout.dims:
             return cache

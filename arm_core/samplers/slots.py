@@ -83,7 +83,7 @@ class Slots:
         prefix: Int[Tensor, "new known"] | None = None,
     ) -> None:
         """Put new samples into slots: their noise, and the leading dimensions that are known beforehand."""
-        at = torch.tensor(slots, device=self._noise.device)
+        at = torch.tensor(slots, dtype=torch.int64, device=self._noise.device)
         known = 0 if prefix is None else prefix.shape[1]
         self._noise[at] = noise
         for buffer in (self._x, self._converged_at, self._settled_at, self._mistakes, self._outputs, self._evaluated):

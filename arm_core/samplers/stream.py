@@ -103,7 +103,7 @@ def stream_samples(
     check_temperature(temperature)
     if prefix is not None:
         prefix = check_prefix(arm.layout, prefix if prefix.ndim == 2 else prefix.expand(count, -1), count)
-    choice = WindowChoice(arm, window)
+    choice = WindowChoice(arm, window, slots)
     return _stream(arm, range(count), first_id, seed, min(slots, count), forecaster, choice, prefix, temperature)
 
 

@@ -14,6 +14,8 @@ from arm_core.samplers.slots import Slots
 
 ROWS = (1 / 8, 1 / 4, 1 / 2, 1, 3 / 2, 2, 3)
 """Windows on the ladder in rows of the image, beside the granule."""
+START = ((4, 3 / 2), (32, 1.0), (2**63, 1 / 2))
+"""(most slots, rows to begin with): the more slots, the more of a call's cost goes with its work (measured on CPUs)."""
 TURN = 4
 """Calls of a window before its neighbour has its turn."""
 PAUSE = 16
@@ -28,11 +30,17 @@ class WindowChoice:
     Args:
         arm: the ARM that samples.
         window: dims; None: to be chosen.
+        slots: that it will be used for.
         clock: seconds, from any origin.
     """
 
     def __init__(
-        self, arm: AutoregressiveModel, window: int | None, *, clock: Callable[[], float] = time.perf_counter
+        self,
+        arm: AutoregressiveModel,
+        window: int | None,
+        slots: int,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         dims, row = arm.layout.dims, arm.layout.width * arm.layout.channels
         self.clock = clock
@@ -41,7 +49,8 @@ class WindowChoice:
         else:
             granules = {1, *(max(1, round(rows * row / arm.granule)) for rows in ROWS)}
             self.ladder = sorted({min(granule * arm.granule, dims) for granule in granules})
-        self.center = min(range(len(self.ladder)), key=lambda place: abs(self.ladder[place] - row))
+        start = next(rows for most, rows in START if slots <= most) * row
+        self.center = min(range(len(self.ladder)), key=lambda place: abs(self.ladder[place] - start))
         self.widest = self.ladder[-1]
         self.confirmed, self.seconds = [0.0] * len(self.ladder), [0.0] * len(self.ladder)
         self.turns, self.pause, self.rest = self._turns(), PAUSE, 0

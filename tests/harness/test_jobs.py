@@ -4,13 +4,13 @@ from datetime import UTC, datetime
 import pytest
 import torch
 
-from arm_core import Checkpoint, InputError, Layout, load_checkpoint, sample_noise
+from arm_core import Checkpoint, InputError, Layout, load_checkpoint
 from arm_core.data import load_dataset
 from harness.jobs import checkpoint_of, failed_rows, job_folder, run_job
 from harness.jobs.clock import clock_for
 from harness.jobs.progress import Reporter, read_progress
 from harness.jobs.rows import clear_rows, read_rows, status_of, write_rows
-from harness.jobs.sampling import make_sampler
+from harness.jobs.sampling import Draw, make_sampler
 from harness.jobs.timing import time_samplers
 from harness.report.selection import select
 from harness.report.statistics import speedup
@@ -214,7 +214,7 @@ def test_a_forecaster_of_ones_own_is_a_function_or_a_class_with_options(tmp_path
     ones = torch.tensor([-1e3, 1e3], dtype=torch.float64).expand(16, 2)  # every sample is all ones
     checkpoint = Checkpoint(ConstantArm(layout, ones[None]), None, None, {}, "")
     spec = SamplerSpec(sampler="predictive", forecaster=f"{tmp_path / 'mine.py'}:{name}", options=options)
-    trace = make_sampler(spec, checkpoint)(sample_noise(layout, seed=0, sample_ids=[0], dtype=torch.float64))
+    trace = make_sampler(spec, checkpoint)(Draw.of(checkpoint.arm, 0, 1))
     assert trace.x.tolist() == [[1] * 16]
     assert trace.arm_calls.tolist() == [calls]
 
@@ -244,3 +244,27 @@ def test_chosen_horizons_gates_and_fresh_noise_are_timed_and_recorded(small_swee
     report = speedup(select(store).repetitions)
     assert report["equal"].all()
     assert {"fresh noise: most likely", "fresh noise: learned, T=2"} <= set(report["sampler"])
+
+
+@pytest.mark.slow
+def test_windows_streams_and_peers_are_timed_and_recorded(small_sweep, tmp_path):
+    samplers = "[ancestral, fixed_point, {forecaster: fixed_point_above, window: 8}, {forecaster: learned, window: auto, stream: true}, {forecaster: fixed_point, stream: true}, jacobi, cached_sequential, {peer: gs_jacobi, block: 16}, jacobi_gs]"
+    text = small_sweep.read_text().replace("[ancestral, zeros, fixed_point, learned]", samplers)
+    small_sweep.write_text(text.replace("seeds: [0, 1, 2]", "slots: [3]\n  samples_per_slot: 2\n  seeds: [0]"))
+    train, timing = jobs_of(small_sweep)
+    store = Store(tmp_path / "store")
+    for job in (train, timing):
+        assert run_job(job, store.root, threads=1) == "done", (job_folder(store.root, job.id) / "log.txt").read_text()
+        store.write_job(job.id, read_rows(job_folder(store.root, job.id)))
+    timed = store.read("timings").query("not is_warmup")
+    assert (timed["exact_fraction"] == 1).all()
+    streams = timed[timed["slots"].notna()]
+    assert len(streams) == 2 and (streams["batch_size"] == 3).all()
+    assert (streams["arm_calls"].map(len) == 6).all() and (streams["windows"].map(len) == 6).all()
+    assert streams.set_index("forecaster")["auto_window"].to_dict() == {"learned": True, "fixed_point": False}
+    assert timed.query("forecaster == 'fixed_point_above'")["window"].tolist() == [8, 8]
+    report = speedup(select(store).repetitions)
+    names = {"GS-Jacobi, block 16", "Jacobi-GS, block 8", "Jacobi", "cached sequential", "fixed point, slots"}
+    assert names | {"fixed point above, window 8", "learned, T=2, auto window, slots"} <= set(report["sampler"])
+    rows = store.read("timings").query(report.set_index("sampler").loc["fixed point, slots", "query"])
+    assert len(rows) == 1 and rows["slots"].item() == 3

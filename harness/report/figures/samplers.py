@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from harness.report.figures.style import DASHES, MARKERS, legend, save_as, styled
 
@@ -20,6 +21,7 @@ def draw(found: pd.DataFrame, own_height: int, out: Path) -> list[Path]:
         own_height: of the checkpoint's images.
         out: the folder.
     """
+    found = found[found["is_drawn"]]
     here = found[found["height"] == own_height]
     heights = found[found["width"].isin(found.loc[found["height"] != own_height, "width"])]
     names = list(dict.fromkeys(found["name"]))
@@ -64,6 +66,8 @@ def _lines(ax: Axes, rows: pd.DataFrame, x: str, y: str, looks: dict[str, dict[s
         ax.plot(part[x], part[y], label=name, **looks[str(name)])  # type: ignore[arg-type]
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     places = sorted(rows[x].unique())
     ax.set_xticks(places, [str(place) for place in places])
     ax.minorticks_off()
