@@ -17,8 +17,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from arm_core import Checkpoint, InputError, load_checkpoint, resampled_sample
-from arm_core.contracts import Forecaster
+from arm_core import Checkpoint, Forecaster, InputError, load_checkpoint, resampled_sample
 from arm_core.forecasters import LearnedForecaster, fixed_point, most_likely
 from arm_core.forecasters.modules import INPUTS
 from arm_core.horizon import arm_calls, choose_horizon, divergences, hit_rates
