@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from arm_core import Checkpoint, InputError, load_checkpoint, resampled_sample
+from arm_core import Checkpoint, Forecaster, InputError, load_checkpoint, resampled_sample
 from arm_core.forecasters import LearnedForecaster, fixed_point, most_likely
 from arm_core.forecasters.modules import INPUTS
 from arm_core.horizon import arm_calls, choose_horizon, divergences, hit_rates
@@ -175,7 +175,7 @@ def fresh_calls(checkpoint: Checkpoint, horizon: int, *, count: int, batch: int 
     assert modules is not None
     learned = LearnedForecaster(modules, horizon=horizon)
     likely = LearnedForecaster(modules, horizon=horizon, fallback=most_likely, mode=True)
-    used = (fixed_point, 0), (most_likely, 0), (learned, horizon), (likely, horizon)
+    used: list[tuple[Forecaster, int]] = [(fixed_point, 0), (most_likely, 0), (learned, horizon), (likely, horizon)]
     rows = []
     for name, (forecaster, modules_used) in zip(FRESH, used, strict=True):
         generator = torch.Generator(next(arm.parameters()).device).manual_seed(SEED)

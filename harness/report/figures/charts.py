@@ -80,8 +80,8 @@ def dots(groups: Groups, column: str, axis: str, style: dict[str, Style]) -> Plo
             rows = group[(group["sampler"] == name) & group[column].notna()]
             y = [variants.index(v) + 0.7 * ((place + 0.5) / len(names) - 0.5) for v in rows["variant"]]
             known = rows[[f"{column}_low", f"{column}_high"]].notna().all(axis=1).to_numpy()
-            ends = rows.loc[known, [f"{column}_low", f"{column}_high"]].to_numpy().T
-            ax.hlines(np.array(y)[known], *ends, colors=[style[name].colour], lw=0.8)
+            low, high = (rows.loc[known, f"{column}_{end}"].to_numpy() for end in ("low", "high"))
+            ax.hlines(np.array(y)[known], low, high, colors=[style[name].colour], lw=0.8)
             ax.plot(rows[column], y, style[name].marker, color=style[name].colour, ms=4, label=name)
         for line in range(1, len(variants)):
             ax.axhline(line - 0.5, color="0.88", lw=0.6, zorder=0)
