@@ -71,6 +71,7 @@ def _run(plan: Plan, ledger: Ledger, nodes: "_Nodes", say: Callable[[str], objec
             training = Trainings(ready, store, nodes.placement.train, resources, plan.search, say)
         nodes.look([kind for kind, left in zip(KINDS, (waiting.to_train, waiting.timings), strict=True) if left])
         timing.advance(nodes.placement.timing)
+        training.tell()
         time.sleep(_PAUSE_S)
         waiting = ledger.waiting
 
