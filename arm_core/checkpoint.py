@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -32,6 +33,7 @@ from arm_core.registry import ARMS, PLUGIN_PREFIX, config_type
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+_UNFINISHED = re.compile(r"\w+-[0-9a-f]{16}\.safetensors|\..*\.tmp")
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def build_autoencoder(saved: Mapping[str, Any], weights: Mapping[str, Tensor]) -
 
 def write_bundle(path: Path, parts: Mapping[str, Mapping[str, Tensor]], content: Mapping[str, Any]) -> str:
     """Write named groups of tensors and JSON content as one folder, all of it or nothing; return its sha256."""
-    if path.exists() and not (path.is_dir() and ((path / MANIFEST).exists() or not any(path.iterdir()))):
+    if path.exists() and not _is_ours(path):
         raise InputError(f"{path} exists and is no checkpoint; give another path")
     path.mkdir(parents=True, exist_ok=True)
     files: dict[str, dict[str, Any]] = {}
@@ -169,10 +171,17 @@ def write_bundle(path: Path, parts: Mapping[str, Mapping[str, Tensor]], content:
     manifest = _seal({"format": FORMAT, "files": files, "content": content})
     _write(path / MANIFEST, manifest)
     kept = {entry["file"] for entry in files.values()}
-    for old in path.glob("*.safetensors"):
+    for old in [*path.glob("*.safetensors"), *path.glob(".*.tmp")]:
         if old.name not in kept:
             old.unlink()
     return hashlib.sha256(manifest).hexdigest()
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a folder may be written: a checkpoint, or nothing but what a writer left that was stopped half-way."""
+    if not path.is_dir():
+        return False
+    return (path / MANIFEST).exists() or all(_UNFINISHED.fullmatch(file.name) for file in path.iterdir())
 
 
 def read_bundle(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], str]:

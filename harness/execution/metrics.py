@@ -4,15 +4,15 @@ The driver reads how far the jobs are from their files, as everybody who watches
 and their tags are those of the Grafana dashboard, docs/grafana.json.
 """
 
-import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from ray.util.metrics import Gauge
 
+from harness.execution.background import repeating
 from harness.execution.ledger import Ledger
 from harness.jobs import job_folder
 from harness.jobs.progress import Progress, read_progress
@@ -22,24 +22,10 @@ STATES = ("waiting", "running", "done", "failed", "stopped")
 _PAUSE_S = 2.0
 
 
-@contextmanager
-def exported(plan: Plan, root: Path, ledger: Ledger) -> Iterator[None]:
+def exported(plan: Plan, root: Path, ledger: Ledger) -> AbstractContextManager[None]:
     """Keep the metrics of a sweep up to date while the body runs."""
-    gauges, stop = _gauges(), threading.Event()
-
-    def poll() -> None:
-        last = False
-        while not last:
-            last = stop.wait(_PAUSE_S)
-            _update(gauges, plan, root, ledger)
-
-    thread = threading.Thread(target=poll, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    gauges = _gauges()
+    return repeating(lambda: _update(gauges, plan, root, ledger), _PAUSE_S)
 
 
 def _gauges() -> dict[str, Gauge]:

@@ -5,7 +5,6 @@ On a terminal a bar a job; elsewhere a line when a job starts, every ten seconds
 
 import os
 import platform
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from harness.execution.background import repeating
 from harness.execution.remaining import seconds_left
 from harness.jobs import job_folder
 from harness.jobs.progress import Progress, read_progress
@@ -35,25 +35,16 @@ def watching(plan: "Plan", root: Path, console: Console) -> Iterator[None]:
     """Show the jobs of a plan while the body runs."""
     folders = [job_folder(root, planned.job.id) for planned in plan.to_run]
     view = _BarView(console) if console.is_terminal else _LineView(console)
-    since, stop = time.time(), threading.Event()
+    since = time.time()
 
-    def poll() -> None:
-        last = False
-        while not last:
-            last = stop.wait(_POLL_S)
-            for folder in folders:
-                progress = read_progress(folder)
-                if progress is not None and progress.updated_at >= since:
-                    view.show(progress)
+    def show_all() -> None:
+        for folder in folders:
+            progress = read_progress(folder)
+            if progress is not None and progress.updated_at >= since:
+                view.show(progress)
 
-    thread = threading.Thread(target=poll, daemon=True)
-    with view:
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+    with view, repeating(show_all, _POLL_S):
+        yield
 
 
 class _LineView:

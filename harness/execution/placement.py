@@ -24,7 +24,7 @@ class Request:
 
     Attributes:
         cpus, gpus: of the job.
-        labels: that its node must have.
+        labels: that its node must have, or has if it is named.
         node: the id of the node that it must run on; None: any that fits.
     """
 

@@ -64,7 +64,6 @@ class Timings:
             num_cpus=request.cpus,
             num_gpus=request.gpus,
             resources={"timing": 1},
-            label_selector=request.labels or None,
             scheduling_strategy=NodeAffinitySchedulingStrategy(request.node, soft=False),
             max_retries=0,  # by us, on whichever node is then there
         )
@@ -72,6 +71,8 @@ class Timings:
         return remote.remote(job.model_dump_json(), root, self.resources.timing.threads or int(request.cpus))
 
     def _settle(self, job: TimingJob, task: Any) -> None:
+        if self.ledger.settle(job) is not None:  # its rows are there, whatever became of its process
+            return
         try:
             ray.get(task)
             error = "it ended without a result"
@@ -81,11 +82,10 @@ class Timings:
             return  # its node was lost before it started: it is still waiting
         except ray.exceptions.RayError as died:
             self._deaths[job.id] += 1
-            if self._deaths[job.id] <= RETRIES and self.ledger.settle(job) is None:
+            if self._deaths[job.id] <= RETRIES:
                 return
             error = f"its process died {RETRIES + 1} times: {str(died).splitlines()[0]}"
-        if self.ledger.settle(job) is None:
-            self.ledger.lose(job, error)
+        self.ledger.lose(job, error)
 
     def _tell(self, sent: _Sent) -> None:
         """Say so, once a job, when its node does not get free."""

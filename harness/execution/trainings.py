@@ -12,8 +12,10 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.trainable.function_trainable import wrap_function
 
+from harness.execution.patience import Patience
 from harness.execution.placement import Request
-from harness.jobs import run_job
+from harness.jobs import job_folder, run_job
+from harness.jobs.progress import read_progress
 from harness.store import Store
 from harness.sweep import AutoencoderJob, TimingJob, TrainJob, job_from_json
 from harness.sweep.search import SearchSpec
@@ -41,6 +43,8 @@ class Trainings:
         self._early = search is not None and search.method == "asha"
         self.ids = {job.id for job in jobs}
         self._thread: threading.Thread | None = None
+        self._since, self._say, self._told = time.time(), say, False
+        self._folders = [job_folder(store.root, job.id) for job in jobs]
         if jobs and request is not None:
             fit = _tuner(jobs, store, request, resources, search, say).fit
             self._thread = threading.Thread(target=self._fit, args=(fit,), daemon=True)
@@ -48,6 +52,15 @@ class Trainings:
 
     def ended(self) -> bool:
         return self._thread is None or not self._thread.is_alive()
+
+    def tell(self) -> None:
+        """Say so, once, when none of the trainings gets a node."""
+        if self._told or self.ended() or time.time() - self._since < Patience.NOTICE_S:
+            return
+        self._told = True
+        said = [read_progress(folder) for folder in self._folders]
+        if not any(progress is not None and progress.updated_at > self._since for progress in said):
+            self._say("No training has started yet: they wait until CPUs, or GPUs, of a training node are free")
 
     def _fit(self, fit: Callable[[], Any]) -> None:
         try:

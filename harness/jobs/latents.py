@@ -16,6 +16,7 @@ from arm_core.checkpoint import build_autoencoder, read_bundle, write_bundle
 from arm_core.data import Dataset, load_dataset
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
 from arm_core.training import AutoencoderTraining, AutoencoderTrainingConfig, encode_all, evaluate_autoencoder
+from harness.jobs import lease
 from harness.jobs.machine import device_of_this_job, peak_memory, provenance
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import Rows, data_columns
@@ -59,6 +60,7 @@ def train_autoencoder(job: AutoencoderJob, folder: Path, report: Report) -> Rows
     autoencoder.eval()
     valid_mse, usage = evaluate_autoencoder(autoencoder, valid)
     saved = {"layout": asdict(autoencoder.layout), "config": asdict(autoencoder.config)}
+    lease.check(folder)
     sha256 = write_bundle(folder / AUTOENCODER, {AUTOENCODER: autoencoder.state_dict()}, saved)
     latents = _encode(autoencoder, dataset, folder)
     row = {

@@ -45,8 +45,8 @@ def decode(name: str, data: bytes, schema: pa.Schema, columns: Sequence[str], fi
         InputError: it is damaged, not ours, or of a newer version.
     """
     with _told(name, lambda: pq.ParquetFile(pa.BufferReader(data))) as file:
-        written = file.schema_arrow
-        _check(name, data, file, schema)
+        written, kept = _told(name, lambda: (file.schema_arrow, file.metadata.metadata or {}))
+        _check(name, data, written, kept.get(SEAL), schema)
         known = set(written.names)  # pyarrow lists them anew whenever it is asked
         for field in schema:
             if field.name not in known and not field.nullable:
@@ -59,9 +59,9 @@ def decode(name: str, data: bytes, schema: pa.Schema, columns: Sequence[str], fi
     return pa.Table.from_arrays(read, schema=pa.schema(fields))
 
 
-def _check(name: str, data: bytes, file: pq.ParquetFile, schema: pa.Schema) -> None:
+def _check(name: str, data: bytes, written: pa.Schema, seal: bytes | None, schema: pa.Schema) -> None:
     """Refuse what is not a part of this table, is of a newer version, or differs from what was written."""
-    metadata = file.schema_arrow.metadata or {}
+    metadata = written.metadata or {}
     version = metadata.get(b"version", b"")
     if metadata.get(b"table") != schema.metadata[b"table"] or not version.isdigit():
         raise InputError(f"{name} is not a part of a results table; move it out of the store")
@@ -70,7 +70,6 @@ def _check(name: str, data: bytes, file: pq.ParquetFile, schema: pa.Schema) -> N
             f"{name} has version {int(version)} of its table, and this package knows version {version_of(schema)}; "
             "update the package or give another --store"
         )
-    seal = (file.metadata.metadata or {}).get(SEAL)
     if seal is None and int(version) < SEALED_SINCE[schema.metadata[b"table"].decode()]:
         return
     place = data.rfind(seal) if seal else -1
