@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def fill_readme(readme: Path, out: Path) -> list[str]:
     made: dict[str, Callable[[], str]] = {
         f"results of {name}": lambda name=name: quickstart_table(out, name) for name in datasets
     }
-    made |= {"wall times": lambda: wall_table(out), "samplers": lambda: samplers_table(out)}
+    made |= {"wall times": partial(wall_table, out), "samplers": partial(samplers_table, out)}
     for name, table in made.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         if start not in text:

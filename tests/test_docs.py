@@ -23,7 +23,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "sweeps" / "README.md",
 ]
-FEWER = {"count=1000": "count=20", "count=10**6": "count=20", "prefix=x[0, :392]": "prefix=trace.x[0, :32]"}
+FEWER = {"count=1000": "count=20", "count=10**6": "count=20"}
 """What examples do a thousand times is tested a few times, on smaller images."""
 
 

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from harness.report.figures.style import DASHES, MARKERS, legend, save_as, styled
+from harness.report.figures.style import COLOURS, DASHES, MARKERS, legend, save_as, styled
 
 AXES = {"calls": "ARM calls a sample", "work": "full passes a sample", "ms": "ms a sample"}
 
@@ -47,10 +46,9 @@ def _everywhere(rows: pd.DataFrame) -> list[str]:
 
 
 def _looks(names: list[str]) -> dict[str, dict[str, object]]:
-    colours = sns.color_palette("colorblind", 10)
     return {
         name: {
-            "color": "black" if name == "ancestral" else colours[place % 10],
+            "color": "black" if name == "ancestral" else COLOURS[place % len(COLOURS)],
             "marker": MARKERS[place % len(MARKERS)],
             "ls": DASHES[place % len(DASHES)],
             "lw": 2.2 if name == "auto window" else 1.2,
