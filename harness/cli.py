@@ -188,7 +188,7 @@ def nodes(
     \b
     Examples:
       harness nodes sweeps/table1.yaml --profile paper
-      harness nodes sweeps/table1.yaml --profile paper --slurm > table1.slurm
+      harness nodes sweeps/table1.yaml --profile paper --slurm
       harness nodes sweeps/table1.yaml --profile paper --address HEAD:6379
     """
     from harness.node_commands import show_nodes
@@ -200,7 +200,12 @@ def nodes(
 @STORE
 @WORK
 def compact(store: Path | str, work: Path | None) -> None:
-    """Put the many small files of a store's tables into one; what reads the store sees no difference."""
+    """Put the many small files of a store's tables into one; what reads the store sees no difference.
+
+    \b
+    Example:
+      harness compact --store /shared/runs
+    """
     from harness.report_commands import run_compact
 
     run_compact(store, work)

@@ -144,7 +144,7 @@ def fill_readme(readme: Path, out: Path) -> list[str]:
     text, found = readme.read_text(encoding="utf-8"), []
     datasets = pd.read_parquet(out / "speedup.parquet", columns=["dataset"])["dataset"].unique()
     made: dict[str, Callable[[], str]] = {
-        f"results of {name}": lambda name=name: quickstart_table(out, name) for name in datasets
+        f"results of {name}": partial(quickstart_table, out, name) for name in datasets
     }
     made |= {"wall times": partial(wall_table, out), "samplers": partial(samplers_table, out)}
     for name, table in made.items():

@@ -52,7 +52,7 @@ def test_on_ray_an_autoencoder_comes_before_its_arm(local_ray, tmp_path, sample_
 
 
 def test_a_training_does_not_report_the_step_after_which_it_has_ended(monkeypatch, tmp_path, sample_data):
-    from harness.execution import ray as backend
+    from harness.execution import trainings as backend
 
     file = tmp_path / "search.yaml"
     file.write_text(SEARCH)
