@@ -67,7 +67,7 @@ class Registry:
         scheme, _ = self.split(ref)
         target = self.schemes[scheme] if scheme is not None else self.entries.get(ref, ref)
         module_name, colon, attribute = target.rpartition(":")
-        if not colon:
+        if not colon or not (module_name.endswith(".py") or all(map(str.isidentifier, module_name.split(".")))):
             paths = [f"{name}:PATH" for name in self.schemes]
             raise suggest(self.kind, ref, [*self.entries, *paths, "module:attr", "file.py:attr"])
         module = (
@@ -100,9 +100,8 @@ def _load_module(kind: str, name: str) -> ModuleType:
 
 
 def _load_file(kind: str, path: str) -> ModuleType:
-    file = Path(path).resolve()
-    if not file.is_file():
-        raise InputError(f"{kind} file {path!r} does not exist (looked for {file})")
+    if "\0" in path or not (file := Path(path).resolve()).is_file():
+        raise InputError(f"{kind} file {path!r} does not exist (looked for in {Path.cwd()})")
     name = f"{PLUGIN_PREFIX}{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]

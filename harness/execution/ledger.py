@@ -33,7 +33,7 @@ class _Waiting:
 class Ledger:
     """Moves rows of finished jobs into the tables and says what is left.
 
-    Rows that a job left before its driver died count as found by this run.
+    Rows that a job left before its driver died count as found by this run, unless the job failed: it is run again.
 
     Args:
         plan: what should be done.
@@ -48,9 +48,11 @@ class Ledger:
         self._states = {planned.job.id: "done" for planned in plan.jobs if not planned.run}
         self._jobs: list[Job] = [planned.job for planned in plan.to_run]
         for planned in plan.to_run:
-            if planned.reason == "not done yet" and self.settle(planned.job) is not None:
-                continue
-            clear_rows(job_folder(store.root, planned.job.id))
+            rows = read_rows(job_folder(store.root, planned.job.id))
+            if planned.reason == "not done yet" and rows is not None and status_of(rows) != "failed":
+                self._write(planned.job, rows)
+            else:  # what failed before is run again
+                clear_rows(job_folder(store.root, planned.job.id))
 
     @property
     def waiting(self) -> _Waiting:
