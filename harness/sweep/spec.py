@@ -1,5 +1,6 @@
 """The sweep file: its shape, checked strictly. What its names stand for is checked when the plan is made."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -191,6 +192,7 @@ def load_sweep(path: str | Path, *, profile: str | None = None, only: Sequence[s
         data = merged(data, profiles[profile])
     if profile is None and "datasets" not in data and profiles:
         raise InputError(source.error(("profiles",), f"choose one with --profile: {', '.join(profiles)}"))
+    _check_finite(source, data, ())
     try:
         sweep = Sweep.model_validate({**data, "profile": profile})
     except ValidationError as error:
@@ -199,6 +201,15 @@ def load_sweep(path: str | Path, *, profile: str | None = None, only: Sequence[s
     sweep._source = source
     _check_variants(sweep)
     return _filtered(_searched(sweep), only)
+
+
+def _check_finite(source: Source, value: object, place: tuple[str | int, ...]) -> None:
+    """No setting is infinite or no number; and a job's settings must fit into JSON."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(source.error(place, f"must be a finite number, got {value}"))
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_finite(source, item, (*place, key))
 
 
 def _check_variants(sweep: Sweep) -> None:
