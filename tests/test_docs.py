@@ -78,6 +78,7 @@ def at_hand(tmp_path, monkeypatch):
     return {"arm": arm, "noise": sample_noise(layout, seed=0, sample_ids=range(2)), "forecaster": fixed_point}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=named)
 def test_the_python_of_a_page_runs_from_top_to_bottom(page, at_hand, capsys):
     code = "\n".join(blocks(page, "python"))

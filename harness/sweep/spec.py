@@ -1,6 +1,5 @@
 """The sweep file: its shape, checked strictly. What its names stand for is checked when the plan is made."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +15,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
 Options = dict[str, Any]
+_LARGEST = 2.0**63
+"""No number in a sweep file is as large as this."""
 
 
 class Part(BaseModel):
@@ -204,9 +205,9 @@ def load_sweep(path: str | Path, *, profile: str | None = None, only: Sequence[s
 
 
 def _check_finite(source: Source, value: object, place: tuple[str | int, ...]) -> None:
-    """No setting is infinite or no number; and a job's settings must fit into JSON."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(source.error(place, f"must be a finite number, got {value}"))
+    """No setting is infinite, no number, or an integer that becomes infinite as a float."""
+    if isinstance(value, int | float) and not abs(value) < _LARGEST:  # also false for nan
+        raise InputError(source.error(place, f"must be a finite number below {_LARGEST:g}, got {str(value)[:20]}"))
     if isinstance(value, dict | list):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             _check_finite(source, item, (*place, key))

@@ -46,6 +46,7 @@ def test_every_peer_gives_the_ancestral_samples(layout, seed, block):
         assert (trace.converged_at[:, -1] <= trace.arm_calls).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_peers_sample_a_pixelcnn_exactly_on_its_cache(layout):
     arm = pixelcnn(layout)

@@ -58,7 +58,10 @@ def test_a_forecaster_never_changes_the_sample(layout, seed, forecaster):
 @pytest.mark.parametrize("arm_name", ARMS.names())
 @pytest.mark.parametrize(
     "forecaster_name",
-    [pytest.param(name, marks=pytest.mark.slow if name == "learned" else ()) for name in FORECASTERS.names()],
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ("learned", "gated") else ())
+        for name in FORECASTERS.names()
+    ],
 )
 @pytest.mark.parametrize("layout", SMALL_LAYOUTS, ids=lambda layout: f"{layout.channels}-channels")
 def test_every_registered_pair_samples_exactly_in_float64(arm_name, forecaster_name, layout):

@@ -101,6 +101,7 @@ def test_learned_forecasters_work_inside_windows(unit, kind):
             assert torch.equal(predictive_sample(arm, noise_for(arm), forecaster, window=window).x, expected), layout
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(st.integers(1, 5), st.integers(1, 40), st.sampled_from(FORECASTERS))
 def test_neither_slots_nor_order_change_a_sample_or_its_trace_in_windows(slots, window, forecaster):
@@ -138,6 +139,7 @@ def test_streamed_logits_and_hidden_equal_the_full_pass(layout, resnets):
                 assert (streamed - full).abs().max() <= 1e-12 * full.abs().max()
 
 
+@pytest.mark.slow
 def test_fixed_shapes_give_the_same_samples_in_the_same_shapes_at_every_call():
     for layout in LAYOUTS:
         arm = pixelcnn(layout)
@@ -299,6 +301,7 @@ def test_a_window_that_is_asked_for_is_used_and_recorded():
     assert set(sample_many(arm, count=9, seed=0, slots=2).window.tolist()) <= set(WindowChoice(arm, None, 2).ladder)
 
 
+@pytest.mark.slow
 def test_windows_keep_samples_apart_that_share_a_slot():
     arm = pixelcnn(Layout(1, 8, 8, 3))
     expected = ancestral_sample(arm, noise_for(arm, 7)).x

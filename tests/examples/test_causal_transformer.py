@@ -108,6 +108,7 @@ def test_one_dimension_a_call_does_every_row_once_and_windows_take_fewer_calls(t
     assert oracle.arm_calls.tolist() == [8] * 4
 
 
+@pytest.mark.slow
 def test_arm_work_agrees_with_the_flop_counter(transformer):
     arm = built(transformer, Layout(1, 8, 8, 5), torch.float32, width=32)
     with sdpa_kernel(SDPBackend.MATH):  # the counter knows its products
