@@ -64,6 +64,8 @@ class PackedFiles:
             start += len(content)
         if not names:
             return 0
+        if not old:
+            self._write_index({})  # a pack without any index is damage
         self._files.write(pack, data)
         self._write_index(index)
         for name in names:
@@ -76,6 +78,11 @@ class PackedFiles:
         try:
             data = self._files.read(INDEX)
         except FileNotFoundError:
+            if any(name.endswith(".pack") for name in self._files.names("packs")):
+                raise InputError(
+                    f"{self._files.label(INDEX)} is gone, and the files that it names are in the packs beside it; "
+                    "restore it from a copy, or delete the packs and run the sweeps again"
+                ) from None
             return {}
         digest, _, body = data.partition(b"\n")
         if hashlib.sha256(body).hexdigest().encode() != digest:

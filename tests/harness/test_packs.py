@@ -102,3 +102,10 @@ def test_a_damaged_index_is_named_and_nothing_is_read_by_it(store):
 
 def test_an_empty_store_is_compacted_to_nothing(tmp_path):
     assert Store(tmp_path).compact() == 0 and not list(tmp_path.iterdir())
+
+
+def test_packs_without_their_index_are_refused_not_read_as_an_empty_store(store):
+    store.compact()
+    (store.root / INDEX).unlink()
+    with pytest.raises(InputError, match="is gone, and the files that it names are in the packs beside it"):
+        Store(store.root).read("timings")
