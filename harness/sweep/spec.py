@@ -15,8 +15,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
 Options = dict[str, Any]
-_LARGEST = 2.0**63
-"""No number in a sweep file is as large as this."""
+_LARGEST = 1e300
+"""No number in a sweep file is as large as this: an integer of so many digits would become infinite as a float."""
 
 
 class Part(BaseModel):
