@@ -10,9 +10,7 @@ mixture. Every byte is checked on reading.
 import hashlib
 import inspect
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from arm_core.atomic import write_atomic
 from arm_core.contracts import AutoregressiveModel
 from arm_core.errors import InputError
 from arm_core.forecasters.modules import ForecastingConfig, ForecastingModules
@@ -167,9 +166,9 @@ def write_bundle(path: Path, parts: Mapping[str, Mapping[str, Tensor]], content:
         data = save_tensors({key: value.detach().contiguous().cpu() for key, value in tensors.items()})
         digest = hashlib.sha256(data).hexdigest()
         files[name] = {"file": f"{name}-{digest[:16]}.safetensors", "sha256": digest, "bytes": len(data)}
-        _write(path / files[name]["file"], data)
+        write_atomic(path / files[name]["file"], data)
     manifest = _seal({"format": FORMAT, "files": files, "content": content})
-    _write(path / MANIFEST, manifest)
+    write_atomic(path / MANIFEST, manifest)
     kept = {entry["file"] for entry in files.values()}
     for old in [*path.glob("*.safetensors"), *path.glob(".*.tmp")]:
         if old.name not in kept:
@@ -237,20 +236,6 @@ def _unseal(place: Path, sealed: bytes) -> dict[str, Any]:
 
 def _damaged(file: Path, reason: str) -> InputError:
     return InputError(f"checkpoint file {file} is damaged: {reason}. Restore it from a copy, or train again")
-
-
-def _write(place: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=place.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp's files are private to their maker
-        os.replace(temporary, place)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _class_name(cls: type) -> str:

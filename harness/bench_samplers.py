@@ -74,12 +74,12 @@ def contestants(checkpoint: Checkpoint) -> list[Contestant]:
     """Every sampler that the checkpoint allows; the horizon of its modules is measured here."""
     layout, learned = checkpoint.arm.layout, None
     if checkpoint.modules is not None:
-        learned = measured(SamplerSpec(sampler="predictive", forecaster="learned", horizon="auto"), checkpoint)
+        learned = measured(_predictive("learned", horizon="auto"), checkpoint)
     row = layout.width * layout.channels
     whole, free = "fixed_point", "fixed_point_above"
     found = [
         Contestant(ANCESTRAL, SamplerSpec(sampler="ancestral")),
-        Contestant(PAPER, SamplerSpec(sampler="predictive", forecaster=whole)),
+        Contestant(PAPER, _predictive(whole)),
         Contestant("fixed point, finished dropped", _predictive(whole, window=layout.dims)),
         Contestant("fixed point, slots refilled", _predictive(whole, stream=True)),
         Contestant("Jacobi", SamplerSpec(sampler="jacobi"), is_drawn=False),

@@ -55,10 +55,14 @@ class WindowChoice:
         self.confirmed, self.seconds = [0.0] * len(self.ladder), [0.0] * len(self.ladder)
         self.turns, self.pause, self.rest = self._turns(), PAUSE, 0
 
+    @property
+    def _near(self) -> range:
+        """The places of the window in the middle and its neighbours."""
+        return range(max(0, self.center - 1), min(len(self.ladder), self.center + 2))
+
     def _turns(self) -> list[int]:
-        """The places of the coming calls: the window in the middle and its neighbours."""
-        near = range(max(0, self.center - 1), min(len(self.ladder), self.center + 2))
-        return [place for place in near for _ in range(TURN)] if len(near) > 1 else []
+        """The places of the coming calls."""
+        return [place for place in self._near for _ in range(TURN)] if len(self._near) > 1 else []
 
     @property
     def window(self) -> int:
@@ -84,8 +88,7 @@ class WindowChoice:
     def _compare(self) -> None:
         """Move to the fastest neighbour, or rest for longer than before."""
         rates = [dims / max(seconds, 1e-9) for dims, seconds in zip(self.confirmed, self.seconds, strict=True)]
-        near = range(max(0, self.center - 1), min(len(rates), self.center + 2))
-        best = max(near, key=lambda place: rates[place])
+        best = max(self._near, key=lambda place: rates[place])
         if rates[best] > MARGIN * rates[self.center]:
             self.center = best
             self.turns = self._turns()

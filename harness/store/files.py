@@ -5,7 +5,6 @@ there; on object storage one put makes an object, so it is whole or not there as
 """
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from arm_core.atomic import write_atomic
 from arm_core.errors import InputError
 
 
@@ -44,17 +44,7 @@ class LocalFiles:
     def write(self, name: str, data: bytes) -> None:
         place = self.root / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{place.stem}-", suffix=".tmp", dir=place.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)  # mkstemp's files are private to their maker
-            os.replace(temporary, place)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_atomic(place, data)
         _sync_folder(place.parent)
 
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:

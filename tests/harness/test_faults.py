@@ -52,7 +52,7 @@ def test_a_full_disk_at_a_checkpoint_is_a_failed_row_and_the_next_run_ends_the_t
     )
     training_only.write_text(text)
     sweep(training_only, tmp_path / "whole")
-    write, written = checkpoints._write, []
+    write, written = checkpoints.write_atomic, []
 
     def out_of_room(place, data):
         written.append(place)
@@ -60,7 +60,7 @@ def test_a_full_disk_at_a_checkpoint_is_a_failed_row_and_the_next_run_ends_the_t
             raise OSError(errno.ENOSPC, "No space left on device")
         write(place, data)
 
-    monkeypatch.setattr(checkpoints, "_write", out_of_room)
+    monkeypatch.setattr(checkpoints, "write_atomic", out_of_room)
     full = sweep(training_only, tmp_path / "full")
     assert full.exit_code == 1 and "No space left on device" in full.output and "log.txt" in full.output
     row = Store(tmp_path / "full").read("trials").iloc[0]
