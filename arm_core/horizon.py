@@ -183,7 +183,8 @@ def divergences(
         ids = sample_ids[first : first + batch_size]
         noise = sample_noise(arm.layout, seed=seed, sample_ids=ids, dtype=weight.dtype, device=weight.device)
         x = predictive_sample(arm, noise, fixed_point).x
-        output = arm(x)
+        with sampling_mode(arm):
+            output = arm(x)
         total += len(ids) * forecasting_kls(output.logits, modules(output.hidden, x, noise)).double().cpu()
         said.append(output.logits.log_softmax(dim=-1).double().cpu())
     log_p = torch.cat(said)

@@ -87,6 +87,17 @@ def check_exact(arm: AutoregressiveModel, forecaster: Forecaster, *, count: int 
     )
 
 
+def check_exact_in_windows(arm: AutoregressiveModel, forecaster: Forecaster, *, count: int = 3, seed: int = 0) -> None:
+    """The same in cached windows, with fewer slots than samples."""
+    layout = arm.layout
+    dtype = next(arm.parameters(), torch.empty(0, dtype=torch.float64)).dtype
+    noise = sample_noise(layout, seed=seed, sample_ids=range(count), dtype=dtype)
+    expected, window = ancestral_sample(arm, noise).x, layout.width * layout.channels + 1
+    got = sample_many(arm, count=count, seed=seed, slots=2, forecaster=forecaster, window=window).x
+    differ = int((got != expected).any(1).sum())
+    assert differ == 0, f"window {window}: {differ} of {count} samples differ"
+
+
 def check_windows(arm: AutoregressiveModel, *, count: int = 5, seed: int = 0) -> None:
     """Cached windows, narrow and wide, give the ancestral samples while slots are refilled, and the logits of a pass.
 
@@ -167,7 +178,10 @@ def forecaster_checks(build: Callable[[Layout], Forecaster], arms: Sequence[Auto
     for arm in arms:
         layout = arm.layout
         on = f"{layout.channels}x{layout.height}x{layout.width}, {layout.categories} categories"
-        yield f"{on}: gives the ancestral samples", partial(check_exact, arm, build(arm.layout))
+        forecaster = build(layout)
+        yield f"{on}: gives the ancestral samples", partial(check_exact, arm, forecaster)
+        if arm.granule is not None:
+            yield f"{on}: and in cached windows", partial(check_exact_in_windows, arm, forecaster)
 
 
 def check_dataset(dataset: Any) -> None:

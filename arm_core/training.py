@@ -97,7 +97,7 @@ class Training(Optimisation):
         output = _in_float(networks["arm"](x))
         bits = bits_per_dim(output.logits, x).mean()
         loss, figures = bits * math.log(2), {"train_bits_per_dim": bits}
-        if self.modules is not None:
+        if self.modules is not None and bool(bits.isfinite()):  # else it is the bits that diverged, and it is said so
             if self.modules.config.pairs == "model":
                 kl = _kl_on_samples(networks["arm"], networks["modules"], x, generator)
             else:

@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _complete_sweep(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from harness.shipped import shipped_sweeps
+    from harness.sweep.shipped import shipped_sweeps
 
     names = [CompletionItem(name) for name in shipped_sweeps() if name.startswith(incomplete)]
     return [*names, CompletionItem(incomplete, type="file")]
@@ -96,7 +96,7 @@ def sweep(
       harness sweep table1 --profile laptop --only dataset=binary_digits
       harness sweep sweeps/quickstart.yaml --only dataset=digits --serial
     """
-    from harness.commands import run_sweep
+    from harness.commands.sweep import run_sweep
 
     raise SystemExit(
         run_sweep(
@@ -146,7 +146,7 @@ def report(
       harness report --only dataset=mnist5k --reference published.csv
       harness report --diff runs-of-last-week/
     """
-    from harness.report_commands import run_report
+    from harness.commands.report import run_report
 
     run_report(store, out, sweeps=sweeps, only=only, mix=mix, reference=reference, other=other, figures=figures)
 
@@ -161,7 +161,7 @@ def status(store: Path | str, work: Path | None) -> None:
     Example:
       harness status --store /shared/runs
     """
-    from harness.report_commands import show_status
+    from harness.commands.report import show_status
 
     show_status(store, work)
 
@@ -174,6 +174,7 @@ def status(store: Path | str, work: Path | None) -> None:
 @click.option("--train-nodes", default=2, show_default=True, type=click.IntRange(min=1), help="With --slurm.")
 @click.option("--address", metavar="HOST:PORT", help="Look at the nodes of a running cluster instead.")
 @STORE
+@WORK
 def nodes(
     file: Path | None,
     profile: str | None,
@@ -182,6 +183,7 @@ def nodes(
     train_nodes: int,
     address: str | None,
     store: Path | str,
+    work: Path | None,
 ) -> None:
     """Print the commands that start the nodes FILE asks for, or check those of a running cluster.
 
@@ -191,9 +193,11 @@ def nodes(
       harness nodes sweeps/table1.yaml --profile paper --slurm
       harness nodes sweeps/table1.yaml --profile paper --address HEAD:6379
     """
-    from harness.node_commands import show_nodes
+    from harness.commands.nodes import show_nodes
 
-    show_nodes(file, profile=profile, head=head, slurm=slurm, train_nodes=train_nodes, address=address, root=store)
+    show_nodes(
+        file, profile=profile, head=head, slurm=slurm, train_nodes=train_nodes, address=address, root=store, work=work
+    )
 
 
 @main.command()
@@ -206,7 +210,7 @@ def compact(store: Path | str, work: Path | None) -> None:
     Example:
       harness compact --store /shared/runs
     """
-    from harness.report_commands import run_compact
+    from harness.commands.report import run_compact
 
     run_compact(store, work)
 
@@ -222,9 +226,24 @@ def bench_report(jobs: int, rows: int, root: Path | None) -> None:
     Example:
       harness bench-report --jobs 100 --rows 100000
     """
-    from harness.report_commands import run_bench_report
+    from harness.benches.report import run_bench_report
 
     run_bench_report(root, jobs=jobs, rows=rows)
+
+
+@main.command("bench-overhead")
+@click.option("--trials", default=4, show_default=True, type=click.IntRange(min=1), help="Trainings of a sweep.")
+@click.option("--seconds", default=75.0, show_default=True, type=click.FloatRange(min=1), help="Of each, about.")
+def bench_overhead(trials: int, seconds: float) -> None:
+    """Time a sweep of small trainings without Ray, on Ray one at a time, and on Ray side by side.
+
+    \b
+    Example:
+      harness bench-overhead --trials 2 --seconds 20
+    """
+    from harness.benches.overhead import run_bench_overhead
+
+    run_bench_overhead(trials=trials, seconds=seconds)
 
 
 @main.command()
@@ -265,7 +284,7 @@ def sample(
       harness sample runs/jobs/JOB/checkpoint --seed 10 --count 16 --out grid.png
       harness sample runs/jobs/JOB/checkpoint --count 100000 --slots 64 --workers 8 --out samples.npz
     """
-    from harness.sampling_commands import Sampling, draw_samples
+    from harness.commands.sample import Sampling, draw_samples
 
     how = Sampling(checkpoint.absolute(), reference, sampler, horizon, window, slots, seed, temperature)
     draw_samples(how, count=count, out=out, workers=workers, address=address)
@@ -301,7 +320,7 @@ def bench_samplers(
       harness bench runs/jobs/JOB/checkpoint
       harness bench runs/jobs/JOB/checkpoint --slots 16 --sampler "auto window" --repetitions 3
     """
-    from harness.bench_samplers import Settings, numbers, run_bench
+    from harness.benches.samplers import Settings, numbers, run_bench
 
     settings = Settings(
         numbers("--slots", slots),
@@ -327,7 +346,7 @@ def check(reference: str, kind: str | None) -> None:
       harness check pixelcnn
       harness check my_forecaster.py:copy_left
     """
-    from harness.commands import run_checks
+    from harness.commands.check import run_checks
 
     raise SystemExit(run_checks(reference, kind))
 
@@ -346,7 +365,7 @@ def bench_training(**options: Any) -> None:
     Example:
       harness bench-training --size 28x28x1x2 --resnets 2 --filters 60 --batch-size 16
     """
-    from harness.commands import run_bench_training
+    from harness.benches.training import run_bench_training
 
     run_bench_training(**options)
 
@@ -373,7 +392,7 @@ def list_datasets(root: Path | None) -> None:
     Example:
       harness data list --root /data
     """
-    from harness.data_commands import list_data
+    from harness.commands.data import list_data
 
     list_data(root)
 
@@ -393,7 +412,7 @@ def verify(name: str, root: Path | None, binarise: str | None) -> None:
       harness data verify mnist5k
       harness data verify folder:photos/
     """
-    from harness.data_commands import verify_data
+    from harness.commands.data import verify_data
 
     raise SystemExit(verify_data(name, root, {"binarise": binarise} if binarise else {}))
 
@@ -409,7 +428,7 @@ def bench(images: int) -> None:
     Example:
       harness data bench --images 2000
     """
-    from harness.bench_data import run_bench_data
+    from harness.benches.data import run_bench_data
 
     run_bench_data(images)
 
@@ -428,7 +447,7 @@ def fetch(name: str, root: Path | None, binarise: str | None, mirror: tuple[str,
       harness data fetch mnist --binarise fixed
     """
     from arm_core.data import DataOptions
-    from harness.data_commands import fetch_data
+    from harness.commands.data import fetch_data
 
     raise SystemExit(fetch_data(name, root, DataOptions(binarise=binarise), mirror))  # type: ignore[arg-type]
 
@@ -449,6 +468,6 @@ def bench_forecasting(
     Example:
       harness bench-forecasting runs/jobs/*/checkpoint --out results/forecasting
     """
-    from harness.bench_forecasting import Counts, run_bench_forecasting
+    from harness.benches.forecasting import Counts, run_bench_forecasting
 
     run_bench_forecasting(checkpoints, out, counts=Counts(choose, measure, compare), reference=reference)

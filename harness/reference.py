@@ -1,10 +1,11 @@
 """The reference run: every laptop sweep, report and bench, one after the other on a machine that does nothing else.
 
-    python -m harness.reference          run everything (hours), write results/ and results/reference.json
+    python -m harness.reference          run everything (hours), write results/ and results/reference.json; once more:
+                                         what is not in results/reference.json yet
     python -m harness.reference --readme put the tables of the committed results into README.md
 
-Commands run as users run them, in processes of their own; reference.json has the machine, the commit, and for each
-command its wall time and the last line that it printed.
+Commands run as users run them, in processes of their own; reference.json has the machine, and for each command its
+commit, its wall time and the last line that it printed. To run one anew, take its entry out.
 """
 
 import json
@@ -22,7 +23,7 @@ import click
 import pandas as pd
 
 from arm_core.errors import InputError
-from harness.bench_samplers_report import conditions, front_table, own_height, summary
+from harness.benches.samplers_report import conditions, front_table, own_height, summary
 from harness.jobs.machine import provenance
 from harness.report.formats import markdown_rows
 from harness.store import Store
@@ -60,37 +61,46 @@ def commands(store: Path, out: Path) -> Iterator[list[str]]:
 def _checkpoints(store: Path, dataset: str) -> list[str]:
     trials = Store(store).read("trials", unreadable={})
     rows = trials[(trials["sweep"] == "ablations") & (trials["dataset"] == dataset) & (trials["status"] == "done")]
-    return sorted(rows["checkpoint"])
+    return [str(store / place) for place in sorted(rows["checkpoint"])]
 
 
 def run(store: Path, out: Path) -> None:
-    """Run everything and keep the record as it goes.
+    """Run everything that the record does not have yet, and keep the record as it goes.
 
     Raises:
-        InputError: the store has rows already: what is left of a sweep does not take what the sweep takes.
+        InputError: the store has rows and the record has none: what is left of a sweep does not take what it takes.
         click.ClickException: a command failed.
     """
-    if store.exists():
+    place = out / RECORD
+    if store.exists() and not place.exists():
         raise InputError(
             f"the store {store} exists already; a sweep that goes on tells no wall time: give a new --store"
         )
     out.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {
-        "machine": {name: value for name, value in provenance().items() if name != "host"},
-        "commands": [],
-    }
+    machine = {name: value for name, value in provenance().items() if name != "host"}
+    record = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {"machine": machine, "commands": []}
+    have = {item["command"] for item in record["commands"]}
     for arguments in commands(store, out):
+        # Where results lie says nothing; the checkpoints in a store are named by their jobs.
+        command = " ".join(["harness", *arguments]).replace(str(store), "STORE").replace(str(out), "results")
+        if command in have:
+            continue
+        goes_on = arguments[0] == "sweep" and Path(arguments[1]).stem in _begun(store)
         started = time.perf_counter()
         done = subprocess.run([sys.executable, "-m", "harness", *arguments], stdout=subprocess.PIPE, text=True)
         wall = time.perf_counter() - started
-        said = done.stdout.strip().splitlines()[-1:] or [""]
-        # Where the store lies says nothing; the checkpoints in it are named by their jobs.
-        command = " ".join(["harness", *arguments]).replace(str(store), "STORE")
-        record["commands"].append({"command": command, "wall_s": round(wall, 1), "said": said[0]})
-        (out / RECORD).write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
         click.echo(f"{wall:8.1f} s  {command[:100]}")
         if done.returncode:
             raise click.ClickException(f"{command} ended with exit code {done.returncode}")
+        said = done.stdout.strip().splitlines()[-1:] or [""]
+        took = None if goes_on else round(wall, 1)
+        record["commands"].append({"command": command, "wall_s": took, "said": said[0], "commit": machine["commit"]})
+        place.write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def _begun(store: Path) -> set[str]:
+    """The sweeps that a store knows: what is left of one of them takes less than all of it."""
+    return {record["sweep"] for record in Store(store).sweeps().values()} if store.exists() else set()
 
 
 def quickstart_table(out: Path, dataset: str) -> str:
@@ -104,6 +114,29 @@ def quickstart_table(out: Path, dataset: str) -> str:
         cells.append([str(sampler), *(cell for size in sizes for cell in _cells(by, size)), _equal(group)])
     heads = [head for size in sizes for head in (f"ARM calls, batch {size}", "seconds", "speed-up")]
     return markdown_rows(["sampler", *heads, "equal to ancestral"], cells)
+
+
+def overview_table(out: Path) -> str:
+    """The quickstart's datasets side by side: fixed point and learned modules at the largest batch; on what machine."""
+    rows, models = pd.read_parquet(out / "speedup.parquet"), pd.read_parquet(out / "models.parquet")
+    size = rows["batch_size"].max()
+    cells = []
+    for dataset, group in rows[rows["batch_size"] == size].groupby("dataset", sort=False):
+        (model,) = models[models["dataset"] == dataset].itertuples()
+        names = ["fixed point", next(name for name in group["sampler"] if name.startswith("learned"))]
+        found = [group[group["sampler"] == name].iloc[0] for name in names]
+        shown = [f"{row['calls_percent']:.1f} %, {row['speedup']:.3g}x" for row in found]
+        about = f"`{dataset}` ({model.shape}, {model.categories} categories)"
+        cells.append([about, f"{model.test_bits_per_dim:.3f}", *shown])
+    heads = ["dataset", "bits/dim", f"fixed point: ARM calls, speed-up, batch {size}", "learned modules"]
+    record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+    commit = next(item["commit"] for item in record["commands"] if "quickstart" in item["command"])
+    return markdown_rows(heads, cells) + f"\n{_machine(record)}; commit `{commit[:10]}`.\n"
+
+
+def _machine(record: dict[str, Any]) -> str:
+    machine = record["machine"]
+    return f"{machine['cpu']}, {machine['cores']} cores, no GPU; torch {machine['torch']}, Python {machine['python']}"
 
 
 def _cells(by: pd.DataFrame, size: int) -> list[str]:
@@ -122,10 +155,12 @@ def wall_table(out: Path) -> str:
     """What each command of the reference run took."""
     record = json.loads((out / RECORD).read_text(encoding="utf-8"))
     ran = [(re.sub(r" (--store|--out|STORE/).*", "", item["command"]), item) for item in record["commands"]]
-    cells = [[f"`{name}`", f"{item['wall_s']:.0f} s"] for name, item in ran if " report" not in name]
-    machine = record["machine"]
-    where = f"{machine['cpu']}, {machine['cores']} cores; torch {machine['torch']}; commit `{machine['commit'][:10]}`"
-    return markdown_rows(["command", "wall time"], cells) + f"\n{where}.\n"
+    cells = [[f"`{name}`", _took(item), f"`{item['commit'][:10]}`"] for name, item in ran if " report" not in name]
+    return markdown_rows(["command", "wall time", "commit"], cells) + f"\n{_machine(record)}.\n"
+
+
+def _took(item: dict[str, Any]) -> str:
+    return "in several goes" if item["wall_s"] is None else f"{item['wall_s']:.0f} s"
 
 
 def samplers_table(out: Path) -> str:
@@ -147,6 +182,7 @@ def fill_readme(readme: Path, out: Path) -> list[str]:
         f"results of {name}": partial(quickstart_table, out, name) for name in datasets
     }
     made |= {"wall times": partial(wall_table, out), "samplers": partial(samplers_table, out)}
+    made["quickstart"] = partial(overview_table, out)
     for name, table in made.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         if start not in text:

@@ -15,6 +15,8 @@ STAGES = {  # harness.<stage> -> what it may import of harness
     "jobs": {"jobs", "sweep"},
     "execution": {"execution", "jobs", "sweep", "store"},
     "report": {"report", "store"},
+    "benches": {"benches", "jobs", "sweep", "store", "report"},
+    "commands": {"commands", "execution", "jobs", "sweep", "store", "report", "fetch"},
 }
 
 
@@ -72,7 +74,7 @@ def test_importing_the_library_loads_nothing_of_the_bench(module):
 
 
 def test_status_and_report_answer_without_torch():
-    code = "import sys, harness.report_commands, harness.execution.monitor, harness.report.page; print(*sys.modules)"
+    code = "import sys, harness.commands.report, harness.execution.monitor, harness.report.page; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "ray"} & set(loaded)
 

@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import main
-from harness.shipped import shipped_sweeps, sweep_file
 from harness.sweep import load_sweep
+from harness.sweep.shipped import shipped_sweeps, sweep_file
 from tests.harness.golden.make import unpack
 
 ROOT = Path(__file__).parents[1]

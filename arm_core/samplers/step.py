@@ -25,7 +25,7 @@ def initial_state(
     start = torch.zeros(slots, dtype=torch.int64, device=noise.device)
     x, known = zeros, start
     if prefix is not None:
-        x, known = torch.cat([prefix, zeros[:, prefix.shape[1] :]], dim=1), start + prefix.shape[1]
+        x, known = torch.cat([prefix.to(zeros), zeros[:, prefix.shape[1] :]], dim=1), start + prefix.shape[1]
     return SamplerState(
         layout=arm.layout,
         noise=noise,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.jobs import checkpoint_of, failed_rows, job_folder, log_of, read_rows, status_of, stopped_rows
+from harness.jobs import checkpoint_of, failed_rows, has_latents, job_folder, log_of, read_rows, status_of, stopped_rows
 from harness.jobs.rows import Rows, clear_rows
 from harness.store import Store
 from harness.sweep import AutoencoderJob, Job, Plan, TimingJob, TrainJob
@@ -49,10 +49,18 @@ class Ledger:
         self._jobs: list[Job] = [planned.job for planned in plan.to_run]
         for planned in plan.to_run:
             rows = read_rows(job_folder(store.root, planned.job.id))
-            if planned.reason == "not done yet" and rows is not None and status_of(rows) != "failed":
+            if planned.reason == "not done yet" and rows is not None and self._is_whole(planned.job, rows):
                 self._write(planned.job, rows)
-            else:  # what failed before is run again
+            else:  # what failed before, or lost what it made, is run again
                 clear_rows(job_folder(store.root, planned.job.id))
+
+    def _is_whole(self, job: Job, rows: Rows) -> bool:
+        """Whether rows that lie in a job's folder are those of a finished job whose files are there too."""
+        if status_of(rows) == "done" and isinstance(job, TrainJob):
+            return self.store.has_checkpoint(job.id, checkpoint_of(self.store.root, job.id))
+        if status_of(rows) == "done" and isinstance(job, AutoencoderJob):
+            return has_latents(self.store.root, job.id)
+        return status_of(rows) != "failed"
 
     @property
     def waiting(self) -> _Waiting:

@@ -26,7 +26,7 @@ from harness.store import Store
 if TYPE_CHECKING:
     from harness.sweep import Plan
 
-_POLL_S, _LINE_S, STALE_S = 0.5, 10.0, 60.0
+_POLL_S, _LINE_S, STALE_S, MOST_SILENT_S = 0.5, 10.0, 60.0, 3600.0
 MOST_LINES = 100
 
 
@@ -139,7 +139,7 @@ def _state(root: Path, job_id: str, progress: Progress | None, outcomes: Mapping
     if progress is not None and progress.state == "running":
         silent = time.time() - progress.updated_at
         text = f"{progress.step}/{progress.total} {_detail(progress)}"
-        if silent < STALE_S and _is_alive(progress):
+        if _is_alive(progress, silent):
             return "running", text
         if job_id not in outcomes:
             return "stopped", f"{text}; silent for {duration(silent)}, run the sweep again to go on"
@@ -147,10 +147,16 @@ def _state(root: Path, job_id: str, progress: Progress | None, outcomes: Mapping
     return outcome, f"see {folder / 'log.txt'}" if outcome == "failed" else ""
 
 
-def _is_alive(progress: Progress) -> bool:
-    """Whether the process that wrote this may still run; on another host only its silence can tell."""
+def _is_alive(progress: Progress, silent: float) -> bool:
+    """Whether the process that wrote this may still run; on another host only its silence can tell.
+
+    Here a process may be silent for as long as a validation or an ancestral batch takes, but not for hours: its number
+    may then be another one's.
+    """
     if progress.host != platform.node():
-        return True
+        return silent < STALE_S
+    if silent > MOST_SILENT_S:
+        return False
     try:
         os.kill(progress.pid, 0)
     except ProcessLookupError:

@@ -22,8 +22,8 @@ RETRIES = 2
 """How often a job whose process died is sent again."""
 
 
-def _time(job: str, root: str, threads: int) -> None:
-    run_job(TimingJob.model_validate_json(job), Path(root), threads=threads)
+def _time(job: str, root: str, cwd: str, threads: int) -> None:
+    run_job(TimingJob.model_validate_json(job), Path(root), threads=threads, cwd=Path(cwd))
 
 
 @dataclass
@@ -67,8 +67,8 @@ class Timings:
             scheduling_strategy=NodeAffinitySchedulingStrategy(request.node, soft=False),
             max_retries=0,  # by us, on whichever node is then there
         )
-        root = str(self.ledger.store.root.resolve())
-        return remote.remote(job.model_dump_json(), root, self.resources.timing.threads or int(request.cpus))
+        root, cwd = str(self.ledger.store.root.resolve()), str(Path.cwd())
+        return remote.remote(job.model_dump_json(), root, cwd, self.resources.timing.threads or int(request.cpus))
 
     def _settle(self, job: TimingJob, task: Any) -> None:
         if self.ledger.settle(job) is not None:  # its rows are there, whatever became of its process

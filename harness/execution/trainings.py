@@ -107,6 +107,7 @@ def _tuner(
             "bundle": bundle,
             "selector": selector,
             "root": str(store.root.resolve()),
+            "cwd": str(Path.cwd()),
             "threads": resources.train.threads or int(request.cpus),
         },
         tune_config=tune.TuneConfig(
@@ -149,7 +150,7 @@ def _train(config: dict[str, Any]) -> None:
         if metrics["step"] < last:
             tune.report(metrics)
 
-    run_job(job, Path(config["root"]), threads=config["threads"], report=report)
+    run_job(job, Path(config["root"]), threads=config["threads"], cwd=Path(config["cwd"]), report=report)
 
 
 class train(wrap_function(_train)):  # type: ignore[misc]  # noqa: N801

@@ -13,9 +13,19 @@ from harness.jobs.rows import Rows, clear_rows, read_rows, status_of, write_rows
 
 if TYPE_CHECKING:  # what only a running job needs is imported there: who watches jobs must not wait for torch
     from harness.jobs.steps import Report
-    from harness.sweep.plan import Job, TrainJob
+    from harness.sweep.jobs import Job, TrainJob
 
-__all__ = ["checkpoint_of", "failed_rows", "job_folder", "log_of", "read_rows", "run_job", "status_of", "stopped_rows"]
+__all__ = [
+    "checkpoint_of",
+    "failed_rows",
+    "has_latents",
+    "job_folder",
+    "log_of",
+    "read_rows",
+    "run_job",
+    "status_of",
+    "stopped_rows",
+]
 
 
 def checkpoint_of(root: Path, train_job: str) -> Path:
@@ -25,13 +35,28 @@ def checkpoint_of(root: Path, train_job: str) -> Path:
     return job_folder(root, train_job) / CHECKPOINT
 
 
-def run_job(job: "Job", root: Path, *, threads: int | None = None, report: "Report" = lambda metrics: None) -> str:
+def has_latents(root: Path, autoencoder_job: str) -> bool:
+    """Whether the latents of an autoencoder are there."""
+    from harness.jobs.latents import ABOUT, LATENTS
+
+    return (job_folder(root, autoencoder_job) / LATENTS / ABOUT).exists()
+
+
+def run_job(
+    job: "Job",
+    root: Path,
+    *,
+    threads: int | None = None,
+    cwd: Path | None = None,
+    report: "Report" = lambda metrics: None,
+) -> str:
     """Run a job to its end. A job that fails leaves a failed row and its traceback in log.txt; it does not raise.
 
     Args:
         job: what to do.
         root: of the store.
         threads: of torch; None leaves them as they are.
+        cwd: where relative paths of plug-in files and data start, if this machine has that folder.
         report: called with the metrics of a training at every evaluation.
 
     Returns:
@@ -43,7 +68,7 @@ def run_job(job: "Job", root: Path, *, threads: int | None = None, report: "Repo
     from harness.jobs.steps import discard_states
     from harness.jobs.timing import time_samplers
     from harness.jobs.train import train
-    from harness.sweep.plan import AutoencoderJob, TrainJob
+    from harness.sweep.jobs import AutoencoderJob, TrainJob
 
     folder = job_folder(root, job.id)
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +78,8 @@ def run_job(job: "Job", root: Path, *, threads: int | None = None, report: "Repo
     if threads is not None:
         torch.set_num_threads(threads)
     reporter = Reporter(folder, job.id, job.kind, job.title, unit="")
-    with contextlib.redirect_stdout(Log(folder)) as log:
+    there = contextlib.chdir(cwd) if cwd is not None and cwd.is_dir() else contextlib.nullcontext()
+    with there, contextlib.redirect_stdout(Log(folder)) as log:
         try:
             if isinstance(job, TrainJob):
                 rows = train(job, folder, report)
@@ -93,7 +119,7 @@ def failed_rows(job: "Job", error: str, root: Path) -> Rows:
     from harness.jobs.latents import failed_autoencoder
     from harness.jobs.timing import failed_timing
     from harness.jobs.train import failed_trial
-    from harness.sweep.plan import AutoencoderJob, TrainJob
+    from harness.sweep.jobs import AutoencoderJob, TrainJob
 
     if isinstance(job, AutoencoderJob):
         rows = failed_autoencoder(job, error)

@@ -22,9 +22,9 @@ from harness.jobs.progress import Reporter
 from harness.jobs.rows import Rows, data_columns
 from harness.jobs.steps import Report, best_point, devices_of, load_best, take_steps
 from harness.sweep.components import fill
-from harness.sweep.plan import AutoencoderJob
+from harness.sweep.jobs import AutoencoderJob
 
-LATENTS, AUTOENCODER = "latents", "autoencoder"
+LATENTS, AUTOENCODER, ABOUT = "latents", "autoencoder", "latents.json"
 SPLITS = ("train", "valid", "test")
 
 
@@ -55,7 +55,8 @@ def train_autoencoder(job: AutoencoderJob, folder: Path, report: Report) -> Rows
     )
     kept = curves[-1]
     if training.config.keep == "best":
-        kept = best_point(curves, "valid_mse")
+        best = best_point(folder)["step"]
+        kept = next(point for point in curves if point["step"] == best)
         load_best(training, folder)
     autoencoder.eval()
     valid_mse, usage = evaluate_autoencoder(autoencoder, valid)
@@ -107,7 +108,7 @@ def load_latents(folder: Path) -> Dataset:
     """
     place = folder / LATENTS
     try:
-        about = json.loads((place / "latents.json").read_text(encoding="utf-8"))
+        about = json.loads((place / ABOUT).read_text(encoding="utf-8"))
         # "c": pages are read on demand; the tensors count as writable, but nothing ever reaches the file
         splits = {name: np.load(place / f"{name}.npy", mmap_mode="c") for name in SPLITS}
     except (OSError, ValueError) as error:
@@ -152,9 +153,9 @@ def _encode(autoencoder: DiscreteAutoencoder, dataset: Dataset, folder: Path) ->
     }
     splits = {name: np.load(place / f"{name}.npy", mmap_mode="c") for name in SPLITS}
     latents = Dataset(**about, splits=splits)  # type: ignore[arg-type]
-    temporary = place / ".latents.json"
+    temporary = place / f".{ABOUT}"
     temporary.write_text(json.dumps({**about, "sha256": latents.sha256}), encoding="utf-8")
-    os.replace(temporary, place / "latents.json")
+    os.replace(temporary, place / ABOUT)
     return latents
 
 

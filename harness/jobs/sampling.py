@@ -31,7 +31,8 @@ from arm_core.horizon import GATES, choose_horizon
 from arm_core.registry import FORECASTERS, config_type
 from arm_core.samplers import cached_sequential_sample, gs_jacobi_sample, jacobi_gs_sample, jacobi_sample
 from harness.sweep.components import make_config
-from harness.sweep.plan import LEARNED, SamplerSpec
+from harness.sweep.jobs import SamplerSpec
+from harness.sweep.samplers import LEARNED
 
 CHOICE_SEED, CHOICE_COUNT = 2**32, 32
 """Noise that chooses horizons: no timing uses this seed, they are below 2^32."""
@@ -56,9 +57,13 @@ class Draw:
     @classmethod
     def of(cls, arm: AutoregressiveModel, seed: int, width: int, count: int | None = None) -> "Draw":
         """A draw of `count` samples (None: of `width`), its noise in the ARM's dtype and on its device."""
+        return cls(seed, width if count is None else count, width, cls.noise_of(arm, seed, range(width)))
+
+    @staticmethod
+    def noise_of(arm: AutoregressiveModel, seed: int, ids: range) -> Tensor:
+        """The noise of these samples, in the ARM's dtype and on its device."""
         weight = next(arm.parameters(), torch.empty(0))
-        noise = sample_noise(arm.layout, seed=seed, sample_ids=range(width), dtype=weight.dtype, device=weight.device)
-        return cls(seed, width if count is None else count, width, noise)
+        return sample_noise(arm.layout, seed=seed, sample_ids=ids, dtype=weight.dtype, device=weight.device)
 
 
 Sampler = Callable[[Draw], SampleTrace]

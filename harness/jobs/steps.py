@@ -64,6 +64,7 @@ def take_steps(
     """
     config = training.config
     curves, seen = _resume(training, folder)
+    best = _best_score(folder, score) if curves else math.inf
     started, last, taken = time.perf_counter(), time.perf_counter(), 0
     before = curves[-1]["wall_s"] if curves else 0.0
     for metrics in fit(training, data):
@@ -84,10 +85,11 @@ def take_steps(
                     "wall_s": before + now - started,
                 }
             )
-            if best_point(curves, score) is curves[-1]:
+            if figures[score] < best:  # type: ignore[operator]
+                best = float(figures[score])  # type: ignore[arg-type]
                 lease.check(folder)
                 weights = {name: network.state_dict() for name, network in training.networks.items()}
-                write_bundle(folder / BEST, weights, {"step": metrics.step})
+                write_bundle(folder / BEST, weights, {"step": metrics.step, score: best})
             shown = {**seen.means(), **{name: value for name, value in figures.items() if value is not None}}
             report({"step": metrics.step, **shown})
             seen, last, taken = Seen(), now, 0
@@ -103,9 +105,9 @@ def take_steps(
     return curves
 
 
-def best_point(curves: Curves, score: str) -> dict[str, Any]:
-    """The first of the points with the lowest score."""
-    return min(curves, key=lambda point: point[score])
+def best_point(folder: Path) -> dict[str, Any]:
+    """The step and the score of the weights that were best on validation."""
+    return read_bundle(folder / BEST)[1]
 
 
 def load_best(training: Optimisation, folder: Path) -> None:
@@ -113,6 +115,11 @@ def load_best(training: Optimisation, folder: Path) -> None:
     parts, _, _ = read_bundle(folder / BEST)
     for name, network in training.networks.items():
         network.load_state_dict(parts[name])
+
+
+def _best_score(folder: Path, score: str) -> float:
+    """Of the best weights so far: they may be of a step past the state from which a training goes on."""
+    return float(best_point(folder)[score])
 
 
 def discard_states(folder: Path) -> None:
@@ -141,5 +148,11 @@ def _resume(training: Optimisation, folder: Path) -> tuple[Curves, Seen]:
     if not found:
         return [], Seen()
     _, state, curves, seen = max(found, key=lambda item: item[0])
+    try:
+        if curves:
+            best_point(folder)
+    except InputError as error:
+        print(f"{error}; without the best weights so far the training starts anew")
+        return [], Seen()
     training.load_state(state)
     return curves, seen

@@ -4,6 +4,7 @@ Sample k of seed s has the noise of (s, k) in every sampler and at every width: 
 slots of a stream. Warm-ups are recorded and marked.
 """
 
+import json
 import random
 from collections.abc import Callable
 from functools import partial
@@ -15,16 +16,19 @@ from torch import Tensor
 
 from arm_core import AutoregressiveModel, Checkpoint, Layout, SampleTrace, load_checkpoint
 from arm_core.registry import ARMS
+from arm_core.samplers.mode import sampling_mode
 from harness.jobs.clock import Clock, clock_for
 from harness.jobs.latents import decoded_columns
 from harness.jobs.machine import device_of_this_job, other_cpu_seconds, provenance
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import DATA, Rows
 from harness.jobs.sampling import Draw, Sampler, block_of, make_sampler, measured
-from harness.sweep.plan import SamplerSpec, TimingJob
+from harness.sweep.jobs import SamplerSpec, TimingJob
 
 REFERENCE_WIDTH = 16
 """Up to this batch size the reference is timed however long it takes: the others are compared with it."""
+_COMPARED = 16
+"""Samples that are compared at a time."""
 BUSY_SHARE = 0.2
 """A repetition counts as disturbed when others used more than this share of a core meanwhile."""
 
@@ -150,11 +154,11 @@ class Bench:
         for width in self.widths:  # a whole round of warm-ups: allocator, kernel choice, caches
             rows += [row for _, row, _ in self._round(width, job.seeds[0], is_warmup=True)]
         for seed in job.seeds:
-            twins: Tensor = torch.zeros(0, self.arm.layout.dims, dtype=torch.int64)
+            known: Tensor = torch.zeros(0, self.arm.layout.dims, dtype=torch.int64)  # samples of the reference
             for width in self.widths:
                 found = self._round(width, seed, is_warmup=False)
-                twins = max([twins, *(trace.x for spec, _, trace in found if spec == self.reference)], key=len)
-                rows += [self._compared(row, trace, twins) for _, row, trace in found]
+                known = max([known, *(trace.x for spec, _, trace in found if spec == self.reference)], key=len)
+                rows += [self._compared(row, trace, known) for _, row, trace in found]
         return [{"run_order": order, **row} for order, row in enumerate(rows)]
 
     def _round(
@@ -204,15 +208,25 @@ class Bench:
             self.skipped[name, width] = known[-1] * count
         return too_long
 
-    def _compared(self, row: dict[str, Any], trace: SampleTrace, twins: Tensor) -> dict[str, Any]:
-        """The row with how many of the samples equal their twins of the reference, of which there may be fewer."""
-        count = min(len(twins), len(trace.x))
-        if row["sampler"] == "resampled" or count == 0:  # exact in law: there is no sample that it should equal
+    def _compared(self, row: dict[str, Any], trace: SampleTrace, known: Tensor) -> dict[str, Any]:
+        """The row with how many of its samples are right: all of them are looked at.
+
+        A sample that the reference drew too is compared with that one. One that it did not draw (a stream draws more
+        than any batch) must be the fixed point of its noise, of which there is only one.
+        """
+        if row["sampler"] == "resampled":  # exact in law: there is no sample that it should equal
             return row
-        x, twins = trace.x[:count], twins[:count].to(trace.x.device)
-        gap = smallest_gap(self.arm, Draw.of(self.arm, row["seed"], count).noise, twins, x)
-        exact = (x == twins).all(dim=1).double().mean().item()
-        return {**row, "exact_fraction": exact, "smallest_gap": gap}
+        exact, gaps = 0, []
+        for start in range(0, len(trace.x), _COMPARED):
+            x = trace.x[start : start + _COMPARED]
+            noise = Draw.noise_of(self.arm, row["seed"], range(start, start + len(x)))
+            twins = known[start : start + len(x)].to(x.device)
+            if len(twins) < len(x):
+                twins = torch.cat([twins, image_of(self.arm, x[len(twins) :], noise[len(twins) :])])
+            exact += int((x == twins).all(dim=1).sum())
+            gaps.append(smallest_gap(self.arm, noise, twins, x))
+        gap = min((gap for gap in gaps if gap is not None), default=None)
+        return {**row, "exact_fraction": exact / len(trace.x), "smallest_gap": gap}
 
     def _step(self, spec: SamplerSpec, what: str, run: Callable[[], Any]) -> Any:
         self.progress.update(self.done, self.total, note=f"{spec.forecaster or spec.sampler}, {what}")
@@ -221,7 +235,12 @@ class Bench:
         return result
 
 
-@torch.inference_mode()
+def image_of(arm: AutoregressiveModel, x: Tensor, noise: Tensor) -> Tensor:
+    """argmax(logits(x) + noise): x itself, if and only if x is the ancestral sample under this noise."""
+    with sampling_mode(arm):
+        return (arm(x).logits + noise).argmax(dim=-1)
+
+
 def smallest_gap(arm: AutoregressiveModel, noise: Tensor, reference: Tensor, x: Tensor) -> float | None:
     """Smallest gap between the best two of logits + noise where a sample first left the reference; None: it never did.
 
@@ -230,7 +249,8 @@ def smallest_gap(arm: AutoregressiveModel, noise: Tensor, reference: Tensor, x: 
     gaps = []
     for k in (x != reference).any(dim=1).nonzero().flatten().tolist():
         first = int((x[k] != reference[k]).nonzero()[0])
-        score = arm(reference[k : k + 1]).logits[0, first] + noise[k, first]
+        with sampling_mode(arm):
+            score = arm(reference[k : k + 1]).logits[0, first] + noise[k, first]
         best, second = score.topk(2).values.tolist()
         gaps.append(best - second)
     return min(gaps) if gaps else None
@@ -241,7 +261,8 @@ def naming(spec: SamplerSpec, layout: Layout, width: int) -> dict[str, Any]:
     is_auto = spec.window == "auto"
     window = block_of(spec, layout) if spec.sampler in ("gs_jacobi", "jacobi_gs") else None if is_auto else spec.window
     named = {"sampler": spec.sampler, "forecaster": spec.forecaster, "horizon": spec.horizon, "window": window}
-    return {**named, "auto_window": is_auto, "slots": width if spec.stream else None}
+    options = json.dumps(spec.options, sort_keys=True) if spec.options else None
+    return {**named, "auto_window": is_auto, "slots": width if spec.stream else None, "options": options}
 
 
 def _busy(before: float | None, after: float | None, wall_s: float) -> bool | None:

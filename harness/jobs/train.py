@@ -21,7 +21,7 @@ from harness.jobs.progress import Reporter
 from harness.jobs.rows import Rows, data_columns
 from harness.jobs.steps import Curves, Report, best_point, devices_of, load_best, take_steps
 from harness.sweep.components import fill, make_config
-from harness.sweep.plan import TrainJob
+from harness.sweep.jobs import TrainJob
 
 CHECKPOINT = "checkpoint"
 SCORE = "valid_bits_per_dim"
@@ -150,7 +150,7 @@ def _save_both(
     training: Training, curves: Curves, folder: Path, coded: Path | None, about: dict[str, Any]
 ) -> dict[str, Any]:
     """Save the last and the best weights; the training ends with those that are kept, which the result describes."""
-    last, best = curves[-1], best_point(curves, SCORE)
+    last, best = curves[-1], best_point(folder)
     autoencoder = load_autoencoder(coded) if coded is not None else None
     sha256, keep = "", training.config.keep
     lease.check(folder)

@@ -36,7 +36,7 @@ def _row(kind: str, row: pd.Series, seeds: str) -> dict[str, Any]:
         "variant": variant if isinstance(variant, str) else DASH,
         "seeds": seeds,
         "started (UTC)": started,
-        "device": f"{row['device']}, {row['cpu']}, {row['threads']} threads",
+        "device": f"{row['device']}, {row['cpu']}, {row['threads']} thread{'s' if row['threads'] != 1 else ''}",
         "versions": ", ".join(part for part in versions if part),
         "commit": commit,
         "weights": checkpoint[:10] if isinstance(checkpoint, str) else DASH,

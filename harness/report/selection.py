@@ -41,11 +41,6 @@ class Selection:
     left_out: list[str] = field(default_factory=list)
     footnotes: list[str] = field(default_factory=list)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to tabulate."""
-        return self.trials.empty and self.repetitions.empty and self.autoencoders.empty
-
 
 def select(
     store: Store, *, sweeps: Sequence[str] = (), only: Sequence[str] = (), mix: Collection[str] = ()
@@ -73,13 +68,14 @@ def select(
     wanted = _filters(only, trials, runs)
     trained, timed = _done(trials), _done(runs)
     several = _several(trained, timed)
-    trials = _newest(_fit(trained, wanted, "seed"), [*GROUP, "seed"], "training", left_out)
+    fitting = _fit(trained, wanted, "seed")
+    trials = _newest(fitting, [*GROUP, "seed"], "training", left_out)
     runs = _newest(_fit(timed, wanted, "train_seed"), [*GROUP, "train_seed"], "timing", left_out)
     trials = trials.assign(
         kind=_kinds(trials, trials["autoencoder_job"], several), data_status=trials["dataset_status"].fillna("unknown")
     )
     runs = _with_training(runs, trained, several)
-    runs["superseded"] = runs["train_job"].isin(set(trained["job"]) - set(trials["job"]))
+    runs["superseded"] = runs["train_job"].isin(set(fitting["job"]) - set(trials["job"]))
     runs, footnotes = comparable(runs, mix, left_out)
     repetitions = _fit_samplers(_repetitions(_timings(store, set(runs["job"])), runs), wanted)
     footnotes += _doubts(repetitions, runs)
@@ -164,6 +160,9 @@ def _filters(only: Sequence[str], trials: pd.DataFrame, runs: pd.DataFrame) -> d
         valid = {str(value) for frame in (trials, runs) for value in frame[key].dropna().unique()}
         for value in wanted.get(key, set()) - valid:
             raise suggest(f"{key} in --only", value, valid)
+    valid = {str(seed) for frame, name in ((trials, "seed"), (runs, "train_seed")) for seed in frame[name].dropna()}
+    for value in wanted.get("seed", set()) - valid:
+        raise suggest("seed in --only", value, valid)
     return wanted
 
 
@@ -256,8 +255,9 @@ def _repetitions(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     )
     twice = ["job", "label", "batch_size", "seed"]
     if found.duplicated(twice).any():
-        measured = ["calls_percent", "work", "seconds"]
-        found[measured] = found.groupby(twice, dropna=False)[measured].transform("mean")
+        measured, same = ["calls_percent", "work", "seconds"], found.groupby(twice, dropna=False)
+        found[measured] = same[measured].transform("mean")
+        found["exact_fraction"] = same["exact_fraction"].transform("min")
         found = found.drop_duplicates(twice)
     found = found.reset_index(drop=True)
     return found.assign(speedup=paired_speedup(found))

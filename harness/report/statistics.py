@@ -5,6 +5,7 @@ and seed. What varies, and hence what an interval is about, are the *units*: the
 the trainings (each with the mean over its noise seeds) if there are several.
 """
 
+import json
 import re
 
 import numpy as np
@@ -34,9 +35,9 @@ FEWEST_FOR_BOOTSTRAP = 5
 _RESAMPLES = 2000
 
 
-NAMING = ("sampler", "forecaster", "horizon", "window", "auto_window", "slots")
+NAMING = ("sampler", "forecaster", "horizon", "window", "auto_window", "slots", "options")
 """The columns that tell samplers apart, as `label` takes them."""
-_NEWER = ("auto_window", "slots")
+_NEWER = ("auto_window", "slots", "options")
 """Parts of an older schema lack these columns, so a query for other rows does not name them."""
 
 
@@ -47,14 +48,17 @@ def label(
     window: object = None,
     auto_window: object = None,
     slots: object = None,
+    options: object = None,
 ) -> str:
-    """What people call a sampler."""
+    """What people call a sampler; `options` are JSON."""
     if sampler == "ancestral":
         name = "ancestral"
     elif forecaster in LEARNED:
         name = f"{forecaster}, T={horizon}"
     else:
         name = LABELS.get(str(sampler)) or LABELS.get(str(forecaster), str(forecaster))
+    if isinstance(options, str):
+        name += "".join(f", {key} {value}" for key, value in json.loads(options).items())
     name = f"{RESAMPLED}{name}" if sampler == "resampled" else name
     if not pd.isna(auto_window) and auto_window:
         name = f"{name}, auto window"

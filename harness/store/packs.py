@@ -4,6 +4,7 @@ A pack is files one after the other, as they are; the index says where each one 
 one in a pack, and one that is removed leaves the index, so that nobody above this module needs to know of packs.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ class PackedFiles:
 
     def __init__(self, files: Files) -> None:
         self._files = files
+        self._known: _Index | None = None
+        """The index as it was last read: one request for as many reads as follow."""
 
     def write(self, name: str, data: bytes) -> None:
         self._files.write(name, data)
@@ -29,9 +32,15 @@ class PackedFiles:
         try:
             return self._files.read(name, start, length)
         except FileNotFoundError:
-            place = self._index().get(name)
-            if place is None:
+            if self._known is not None and name in self._known:
+                with contextlib.suppress(FileNotFoundError):  # packed anew since
+                    return self._part(self._known[name], start, length)
+            index = self._index()
+            if name not in index:
                 raise
+        return self._part(index[name], start, length)
+
+    def _part(self, place: tuple[str, int, int], start: int, length: int | None) -> bytes:
         pack, first, whole = place
         return self._files.read(pack, first + start, whole - start if length is None else length)
 
@@ -87,11 +96,13 @@ class PackedFiles:
         digest, _, body = data.partition(b"\n")
         if hashlib.sha256(body).hexdigest().encode() != digest:
             raise InputError(
-                f"{self._files.label(INDEX)} differs from what was written; restore it from a copy, or delete it and "
-                "run the sweeps again"
+                f"{self._files.label(INDEX)} differs from what was written; restore it from a copy, or delete it with "
+                "the packs beside it and run the sweeps again"
             )
-        return {name: (pack, start, length) for name, (pack, start, length) in json.loads(body).items()}
+        self._known = {name: (pack, start, length) for name, (pack, start, length) in json.loads(body).items()}
+        return dict(self._known)
 
     def _write_index(self, index: _Index) -> None:
         body = json.dumps(index, sort_keys=True).encode()
         self._files.write(INDEX, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        self._known = None

@@ -84,6 +84,7 @@ _SAMPLER = [
     Column("window", INT32, True, "dims", "of a call and sample, or the block of another paper's; null: the image"),
     Column("auto_window", BOOL, True, meaning="chosen by measuring while sampling; then `window` is null"),
     Column("slots", INT32, True, "samples", "in work at a time, finished ones replaced; null: a batch"),
+    Column("options", STRING, True, meaning="of the forecaster, as JSON; null: it has none"),
 ]
 
 _TRIALS = [
@@ -222,9 +223,9 @@ SCHEMAS: dict[str, pa.Schema] = {
     "trials": _schema("trials", 4, _TRIALS),
     "curves": _schema("curves", 4, _CURVES),
     "autoencoders": _schema("autoencoders", 3, _AUTOENCODERS),
-    "timings": _schema("timings", 4, _TIMINGS),
-    "mistakes": _schema("mistakes", 4, _MISTAKES),
-    "samples": _schema("samples", 5, _SAMPLES),
+    "timings": _schema("timings", 5, _TIMINGS),
+    "mistakes": _schema("mistakes", 5, _MISTAKES),
+    "samples": _schema("samples", 6, _SAMPLES),
 }
 SEALED_SINCE = {"trials": 4, "curves": 4, "autoencoders": 3, "timings": 4, "mistakes": 4, "samples": 5}
 """The first version of each table whose parts carry their sha256, see `harness.store.parts`."""

@@ -59,21 +59,25 @@ class Store:
 
         Args:
             root: a folder, or the URI of a place that pyarrow knows, such as s3://bucket/runs.
-            work: the folder in which jobs work; None: the root, or for a URI a folder named after it under `runs`.
+            work: for a URI the folder in which jobs work; None: one named after it under `runs`.
+
+        Raises:
+            InputError: the root is a file, or a folder with another one to work in.
         """
         self.place = shown(str(root)) if is_uri(root) else str(root)
         self._outside = is_uri(root)
+        if work is not None and not self._outside and Path(work) != Path(root):
+            raise InputError(f"--work is for a store that is no folder; jobs work in {root} itself: leave --work out")
         files: Files
         if self._outside:
             self.root = Path(work if work is not None else Path("runs") / re.sub(r"[^\w.-]+", "-", shown(str(root))))
             files = ArrowFiles(str(root))
         else:
-            self.root = Path(work if work is not None else root)
-            files = LocalFiles(Path(root))
+            self.root = Path(root)
+            files = LocalFiles(self.root)
         self.files = PackedFiles(files)
-        for folder in {self.root, *([] if self._outside else [Path(root)])}:
-            if folder.exists() and not folder.is_dir():
-                raise InputError(f"the store must be a folder, but {folder} is a file; give another --store")
+        if self.root.exists() and not self.root.is_dir():
+            raise InputError(f"the store must be a folder, but {self.root} is a file; give another --store")
 
     def exists(self) -> bool:
         """Whether there is such a folder; a place that is none is there as soon as something is written."""
@@ -221,12 +225,15 @@ class Store:
 
     def outcomes(self) -> dict[str, str]:
         """The complete jobs: id -> "done", "stopped" or "failed" ("failed" if any of its rows is)."""
-        found = {}
-        for table in DECIDING:
-            for name in self._parts(table):
-                values = self._part_table(name, SCHEMAS[table], ["status"])["status"].to_pylist()
-                found[_job_of(name)] = next((state for state in ("failed", "stopped") if state in values), "done")
-        return found
+
+        def outcome_of(part: tuple[str, str]) -> tuple[str, str]:
+            table, name = part
+            states = self._part_table(name, SCHEMAS[table], ["status"])["status"].unique().to_pylist()
+            return _job_of(name), next((state for state in ("failed", "stopped") if state in states), "done")
+
+        parts = [(table, name) for table in DECIDING for name in self._parts(table)]
+        with ThreadPoolExecutor() as pool:
+            return dict(pool.map(outcome_of, parts))
 
     def compact(self) -> int:
         """Put all parts of all tables into one file; how many there are. Rows and their order stay as they are."""

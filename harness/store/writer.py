@@ -3,6 +3,7 @@
 The note names who writes. A writer that dies leaves it there; it counts for `STALE_S` after it was last renewed.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -55,9 +56,15 @@ def note(files: Files, place: str) -> Iterator[None]:
     if held is None or held["token"] != token:
         raise _held(place, "")
 
+    def is_ours() -> bool:
+        held = _read(files)
+        return held is not None and held["token"] == token
+
     def renew() -> None:
         while not stop.wait(_RENEW_S):
-            _write(files, token)
+            with contextlib.suppress(OSError):  # a storage that does not answer now may do so next time
+                if is_ours():
+                    _write(files, token)
 
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()
@@ -66,7 +73,8 @@ def note(files: Files, place: str) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        files.remove(NOTE)
+        if is_ours():
+            files.remove(NOTE)
 
 
 def _write(files: Files, token: str) -> None:

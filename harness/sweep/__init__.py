@@ -1,6 +1,7 @@
 """From a sweep file to the jobs that it asks for."""
 
-from harness.sweep.plan import AutoencoderJob, Job, Plan, SamplerSpec, TimingJob, TrainJob, job_from_json, make_plan
+from harness.sweep.jobs import AutoencoderJob, Job, SamplerSpec, TimingJob, TrainJob, job_from_json
+from harness.sweep.plan import Plan, make_plan
 from harness.sweep.spec import Sweep, load_sweep
 
 __all__ = [

@@ -6,118 +6,28 @@ files, and the two numbers below. Commit and versions are recorded with the resu
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
-
-from arm_core.data.files import digest_of
-from arm_core.errors import InputError
 from arm_core.latents import AutoencoderConfig
-from arm_core.registry import ARMS, DATASETS, FORECASTERS, Registry
+from arm_core.registry import ARMS, DATASETS, FORECASTERS
 from arm_core.training import AutoencoderTrainingConfig, TrainingConfig
-from harness.sweep.components import OptionError, fill, make_config
+from harness.sweep.components import fill, make_config
+from harness.sweep.identity import content_hash, source_of
+from harness.sweep.jobs import AutoencoderJob, Component, Frozen, Job, TimingJob, TrainJob
+from harness.sweep.samplers import sampler_spec
 from harness.sweep.search import SearchSpec
-from harness.sweep.spec import DatasetSpec, Peer, SamplerEntry, Sweep, VariantSpec
+from harness.sweep.spec import DatasetSpec, Sweep, VariantSpec
 
 TRAINING_FORMAT = 3
 """Raise it when training gives other weights from the same settings."""
 SAMPLING_FORMAT = 3
 """Raise it when timings mean something else."""
 
-LEARNED = ("learned", "gated")
-"""The forecasters that are made of a checkpoint's modules."""
 
-T = TypeVar("T")
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Component(_Frozen):
-    """A reference and the options of what it stands for."""
-
-    name: str
-    options: dict[str, Any] = {}
-
-
-class SamplerSpec(_Frozen):
-    """A sampler to time; `ancestral` and the peers have no forecaster."""
-
-    sampler: Literal["ancestral", "predictive", "resampled"] | Peer
-    forecaster: str | None = None
-    window: int | Literal["auto"] | None = None
-    block: int | None = None
-    stream: bool = False
-    horizon: int | Literal["auto"] | None = None
-    options: dict[str, Any] = {}
-
-
-class _Job(_Frozen):
-    id: str
-    title: str
-    sweep: str
-    profile: str | None
-    dataset: str
-
-
-class AutoencoderJob(_Job):
-    """Train one autoencoder and encode its dataset."""
-
-    kind: Literal["autoencoder"] = "autoencoder"
-    seed: int
-    data: Component
-    root: str | None
-    autoencoder: dict[str, Any]
-    training: dict[str, Any]
-
-
-class TrainJob(_Job):
-    """Train one ARM, and its forecasting modules if there are any; on images, or on the latents of an autoencoder."""
-
-    kind: Literal["train"] = "train"
-    variant: str
-    arm: Component
-    seed: int
-    data: Component
-    root: str | None
-    autoencoder_job: str | None = None
-    forecasting: dict[str, Any] | None
-    training: dict[str, Any]
-    init_from: str | None = None
-
-
-class TimingJob(_Job):
-    """Time all samplers on one trained ARM, interleaved in one run."""
-
-    kind: Literal["timing"] = "timing"
-    variant: str
-    arm: Component
-    train_job: str
-    train_seed: int
-    samplers: list[SamplerSpec]
-    batch_sizes: list[int]
-    slots: list[int]
-    samples_per_slot: int
-    patience: float | None
-    seeds: list[int]
-    dtype: str
-    figure_seed: int
-    figure_count: int
-
-
-Job = AutoencoderJob | TrainJob | TimingJob
-
-
-def job_from_json(text: str) -> Job:
-    """The job that `model_dump_json` wrote, whatever its kind."""
-    return TypeAdapter(Job).validate_json(text)
-
-
-class Planned(_Frozen):
+class Planned(Frozen):
     """A job, whether it has to run, and why."""
 
     job: AutoencoderJob | TrainJob | TimingJob
@@ -125,7 +35,7 @@ class Planned(_Frozen):
     reason: str
 
 
-class Plan(_Frozen):
+class Plan(Frozen):
     """All jobs of a sweep, each after those that it needs."""
 
     sweep: str
@@ -149,7 +59,7 @@ def make_plan(sweep: Sweep, outcomes: Mapping[str, str]) -> Plan:
 
     Args:
         sweep: from `load_sweep`.
-        outcomes: job id -> "done" or "failed", from the store.
+        outcomes: job id -> "done", "stopped" or "failed", from the store.
 
     Raises:
         InputError: a name, option or value that does not fit, with its line.
@@ -169,7 +79,7 @@ def make_plan(sweep: Sweep, outcomes: Mapping[str, str]) -> Plan:
                 )
                 if job.id in jobs:
                     continue  # two names for the same training
-                jobs[job.id] = _planned(job, outcomes, after=before)
+                jobs[job.id] = _planned(job, outcomes, after=before, stops=sweep.search is not None)
                 if sweep.timing is not None:
                     timing = _timing_job(sweep, job)
                     jobs[timing.id] = _planned(timing, outcomes, after=jobs[job.id])
@@ -179,34 +89,36 @@ def make_plan(sweep: Sweep, outcomes: Mapping[str, str]) -> Plan:
     return Plan(sweep=sweep.name, profile=sweep.profile, jobs=list(jobs.values()), search=sweep.search)
 
 
-def _planned(job: Job, outcomes: Mapping[str, str], *, after: Planned | None = None) -> Planned:
+def _planned(job: Job, outcomes: Mapping[str, str], *, after: Planned | None = None, stops: bool = False) -> Planned:
+    """A job and whether it has to run; what a search gave up is settled for searches (`stops`) only."""
     outcome = outcomes.get(job.id)
     if outcome == "done" and after is not None and after.run:
         return Planned(job=job, run=True, reason=f"its {after.job.kind.replace('train', 'training')} runs again")
     reasons = {"done": "done before", "stopped": "stopped early before", "failed": "failed before"}
     reason = "not done yet" if outcome is None else reasons[outcome]
-    return Planned(job=job, run=outcome not in ("done", "stopped"), reason=reason)
+    settled = outcome == "done" or (outcome == "stopped" and stops)
+    return Planned(job=job, run=not settled, reason=reason)
 
 
 def _data(sweep: Sweep, key: str, entry: DatasetSpec) -> Component:
     """The dataset of an entry, its options complete."""
     at = ("datasets", key)
     name, name_at = (entry.name, (*at, "name")) if entry.name is not None else (key, at)
-    dataset = _checked(sweep, name_at, lambda: DATASETS.resolve(name))
-    config = _checked(sweep, at, lambda: make_config(dataset, dict(entry.model_extra or {})))
+    dataset = sweep.checked(name_at, lambda: DATASETS.resolve(name))
+    config = sweep.checked(at, lambda: make_config(dataset, dict(entry.model_extra or {})))
     return Component(name=name, options=_as_dict(config))
 
 
 def _data_matters(data: Component, root: str | None) -> list[Any]:
-    return [data.name, _source_of(DATASETS, data.name), data.options, root]
+    return [data.name, source_of(DATASETS, data.name), data.options, root]
 
 
 def _autoencoder_job(sweep: Sweep, key: str, entry: DatasetSpec) -> AutoencoderJob:
     assert entry.latents is not None
     at, given, data = ("datasets", key, "latents"), entry.latents, _data(sweep, key, entry)
-    config = _as_dict(_checked(sweep, at, lambda: fill(AutoencoderConfig, given.model_extra or {})))
+    config = _as_dict(sweep.checked(at, lambda: fill(AutoencoderConfig, given.model_extra or {})))
     where = (*at, "training")
-    training = _as_dict(_checked(sweep, where, lambda: fill(AutoencoderTrainingConfig, given.training)))
+    training = _as_dict(sweep.checked(where, lambda: fill(AutoencoderTrainingConfig, given.training)))
     matters = {
         "format": TRAINING_FORMAT,
         "data": _data_matters(data, entry.root),
@@ -261,24 +173,24 @@ def _train_job(
     if not isinstance(arm_name, str):
         named_at = (*(at if "name" in entry.arm else model), "arm", "name")
         raise sweep.error(named_at, f"must be a name, module:attr or file.py:attr, got {arm_name!r}")
-    arm = _checked(sweep, (*model, "arm", "name"), lambda: ARMS.resolve(arm_name))
-    arm_config = _checked(sweep, (*(at if entry.arm else model), "arm"), lambda: make_config(arm, arm_options))
+    arm = sweep.checked((*model, "arm", "name"), lambda: ARMS.resolve(arm_name))
+    arm_config = sweep.checked((*(at if entry.arm else model), "arm"), lambda: make_config(arm, arm_options))
     forecasting = None
     if settings.forecasting is not None:
         from arm_core.forecasters import ForecastingConfig
 
         heads = {**settings.forecasting, **entry.forecasting}
         place = (*(at if entry.forecasting else model), "forecasting")
-        forecasting = _as_dict(_checked(sweep, place, lambda: fill(ForecastingConfig, heads)))
+        forecasting = _as_dict(sweep.checked(place, lambda: fill(ForecastingConfig, heads)))
     options = {**(sweep.training.model_extra or {}), **settings.training, **entry.training}
     settings_at = (*(at if entry.training else model if settings.training else ()), "training")
     init_from, init_sha256 = _initial(sweep, settings_at, options)
-    training = _as_dict(_checked(sweep, settings_at, lambda: fill(TrainingConfig, options)))
+    training = _as_dict(sweep.checked(settings_at, lambda: fill(TrainingConfig, options)))
     matters = {
         "format": TRAINING_FORMAT,
         "data": _data_matters(data, entry.root),
         "autoencoder": autoencoder_job,
-        "arm": [arm_name, _source_of(ARMS, arm_name), _as_dict(arm_config)],
+        "arm": [arm_name, source_of(ARMS, arm_name), _as_dict(arm_config)],
         "forecasting": forecasting,
         "training": _training_matters(training),
         "init_from": init_sha256,
@@ -306,16 +218,17 @@ def _train_job(
 def _timing_job(sweep: Sweep, train: TrainJob) -> TimingJob:
     timing = sweep.timing
     assert timing is not None
-    samplers = [_sampler(sweep, index, entry, train) for index, entry in enumerate(timing.samplers)]
+    samplers = [sampler_spec(sweep, index, entry, train) for index, entry in enumerate(timing.samplers)]
     if not any(spec.sampler == "ancestral" for spec in samplers):
         place = ("timing", "samplers")
         raise sweep.error(place, "'ancestral' is missing: it is what the others are compared with; add it")
     settings = timing.model_dump(exclude={"samplers"})
+    settings["slots"] = timing.slots or timing.batch_sizes
     matters = {
         "format": SAMPLING_FORMAT,
         "train": train.id,
         "samplers": [spec.model_dump() for spec in samplers],
-        "sources": [_source_of(FORECASTERS, spec.forecaster) for spec in samplers if spec.forecaster],
+        "sources": [source_of(FORECASTERS, spec.forecaster) for spec in samplers if spec.forecaster],
         "settings": settings,
         "role": sweep.resources.timing.model_dump(),
     }
@@ -334,110 +247,5 @@ def _timing_job(sweep: Sweep, train: TrainJob) -> TimingJob:
     )
 
 
-def _sampler(sweep: Sweep, index: int, entry: str | SamplerEntry, train: TrainJob) -> SamplerSpec:
-    place = ("timing", "samplers", index)
-    if entry == "ancestral":
-        return SamplerSpec(sampler="ancestral")
-    given = entry if isinstance(entry, SamplerEntry) else _named(entry)
-    if given.forecaster == "ancestral":
-        raise sweep.error(place, "ancestral sampling takes no forecaster or horizon; write just `ancestral`")
-    if given.peer is not None:
-        return _peer(sweep, place, given)
-    if given.forecaster is None:
-        raise sweep.error(place, "needs a `forecaster:`, or a `peer:`")
-    _check_window(sweep, place, given)
-    forecaster_name = given.forecaster
-    forecaster = _checked(sweep, place, lambda: FORECASTERS.resolve(forecaster_name))
-    horizon = given.horizon
-    if given.forecaster in LEARNED:
-        if train.forecasting is None:
-            name, variant = given.forecaster, train.variant
-            raise sweep.error(place, f"{name} needs `forecasting:` in the variant {variant!r}; add it there")
-        _check_gate(sweep, place, given)
-        horizon = horizon or train.forecasting["horizon"]
-        if isinstance(horizon, int) and horizon > train.forecasting["horizon"]:
-            most = train.forecasting["horizon"]
-            raise sweep.error(place, f"horizon must be in [1, {most}], the horizon of training, got {horizon}")
-    elif horizon is not None:
-        raise sweep.error(place, f"horizon is for learned and gated only, not for {given.forecaster}; leave it out")
-    else:
-        _checked(sweep, place, lambda: make_config(forecaster, given.options))
-    kind: Literal["predictive", "resampled"] = "resampled" if given.resampled else "predictive"
-    return SamplerSpec(
-        sampler=kind,
-        forecaster=given.forecaster,
-        window=given.window,
-        stream=given.stream,
-        horizon=horizon,
-        options=given.options,
-    )
-
-
-def _named(name: str) -> SamplerEntry:
-    return SamplerEntry(peer=name) if name in get_args(Peer) else SamplerEntry(forecaster=name)  # type: ignore[arg-type]
-
-
-def _peer(sweep: Sweep, place: tuple[str | int, ...], given: SamplerEntry) -> SamplerSpec:
-    taken = {"peer", "block"} if given.peer in ("gs_jacobi", "jacobi_gs") else {"peer"}
-    for name in sorted(given.model_fields_set - taken):
-        raise sweep.error((*place, name), f"{given.peer} takes {' and '.join(sorted(taken))} only; leave it out")
-    assert given.peer is not None
-    return SamplerSpec(sampler=given.peer, block=given.block)
-
-
-def _check_window(sweep: Sweep, place: tuple[str | int, ...], given: SamplerEntry) -> None:
-    if given.block is not None:
-        raise sweep.error((*place, "block"), "is for the peers gs_jacobi and jacobi_gs; a forecaster takes `window`")
-    if given.window == "auto" and not given.stream:
-        raise sweep.error((*place, "window"), "auto is for streams; add `stream: true`, or give dims")
-    if given.resampled and (given.stream or given.window is not None):
-        what = "stream" if given.stream else "window"
-        raise sweep.error((*place, what), "fresh noise at every call knows no windows or slots; leave it out")
-
-
-def _check_gate(sweep: Sweep, place: tuple[str | int, ...], given: SamplerEntry) -> None:
-    for name, value in given.options.items():
-        if given.forecaster != "gated" or name != "gate":
-            valid = "only `gate`" if given.forecaster == "gated" else "none"
-            raise sweep.error((*place, "options", name), f"{given.forecaster} takes {valid}; leave it out")
-        if given.horizon == "auto":
-            raise sweep.error((*place, "options", name), "horizon: auto measures the gate too; leave one of them out")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            raise sweep.error((*place, "options", name), f"must be a number of at least 0, got {value!r}")
-
-
-def content_hash(matters: Mapping[str, Any]) -> str:
-    """16 hex digits that depend on the content alone, not on the order of keys or the process."""
-    canonical = json.dumps(matters, sort_keys=True, allow_nan=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def _source_of(registry: Registry, reference: str) -> str | None:
-    """The sha256 of a plug-in file, and of what a path such as `npz:PATH` names; None for all that is installed."""
-    scheme, path = registry.split(reference)
-    if scheme is not None:
-        return _digest_of_path(Path(path))
-    if reference in registry.entries or not (file := reference.rpartition(":")[0]).endswith(".py"):
-        return None
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-
-
-def _digest_of_path(path: Path) -> str | None:
-    """Of the bytes of a file, or of the names and sizes of all files of a folder; None if there is nothing."""
-    if path.is_file():
-        return digest_of(path, "sha256")
-    files = sorted((str(file.relative_to(path)), file.stat().st_size) for file in path.rglob("*") if file.is_file())
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest() if files else None
-
-
 def _as_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(asdict(config))) if config is not None else {}  # tuples become lists, as on the way
-
-
-def _checked(sweep: Sweep, place: tuple[str | int, ...], make: Callable[[], T]) -> T:
-    try:
-        return make()
-    except OptionError as error:
-        raise sweep.error((*place, error.option) if error.option else place, str(error)) from None
-    except InputError as error:
-        raise sweep.error(place, str(error)) from None

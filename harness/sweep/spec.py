@@ -1,13 +1,14 @@
 """The sweep file: its shape, checked strictly. What its names stand for is checked when the plan is made."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from arm_core.errors import InputError
 from arm_core.registry import suggest
+from harness.sweep.components import OptionError
 from harness.sweep.search import SearchSpec
 from harness.sweep.source import Source, merged, read_source
 
@@ -15,6 +16,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
 Options = dict[str, Any]
+T = TypeVar("T")
 _LARGEST = 1e300
 """No number in a sweep file is as large as this: an integer of so many digits would become infinite as a float."""
 
@@ -131,7 +133,7 @@ class TimingSpec(Part):
     Attributes:
         samplers: names, or entries with options.
         batch_sizes: of samplers that take batches.
-        slots: of samplers that stream.
+        slots: of samplers that stream; None: as many as the batch sizes, which their speed-ups are taken against.
         samples_per_slot: that a stream draws.
         patience: seconds; a run that would take longer, judged by the next smaller width, is left out. None: no limit.
         seeds: of the noise; a repetition each.
@@ -141,7 +143,7 @@ class TimingSpec(Part):
 
     samplers: Annotated[list[str | SamplerEntry], Field(min_length=1)]
     batch_sizes: Annotated[list[Count], Field(min_length=1)] = [1, 32]
-    slots: Annotated[list[Count], Field(min_length=1)] = [16]
+    slots: Annotated[list[Count], Field(min_length=1)] | None = None
     samples_per_slot: Count = 4
     patience: Annotated[float, Field(gt=0)] | None = None
     seeds: Annotated[list[Seed], Field(min_length=1)] = list(range(10))
@@ -167,6 +169,15 @@ class Sweep(Part):
     def error(self, place: Sequence[str | int], message: str) -> InputError:
         """An error at a place of the file. Raise what it returns."""
         return InputError(self._source.error(place, message))
+
+    def checked(self, place: Sequence[str | int], make: Callable[[], T]) -> T:
+        """What `make` gives; its errors at a place of the file."""
+        try:
+            return make()
+        except OptionError as error:
+            raise self.error((*place, error.option) if error.option else place, str(error)) from None
+        except InputError as error:
+            raise self.error(place, str(error)) from None
 
 
 def load_sweep(path: str | Path, *, profile: str | None = None, only: Sequence[str] = ()) -> Sweep:

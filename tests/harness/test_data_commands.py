@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from arm_core.data import fashion_mnist, mnist
 from arm_core.data.files import Archive
 from arm_core.registry import DATASETS
-from harness import data_commands
 from harness.cli import main
+from harness.commands import data as data_commands
 from tests.arm_core.data import true_layouts as write
 from tests.harness.loopback import serving
 

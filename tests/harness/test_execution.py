@@ -7,7 +7,7 @@ import pytest
 from arm_core import InputError
 from harness.execution import serial
 from harness.execution.placement import hosts, place
-from harness.jobs import job_folder
+from harness.jobs import checkpoint_of, job_folder
 from harness.jobs.rows import read_rows, write_rows
 from harness.store import Store
 from harness.sweep import load_sweep, make_plan
@@ -33,6 +33,9 @@ def fake_run(job, root, *, threads):
     folder = job_folder(root, job.id)
     folder.mkdir(parents=True, exist_ok=True)
     status = {"status": "failed", "error": "Boom: no\nmore"} if job.kind == "train" and job.dataset == "mnist5k" else {}
+    if job.kind == "train":
+        checkpoint_of(root, job.id).mkdir(exist_ok=True)
+        (checkpoint_of(root, job.id) / "manifest.json").write_text("{}")
     row = trial_row if job.kind == "train" else timing_row
     write_rows(
         folder, {"trials" if job.kind == "train" else "timings": [row(job=job.id, dataset=job.dataset, **status)]}
@@ -78,6 +81,21 @@ def test_rows_that_a_dead_driver_left_are_taken_over_and_not_made_again(two_data
     ledger = serial.execute(plan, store, two_datasets.resources, run=run)
     assert set(ran) == {"mnist5k"}
     assert ledger.done == 2
+
+
+def test_rows_whose_checkpoint_is_gone_are_made_again(two_datasets, tmp_path):
+    store, ran = Store(tmp_path / "store"), []
+    plan = make_plan(two_datasets, {})
+    train = next(planned.job for planned in plan.jobs if planned.job.dataset == "digits")
+    fake_run(train, store.root, threads=1)
+    (checkpoint_of(store.root, train.id) / "manifest.json").unlink()
+
+    def run(job, root, *, threads):
+        ran.append(job.id)
+        return fake_run(job, root, threads=threads)
+
+    serial.execute(plan, store, two_datasets.resources, run=run)
+    assert train.id in ran
 
 
 def test_a_failed_job_is_run_again_and_not_taken_from_its_old_rows(two_datasets, tmp_path):

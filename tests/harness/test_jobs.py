@@ -1,22 +1,23 @@
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 import pytest
 import torch
 
-from arm_core import Checkpoint, InputError, Layout, load_checkpoint
+from arm_core import Checkpoint, InputError, Layout, ancestral_sample, load_checkpoint, predictive_sample
 from arm_core.data import load_dataset
+from arm_core.forecasters import fixed_point
 from harness.jobs import checkpoint_of, failed_rows, job_folder, run_job
 from harness.jobs.clock import clock_for
 from harness.jobs.progress import Reporter, read_progress
 from harness.jobs.rows import clear_rows, read_rows, status_of, write_rows
 from harness.jobs.sampling import Draw, make_sampler
-from harness.jobs.timing import time_samplers
+from harness.jobs.timing import Bench, time_samplers
 from harness.report.selection import select
 from harness.report.statistics import speedup
 from harness.store import Store
 from harness.sweep import SamplerSpec, load_sweep, make_plan
-from tests.conftest import ConstantArm
+from tests.conftest import ConstantArm, TableArm
 
 
 def jobs_of(file, **options):
@@ -110,6 +111,23 @@ def test_a_training_and_its_timing_leave_rows_that_fit_the_tables(small_sweep, t
     samples = store.read("samples")
     assert samples["exact"].all() and len(samples) == 4 * 4
     assert len(store.read("mistakes")) == 4 * 64
+
+
+def test_every_sample_is_compared_those_too_that_the_reference_did_not_draw():
+    arm = TableArm(Layout(1, 3, 3, 2))
+    spec = SamplerSpec(sampler="predictive", forecaster="fixed_point", window=None, stream=True)
+    bench = Bench.__new__(Bench)
+    bench.arm = arm
+    trace = predictive_sample(arm, Draw.noise_of(arm, 0, range(40)), fixed_point)
+    known = ancestral_sample(arm, Draw.noise_of(arm, 0, range(2))).x
+    row = {"sampler": spec.sampler, "seed": 0}
+    assert bench._compared(row, trace, known)["exact_fraction"] == 1
+    for wrong in (1, 2, 39):  # among the known ones, just after them, and in the last part
+        x = trace.x.clone()
+        x[wrong, 4] ^= 1
+        found = bench._compared(row, replace(trace, x=x), known)
+        assert found["exact_fraction"] == 39 / 40 and found["smallest_gap"] > 0, wrong
+    assert "exact_fraction" not in bench._compared({**row, "sampler": "resampled"}, trace, known)
 
 
 @pytest.mark.slow
@@ -257,7 +275,7 @@ def test_windows_streams_and_peers_are_timed_and_recorded(small_sweep, tmp_path)
         assert run_job(job, store.root, threads=1) == "done", (job_folder(store.root, job.id) / "log.txt").read_text()
         store.write_job(job.id, read_rows(job_folder(store.root, job.id)))
     timed = store.read("timings").query("not is_warmup")
-    assert (timed["exact_fraction"] == 1).all()
+    assert (timed["exact_fraction"] == 1).all(), "those of a stream that no batch drew among them"
     streams = timed[timed["slots"].notna()]
     assert len(streams) == 2 and (streams["batch_size"] == 3).all()
     assert (streams["arm_calls"].map(len) == 6).all() and (streams["windows"].map(len) == 6).all()

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from arm_core import InputError, load_checkpoint
+from harness.commands import sweep as commands
 from harness.execution import serial
 from harness.jobs import checkpoint_of, job_folder, read_rows, run_job
-from harness.jobs.latents import LATENTS, load_latents
+from harness.jobs.latents import ABOUT, LATENTS, load_latents
 from harness.jobs.progress import Reporter
 from harness.store import Store
 from harness.sweep import load_sweep, make_plan
@@ -101,6 +102,21 @@ def test_photos_become_decoded_samples_and_stops_change_no_bit(plan, tmp_path, m
     np.save(place / LATENTS / "train.npy", damaged)
     with pytest.raises(InputError, match="differ from what was written"):
         load_latents(place)
+
+
+def test_an_autoencoder_whose_latents_are_gone_runs_again_when_a_training_needs_them(plan, tmp_path, monkeypatch):
+    store, encoder = Store(tmp_path / "store"), plan.jobs[0].job
+    sweep = load_sweep(tmp_path / "coded.yaml")
+    monkeypatch.setattr(commands, "_outcomes", lambda _: {encoder.id: "done"})
+    assert [p.run for p in commands._plan(sweep, store).jobs] == [True, True, True]
+    place = job_folder(store.root, encoder.id) / LATENTS
+    place.mkdir(parents=True)
+    (place / ABOUT).write_text("{}")
+    assert [p.run for p in commands._plan(sweep, store).jobs] == [False, True, True]
+    (place / ABOUT).unlink()
+    everything = {planned.job.id: "done" for planned in plan.jobs}
+    monkeypatch.setattr(commands, "_outcomes", lambda _: everything)
+    assert not commands._plan(sweep, store).to_run, "nobody needs the latents"
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 from rich.console import Console
 
-from harness.execution.monitor import STALE_S, describe, duration, status_table, watching
+from harness.execution.monitor import MOST_SILENT_S, STALE_S, describe, duration, status_table, watching
 from harness.jobs import job_folder
 from harness.jobs.progress import Progress
 from harness.store import Store
@@ -55,8 +55,11 @@ def test_status_tells_running_from_stopped_failed_done_and_waiting(tmp_path):
     ended.wait()
     assert "running" in shown(store, {}, progress())
     assert "stopped" in shown(store, {}, progress(pid=ended.pid))
-    assert "stopped" in shown(store, {}, progress(updated_at=time.time() - STALE_S - 1))
+    silent = time.time() - STALE_S - 1
+    assert "running" in shown(store, {}, progress(updated_at=silent)), "a long validation, and the process is there"
+    assert "stopped" in shown(store, {}, progress(updated_at=time.time() - MOST_SILENT_S - 1))
     assert "running" in shown(store, {}, progress(host="elsewhere", pid=ended.pid))
+    assert "stopped" in shown(store, {}, progress(host="elsewhere", updated_at=silent))
     assert "log.txt" in shown(store, {"a": "failed"}, progress(state="failed"))
     assert "done" in shown(store, {"a": "done"}, progress(state="done"))
     (job_folder(store.root, "a") / "progress.json").unlink()

@@ -100,6 +100,25 @@ def test_a_damaged_index_is_named_and_nothing_is_read_by_it(store):
         store.outcomes()
 
 
+def test_the_index_is_read_once_for_all_the_parts_of_a_table(store, monkeypatch):
+    store.compact()
+    fresh, read, asked = Store(store.root), LocalFiles.read, []
+
+    def counted(files, name, *place):
+        asked.append(name)
+        return read(files, name, *place)
+
+    monkeypatch.setattr(LocalFiles, "read", counted)
+    assert len(fresh.read("timings")) == 6
+    assert asked.count(INDEX) == 1
+    other = Store(store.root)
+    other.write_job("a", {"timings": [timing_row(job="a", wall_s=9.0)]})
+    other.compact()  # another process packs anew while this one still has the old index
+    (old,) = (entry for entry in {place[0] for place in fresh.files._known.values()})
+    assert not (store.root / old).exists()
+    assert fresh.files.read("tables/timings/b.parquet") == other.files.read("tables/timings/b.parquet")
+
+
 def test_an_empty_store_is_compacted_to_nothing(tmp_path):
     assert Store(tmp_path).compact() == 0 and not list(tmp_path.iterdir())
 

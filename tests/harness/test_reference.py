@@ -8,11 +8,13 @@ import pytest
 
 from arm_core.errors import InputError
 from harness import reference
+from harness.store import Store
+from tests.harness.rows import trial_row
 
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
-    known = {"host": "mine", "cpu": "made up", "cores": 2, "torch": "2.13", "commit": "0" * 40}
+    known = {"host": "mine", "cpu": "made up", "cores": 2, "torch": "2.13", "python": "3.11", "commit": "0" * 40}
     monkeypatch.setattr(reference, "provenance", lambda: known)
 
 
@@ -20,11 +22,16 @@ def speedup_file(out):
     rows = [
         {"dataset": "digits", "sampler": sampler, "batch_size": size, "calls_percent": calls, "calls_percent_std": 0.5}
         | {"seconds": 0.1234, "seconds_std": 0.0321, "speedup": 100 / calls, "equal": True, "in_law": False}
-        for sampler, calls in (("ancestral", 100.0), ("fixed point", 12.5))
+        for sampler, calls in (("ancestral", 100.0), ("fixed point", 12.5), ("learned, T=4", 40.0))
         for size in (1, 8)
     ]
     out.mkdir(exist_ok=True)
     pd.DataFrame(rows).to_parquet(out / "speedup.parquet")
+    model = {"dataset": "digits", "shape": "1x8x8", "categories": 17, "test_bits_per_dim": 1.5}
+    pd.DataFrame([model]).to_parquet(out / "models.parquet")
+    machine = {"cpu": "made up", "cores": 2, "torch": "2.13", "python": "3.11"}
+    ran = {"command": "harness sweep sweeps/quickstart.yaml --store STORE", "wall_s": 3.0, "commit": "abc" * 10}
+    (out / reference.RECORD).write_text(json.dumps({"machine": machine, "commands": [ran]}))
 
 
 def test_the_readme_gets_its_tables_between_its_markers(tmp_path):
@@ -35,7 +42,23 @@ def test_the_readme_gets_its_tables_between_its_markers(tmp_path):
         assert reference.fill_readme(readme, tmp_path) == ["results of digits"]
         text = readme.read_text()
         assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-        assert text.count("12.5 ± 0.5 %") == 2 and text.count("0.123 ± 0.032") == 4 and text.count("8x") == 2
+        assert text.count("12.5 ± 0.5 %") == 2 and text.count("0.123 ± 0.032") == 6 and text.count("8x") == 2
+
+
+def test_the_datasets_of_the_quickstart_stand_side_by_side_with_the_machine(tmp_path):
+    speedup_file(tmp_path)
+    table = reference.overview_table(tmp_path)
+    assert table.splitlines()[-1] == "made up, 2 cores, no GPU; torch 2.13, Python 3.11; commit `abcabcabca`."
+    cells = [cell.strip() for cell in table.splitlines()[2].split("|")[1:-1]]
+    assert cells == ["`digits` (1x8x8, 17 categories)", "1.500", "12.5 %, 8x", "40.0 %, 2.5x"]
+
+
+def test_the_checkpoints_of_the_ablations_are_found_in_their_store(tmp_path):
+    store = Store(tmp_path / "store")
+    shared = {"sweep": "ablations", "dataset": "photos"}
+    store.write_job("a", {"trials": [trial_row(job="a", **shared, checkpoint="jobs/a/checkpoint")]})
+    store.write_job("b", {"trials": [trial_row(job="b", **shared, status="failed", error="x")]})
+    assert reference._checkpoints(store.root, "photos") == [str(store.root / "jobs/a/checkpoint")]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +95,15 @@ def test_every_sweep_is_run_and_reported_and_its_wall_time_kept(tmp_path, monkey
             "report",
         ]
     assert str(tmp_path / "store") not in json.dumps(said) and "host" not in said["machine"]
+    assert {item["commit"] for item in said["commands"]} == {"0" * 40}
+    many = len(ran)
+    said["commands"].pop(4)
+    (tmp_path / "results" / reference.RECORD).write_text(json.dumps(said))
+    Store(tmp_path / "store").write_sweep({"sweep": "table2", "profile": "laptop", "jobs": []})
+    reference.run(tmp_path / "store", tmp_path / "results")
+    assert len(ran) == many + 1 and ran[-1] == ran[4], "only what the record does not have"
     table = reference.wall_table(tmp_path / "results")
+    assert table.count("in several goes") == 1, "table2 went on"
     assert "`harness sweep sweeps/table1.yaml --profile laptop`" in table and "STORE" not in table
 
 

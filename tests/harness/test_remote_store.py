@@ -11,14 +11,14 @@ from click.testing import CliRunner
 from arm_core import InputError
 from harness.cli import main
 from harness.jobs import checkpoint_of
-from harness.store import SCHEMAS, Store, checkpoints
+from harness.store import SCHEMAS, Store, checkpoints, writer
 from harness.store.files import ArrowFiles
 from harness.store.writer import NOTE, STALE_S
 from tests.harness.objects import object_storage
 from tests.harness.rows import mistake_row, timing_row, trial_row
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
 def uri(request, tmp_path):
     """The URI of an empty place; HARNESS_TEST_S3 names another one than our stand-in."""
     if request.param == "local":
@@ -88,6 +88,37 @@ def test_a_checkpoint_is_there_when_its_manifest_is_and_equal_files_are_sent_onc
         "arm-0123.safetensors": b"weights",
         "manifest.json": b"{}",
     }
+
+
+def test_a_writer_outlives_a_storage_that_does_not_answer_for_a_while(store, monkeypatch):
+    monkeypatch.setattr(writer, "_RENEW_S", 0.05)
+    write, failed = ArrowFiles.write, []
+
+    def sometimes(files, name, data):
+        if name == NOTE and len(failed) < 3 and store.files.names(""):
+            failed.append(name)
+            raise OSError("no answer")
+        write(files, name, data)
+
+    with store.locked():
+        first = json.loads(store.files.read(NOTE))["at"]
+        monkeypatch.setattr(ArrowFiles, "write", sometimes)
+        deadline = time.time() + 20
+        while json.loads(store.files.read(NOTE))["at"] == first:
+            assert time.time() < deadline, "the note is not renewed any more"
+            time.sleep(0.05)
+        assert len(failed) == 3
+
+
+def test_a_writer_leaves_the_note_of_another_one_alone(store):
+    with store.locked():
+        store.files.write(NOTE, json.dumps({"token": "x", "host": "h", "pid": 1, "at": time.time()}).encode())
+    assert json.loads(store.files.read(NOTE))["token"] == "x"
+
+
+def test_a_folder_is_its_own_working_place(tmp_path):
+    with pytest.raises(InputError, match="leave --work out"):
+        Store(tmp_path / "store", work=tmp_path / "work")
 
 
 def test_the_secrets_of_a_uri_are_not_shown(uri):

@@ -39,6 +39,20 @@ def test_a_search_stops_trials_early_and_does_not_start_them_again(local_ray, tm
     assert not make_plan(sweep, outcomes).to_run
 
 
+def test_what_a_search_gave_up_is_trained_when_a_sweep_without_one_asks_for_it(tmp_path, sample_data):
+    file = tmp_path / "search.yaml"
+    file.write_text(SEARCH)
+    searched = make_plan(load_sweep(file), {})
+    stopped = {planned.job.id: "stopped" for planned in searched.jobs}
+    assert not make_plan(load_sweep(file), stopped).to_run
+    rate = searched.jobs[0].job.training["learning_rate"]
+    lines = [line for line in SEARCH.splitlines() if not line.startswith("search")]
+    plain = "\n".join(lines).replace("training: {", f"training: {{learning_rate: {rate}, ")
+    file.write_text(plain)
+    (planned,) = make_plan(load_sweep(file), stopped).jobs
+    assert planned.job.id in stopped and planned.run and planned.reason == "stopped early before"
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_on_ray_an_autoencoder_comes_before_its_arm(local_ray, tmp_path, sample_data):
@@ -59,5 +73,5 @@ def test_a_training_does_not_report_the_step_after_which_it_has_ended(monkeypatc
     job = make_plan(load_sweep(file), {}).jobs[0].job
     reported = []
     monkeypatch.setattr(backend.tune, "report", lambda metrics: reported.append(metrics["step"]))
-    backend._train({"job": job.model_dump_json(), "root": str(tmp_path / "store"), "threads": 1})
+    backend._train({"job": job.model_dump_json(), "root": str(tmp_path / "store"), "cwd": str(tmp_path), "threads": 1})
     assert reported == [1, 2, 3, 4, 5, 6, 7]

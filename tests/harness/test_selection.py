@@ -38,6 +38,31 @@ def test_warm_ups_and_failures_do_not_count(store):
     assert found.left_out == ["The timing of digits (default) failed: Boom"]
 
 
+def test_a_profile_is_reported_though_its_training_bears_the_name_of_another(store):
+    write(store, "a", profile="b")
+    found = select(store, only=["profile=b"])
+    assert set(found.repetitions["job"]) == {"a"} and not found.left_out
+
+
+def test_a_seed_that_nobody_trained_with_is_refused(store):
+    write(store, "a")
+    with pytest.raises(InputError, match=r"seed in --only '99'"):
+        select(store, only=["seed=99"])
+
+
+def test_samplers_with_other_options_are_not_averaged_and_a_mismatch_is_not_hidden(store):
+    gated = {"sampler": "predictive", "forecaster": "gated", "horizon": 2}
+    rows = [timing_row(seed=0, wall_s=4.0)]
+    rows += [timing_row(**gated, options=f'{{"gate": {gate}}}', wall_s=gate, run_order=1) for gate in (0.5, 2.0)]
+    rows += [timing_row(sampler="predictive", forecaster="zeros", exact_fraction=e, run_order=2) for e in (1.0, 0.5)]
+    store.write_job("a", {"timings": rows})
+    table = speedup(select(store).repetitions).set_index("sampler")
+    assert table.loc["gated, T=2, gate 0.5", "seconds"] == 0.5 and table.loc["gated, T=2, gate 2.0", "seconds"] == 2.0
+    chosen = store.read("timings").query(table.loc["gated, T=2, gate 2.0", "query"])
+    assert chosen["wall_s"].tolist() == [2.0]
+    assert not table.loc["forecast zeros", "equal"]
+
+
 def test_of_two_runs_on_one_training_the_newer_counts(store):
     write(store, "a")
     write(store, "b", started_at=pd.Timestamp("2026-03-01", tz="UTC"))

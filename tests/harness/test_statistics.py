@@ -16,7 +16,7 @@ def repetitions(*rows):
         batch_calls=[max(calls) for calls in frame["arm_calls"]],
         samples=[len(calls) for calls in frame["arm_calls"]],
         work=[np.mean(work) for work in frame["arm_work"]],
-        **{name: pd.array([None] * len(frame), "Int32") for name in ("window", "auto_window", "slots")},
+        **{name: pd.array([None] * len(frame), "Int32") for name in ("window", "auto_window", "slots", "options")},
     )
     runs = frame.drop_duplicates("job").assign(kind="explicit", data_status="sample")
     return _repetitions(frame, runs)
@@ -119,6 +119,8 @@ def test_an_interval_is_within_what_is_possible():
         (("predictive", "fixed_point_above", None, None, True, 16), "fixed point above, auto window, slots"),
         (("gs_jacobi", None, None, 28, False, None), "GS-Jacobi, block 28"),
         (("cached_sequential", None, None), "cached sequential"),
+        (("predictive", "gated", 2, None, False, None, '{"gate": 1.0}'), "gated, T=2, gate 1.0"),
+        (("predictive", "m.py:C", None, 8, False, 4, '{"rows": 1}'), "m.py:C, rows 1, window 8, slots"),
     ],
 )
 def test_samplers_are_named_for_people(sampler, expected):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from arm_core import InputError
 from harness.sweep import TrainJob, load_sweep, make_plan
-from harness.sweep.plan import Job, content_hash
+from harness.sweep.identity import content_hash
+from harness.sweep.jobs import Job
 from harness.sweep.source import read_source
 from tests.harness.conftest import SMALL
 

@@ -159,9 +159,9 @@ def _curves(
         context.left_out.append(f"{number}: its trainings left no curves to draw.")
         return
     groups = context.capped(charts.grouped(rows, ["dataset", "data"]), f"{number}, training curves")
-    caption = (
-        f"{axis.split(',')[0]} while training: training dashed (with dropout), validation solid; mean over seeds. "
-    )
+    dropout = " (with dropout)" if measure == "bits_per_dim" else ""
+    caption = f"{axis.split(',')[0]} while training: training dashed{dropout}, validation solid; mean over seeds. "
+    caption += "First points that lie far above the others are cut off. " if charts.are_cut(rows) else ""
     caption += "Different panels are not comparable." if len(groups) > 1 else ""
     name = f"{place}-curves" if measure == "bits_per_dim" else "autoencoder-curves"
     query = f"curves: job in {sorted(about['job'])[:40]!r}"

@@ -16,12 +16,13 @@ from harness.report.statistics import GROUP, rank
 from harness.report.tables import title
 
 Groups = Sequence[tuple[tuple, pd.DataFrame]]
-_MOST_NAMES = 12
+_MOST_NAMES, _MANY_POINTS = 12, 6
 
 
 def grouped(table: pd.DataFrame, by: Sequence[str] = GROUP) -> Groups:
-    """(key, rows) in the order of the rows."""
-    return [(tuple(key), part) for key, part in table.groupby(list(by), dropna=False, sort=False)]
+    """(key, rows) in the order of the keys, the same in every figure."""
+    groups = [(tuple(key), part) for key, part in table.groupby(list(by), dropna=False, sort=False)]
+    return sorted(groups, key=lambda group: [str(part) for part in group[0]])
 
 
 def bars(groups: Groups, column: str, axis: str) -> Plot:
@@ -139,6 +140,11 @@ def _lines(ax: Axes, group: pd.DataFrame, x: str, y: str, style: dict[str, Style
     ax.minorticks_off()
 
 
+def are_cut(rows: pd.DataFrame) -> bool:
+    """Whether curves are so long that `curves` leaves their first point no room: it is often far above the rest."""
+    return bool(rows.groupby("job")["step"].nunique().max() >= _MANY_POINTS)
+
+
 def curves(groups: Groups, measure: str, axis: str) -> Plot:
     """A panel a dataset and kind of its data, a colour a variant: training dashed, validation solid.
 
@@ -163,7 +169,7 @@ def curves(groups: Groups, measure: str, axis: str) -> Plot:
                 text = text if len(variants) == 1 else f"{variant}, {text}" if len(variants) < 4 else variant
                 shown = text if len(variants) < 4 or split == "valid" else None
                 ax.plot(mean.index, mean, dash, color=colours[variant], marker=marker, ms=3, lw=1.2, label=shown)
-                highest.append(mean.iloc[1 if len(mean) > 5 else 0 :].max())  # the first is often far above the rest
+                highest.append(mean.iloc[1 if len(mean) >= _MANY_POINTS else 0 :].max())
         if highest:
             bottom = min(line.get_ydata().min() for line in ax.lines)  # type: ignore[union-attr]
             ax.set_ylim(

@@ -16,7 +16,7 @@ def draw(found: pd.DataFrame, own_height: int, out: Path) -> list[Path]:
     """Write samplers.png, .svg and .pdf.
 
     Args:
-        found: from `harness.bench_samplers_report.summary`.
+        found: from `harness.benches.samplers_report.summary`.
         own_height: of the checkpoint's images.
         out: the folder.
     """

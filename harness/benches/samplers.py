@@ -21,7 +21,7 @@ from harness.jobs.machine import device_of_this_job, provenance
 from harness.jobs.rows import DATA
 from harness.jobs.sampling import Draw, make_sampler, measured
 from harness.jobs.timing import Bench, naming
-from harness.sweep.plan import Component, SamplerSpec, TimingJob
+from harness.sweep.jobs import Component, SamplerSpec, TimingJob
 
 CONSOLE = Console(highlight=False)
 PAPER = "fixed point, whole batch"
@@ -129,14 +129,15 @@ def run_bench(path: Path, out: Path, settings: Settings, *, reference: str | Non
     Raises:
         InputError: the checkpoint cannot be read, or a sampler or height does not exist.
     """
-    from harness.bench_samplers_report import write
+    from harness.benches.samplers_report import write
 
     kind = ARMS.resolve(reference) if reference else None
     device = device_of_this_job()
     loaded = load_checkpoint(path, device=device, arm=kind)
     with CONSOLE.status("Measuring the horizon of the forecasting modules ..."):
         chosen = _chosen(contestants(loaded), settings.names)
-    arms = {loaded.arm.layout.height: loaded, **{height: at_height(loaded, height) for height in settings.heights}}
+    own = loaded.arm.layout.height
+    arms = {own: loaded, **{height: at_height(loaded, height) for height in settings.heights if height != own}}
     exact = load_checkpoint(path, device=device, dtype=torch.float64, arm=kind)
     with CONSOLE.status("Drawing the same samples with every sampler in float64 ...") as status:
         different = unequal(exact, chosen)

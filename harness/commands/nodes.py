@@ -22,6 +22,7 @@ def show_nodes(
     train_nodes: int,
     address: str | None,
     root: Path | str,
+    work: Path | None,
 ) -> None:
     """Print how to start the nodes that a sweep needs; with an address, whether those of a live cluster will do."""
     sweep = load_sweep(file, profile=profile) if file is not None else None
@@ -29,7 +30,7 @@ def show_nodes(
     if slurm and file is None:
         raise InputError("--slurm needs a sweep file: harness nodes FILE --slurm")
     if address is not None:
-        _show_cluster(sweep, resources, address, Store(root).root)
+        _show_cluster(sweep, resources, address, Store(root, work=work).root)
     elif slurm and file is not None:
         from harness.execution.start import slurm_script
 

@@ -1,28 +1,20 @@
-"""What the commands do, apart from reading their options."""
+"""`harness sweep`: from a file to a full store, or to the line that goes on with it."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from arm_core import (
-    AutoregressiveModel,
-    InputError,
-    Layout,
-    testing,
-)
-from arm_core.arms import PixelCNN, PixelCNNConfig
-from arm_core.data import load_dataset
-from arm_core.registry import ARMS, DATASETS, FORECASTERS, Registry, config_type, suggest
+from arm_core.errors import InputError
 from harness.execution.endings import is_full, resume_line, terminated_as_interrupted
 from harness.execution.ledger import Ledger
 from harness.execution.monitor import failures_text, watching
-from harness.jobs import checkpoint_of
-from harness.shipped import sweep_file
+from harness.jobs import checkpoint_of, has_latents
 from harness.store import Store
 from harness.sweep import Job, Plan, Sweep, TimingJob, TrainJob, load_sweep, make_plan
+from harness.sweep.shipped import sweep_file
 
 CONSOLE = Console(highlight=False)
 
@@ -42,7 +34,7 @@ def run_sweep(
     """Do what `harness sweep` says; returns the exit code."""
     store = Store(root, work=work)
     spec = load_sweep(sweep_file(file), profile=profile, only=only)
-    plan = make_plan(spec, _outcomes(store))
+    plan = _plan(spec, store)
     _print_plan(plan, settings=dry_run)
     if dry_run or not plan.to_run:
         return 0
@@ -63,6 +55,15 @@ def run_sweep(
                 f"space, then: {resume}"
             ) from None
     return _conclude(plan, ledger, store)
+
+
+def _plan(spec: Sweep, store: Store) -> Plan:
+    """The plan; an autoencoder that a training needs runs again if its latents are gone."""
+    outcomes = _outcomes(store)
+    plan = make_plan(spec, outcomes)
+    needed = {p.job.autoencoder_job for p in plan.to_run if isinstance(p.job, TrainJob)} - {None}
+    gone = {job for job in needed if outcomes.get(str(job)) == "done" and not has_latents(store.root, str(job))}
+    return make_plan(spec, {job: state for job, state in outcomes.items() if job not in gone}) if gone else plan
 
 
 def _outcomes(store: Store) -> dict[str, str]:
@@ -131,74 +132,3 @@ def _conclude(plan: Plan, ledger: Ledger, store: Store) -> int:
         CONSOLE.print("Run the same command again to retry the failed jobs.")
         return 1
     return 0
-
-
-def run_bench_training(size: str, *, resnets: int, filters: int, batch_size: int, accumulate: int, steps: int) -> None:
-    """Print what a training step takes, and where its time goes."""
-    from harness.bench_training import Step, cost_of
-
-    parts = size.split("x")
-    if len(parts) != 4 or not all(part.isdigit() for part in parts):
-        raise InputError(f"--size must be HEIGHTxWIDTHxCHANNELSxCATEGORIES, for example 28x28x1x2, got {size!r}")
-    height, width, channels, categories = map(int, parts)
-    step = Step(Layout(channels, height, width, categories), PixelCNNConfig(resnets, filters), batch_size, accumulate)
-    costs = cost_of(step, steps=steps)
-    CONSOLE.print(
-        f"masked {costs.masked_s:.3f} s, plain {costs.plain_s:.3f} s a step: ratio {costs.ratio:.3f}; not convolution "
-        f"{costs.other_share:.1%}; peak memory {costs.masked_bytes / 2**20:.0f} MiB masked, "
-        f"{costs.plain_bytes / 2**20:.0f} MiB plain",
-        soft_wrap=True,
-    )
-
-
-def run_checks(reference: str, kind: str | None) -> int:
-    """Run the contract checks, a line each; returns the exit code."""
-    failed = 0
-    for name, check in _checks(reference, kind or _kind_of(reference)):
-        try:
-            check()
-            CONSOLE.print(f"[green]holds[/green]  {name}", soft_wrap=True)
-        except AssertionError as error:
-            failed += 1
-            CONSOLE.print(f"[red]fails[/red]  {name}: {error}", soft_wrap=True)
-    CONSOLE.print("Every property holds." if not failed else f"{failed} properties fail.")
-    return 1 if failed else 0
-
-
-_REGISTRIES: dict[str, Registry] = {"arm": ARMS, "forecaster": FORECASTERS, "dataset": DATASETS}
-
-
-def _kind_of(reference: str) -> str:
-    for kind, registry in _REGISTRIES.items():
-        if reference in registry.entries:
-            return kind
-    if ":" not in reference:
-        every = [name for registry in _REGISTRIES.values() for name in registry.entries]
-        raise suggest("component", reference, [*every, "module:attr", "file.py:attr"])
-    found = ARMS.resolve(reference)
-    if isinstance(found, type) and issubclass(found, AutoregressiveModel):
-        return "arm"
-    return "dataset" if hasattr(found, "split") else "forecaster"
-
-
-def _checks(reference: str, kind: str) -> Iterator[testing.Check]:
-    component = _REGISTRIES[kind].resolve(reference)
-    config = config_type(component)
-    if kind == "arm":
-        small = PixelCNNConfig(resnets=1, filters=12) if component is PixelCNN else config and config()
-        return testing.arm_checks(lambda layout: component(layout, small) if config else component(layout))
-    if kind == "dataset":
-        dataset = load_dataset(reference)
-        return iter([(f"{reference}: splits fit the layout", lambda: testing.check_dataset(dataset))])
-    if reference == "learned":
-        raise InputError("learned is made of trained modules, not a class of its own; `harness sweep` times it exactly")
-    arms = [PixelCNN(layout, PixelCNNConfig(resnets=1, filters=12)).double() for layout in testing.SMALL_LAYOUTS]
-    for arm in arms:
-        testing.randomise(arm)
-
-    def build(layout: Layout) -> testing.Forecaster:
-        if not isinstance(component, type):
-            return component
-        return component(layout, config()) if config else component(layout)
-
-    return testing.forecaster_checks(build, arms)

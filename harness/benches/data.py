@@ -26,7 +26,7 @@ _OPEN = """
 import json, sys, time, torch
 from pathlib import Path
 from arm_core.data import load_dataset
-from harness.bench_data import memory
+from harness.benches.data import memory
 before, started = memory(), time.perf_counter()
 dataset = load_dataset("imagenet32", sys.argv[1])
 dataset.split("train")

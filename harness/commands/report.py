@@ -1,6 +1,5 @@
-"""What `report`, `status` and `bench-report` do; loads no torch, so that they answer at once."""
+"""`harness report`, `status` and `compact`: what is done with a store later. Loads no torch, so they answer at once."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -79,26 +78,3 @@ def run_compact(root: Path | str, work: Path | None) -> None:
     with store.locked():
         parts = store.compact()
     CONSOLE.print(f"{parts} parts in one file of the store {store.place}", soft_wrap=True, markup=False)
-
-
-def run_bench_report(root: Path | None, *, jobs: int, rows: int) -> None:
-    """Fill a store, or take one that was filled before, and print what status and report take on it."""
-    from harness.bench_report import fill_store, measure
-
-    with tempfile.TemporaryDirectory() as scratch:
-        place = root if root is not None else Path(scratch) / "store"
-        store = Store(place)
-        if not store.parts():
-            with CONSOLE.status("Filling a store ...") as line:
-                fill_store(
-                    store,
-                    jobs=jobs,
-                    rows=rows,
-                    progress=lambda at, all_: line.update(f"Filling a store: {at} of {all_} jobs"),
-                )
-        elif not all(name.startswith(("train", "timing")) for name in store.parts()):
-            raise InputError(f"{place} holds results of sweeps; give a folder of its own to bench-report")
-        count = len(store.read("timings", columns=["seed"]))
-        CONSOLE.print(f"{len(store.parts())} jobs, {count} timing rows")
-        for cost in measure(place, Path(scratch) / "out"):
-            CONSOLE.print(f"{cost.command:<7} {cost.wall_s:6.2f} s  {cost.peak_mem_bytes / 2**20:6.0f} MiB")

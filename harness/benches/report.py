@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,9 +16,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.console import Console
 
+from arm_core.errors import InputError
 from harness.store import Store
 
+CONSOLE = Console(highlight=False)
 SAMPLERS = [
     ("ancestral", None, None, 1.0),
     ("predictive", "zeros", None, 0.5),
@@ -37,6 +41,27 @@ class Cost(NamedTuple):
     command: str
     wall_s: float
     peak_mem_bytes: int
+
+
+def run_bench_report(root: Path | None, *, jobs: int, rows: int) -> None:
+    """Fill a store, or take one that was filled before, and print what status and report take on it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        place = root if root is not None else Path(scratch) / "store"
+        store = Store(place)
+        if not store.parts():
+            with CONSOLE.status("Filling a store ...") as line:
+                fill_store(
+                    store,
+                    jobs=jobs,
+                    rows=rows,
+                    progress=lambda at, all_: line.update(f"Filling a store: {at} of {all_} jobs"),
+                )
+        elif not all(name.startswith(("train", "timing")) for name in store.parts()):
+            raise InputError(f"{place} holds results of sweeps; give a folder of its own to bench-report")
+        count = len(store.read("timings", columns=["seed"]))
+        CONSOLE.print(f"{len(store.parts())} jobs, {count} timing rows")
+        for cost in measure(place, Path(scratch) / "out"):
+            CONSOLE.print(f"{cost.command:<7} {cost.wall_s:6.2f} s  {cost.peak_mem_bytes / 2**20:6.0f} MiB")
 
 
 def fill_store(store: Store, *, jobs: int, rows: int, progress: Callable[[int, int], None]) -> None:

@@ -12,16 +12,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from rich.console import Console
 from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
-from arm_core import Layout
+from arm_core import InputError, Layout
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.training import StepMetrics, Training, TrainingConfig, fit
 from harness.jobs.clock import clock_for
 from harness.jobs.machine import device_of_this_job, peak_memory
 
+CONSOLE = Console(highlight=False)
 CONVOLUTION = ("convolution", "conv2d", "conv_transpose")
 
 
@@ -88,6 +90,22 @@ def cost_of(step: Step, *, steps: int) -> StepCosts:
     ratio = statistics.median(first / second for first, second in zip(*seconds, strict=True))
     share = statistics.median(_other_share(runs[0], device) for _ in range(steps))
     return StepCosts(masked_s, plain_s, ratio, share, masked_bytes, plain_bytes)
+
+
+def run_bench_training(size: str, *, resnets: int, filters: int, batch_size: int, accumulate: int, steps: int) -> None:
+    """Print what a training step takes, and where its time goes."""
+    parts = size.split("x")
+    if len(parts) != 4 or not all(part.isdigit() for part in parts):
+        raise InputError(f"--size must be HEIGHTxWIDTHxCHANNELSxCATEGORIES, for example 28x28x1x2, got {size!r}")
+    height, width, channels, categories = map(int, parts)
+    step = Step(Layout(channels, height, width, categories), PixelCNNConfig(resnets, filters), batch_size, accumulate)
+    costs = cost_of(step, steps=steps)
+    CONSOLE.print(
+        f"masked {costs.masked_s:.3f} s, plain {costs.plain_s:.3f} s a step: ratio {costs.ratio:.3f}; not convolution "
+        f"{costs.other_share:.1%}; peak memory {costs.masked_bytes / 2**20:.0f} MiB masked, "
+        f"{costs.plain_bytes / 2**20:.0f} MiB plain",
+        soft_wrap=True,
+    )
 
 
 def unmask(module: nn.Module) -> None:

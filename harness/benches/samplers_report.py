@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from harness.bench_samplers import ANCESTRAL, CONSOLE, PAPER
+from harness.benches.samplers import ANCESTRAL, CONSOLE, PAPER
 from harness.jobs.timing import REFERENCE_WIDTH
 from harness.report.formats import markdown_rows
 
@@ -54,6 +54,12 @@ def _reference(rows: pd.DataFrame, name: str) -> np.ndarray:
     )
     own = own[own["batch_size"] == own["height"].map(sizes)].set_index(["height", "seed"])["ms"]
     return own.reindex(pd.MultiIndex.from_frame(rows[["height", "seed"]])).to_numpy()
+
+
+def _reference_width(found: pd.DataFrame, name: str) -> int:
+    """The batch size at which `_reference` took a sampler."""
+    widths = set(found.loc[found["name"] == name, "width"])
+    return REFERENCE_WIDTH if REFERENCE_WIDTH in widths or not widths else int(max(widths))
 
 
 def write(rows: pd.DataFrame, out: Path) -> list[Path]:
@@ -155,8 +161,9 @@ def _by_width(found: pd.DataFrame, measure: str, axis: str) -> str:
 def _ratios(found: pd.DataFrame) -> str:
     widths = sorted(found["width"].unique())
     body = [[name, *(_ratio(part, width) for width in widths)] for name, part in _each(found)]
+    sizes = " / ".join(f"{name} in batches of {_reference_width(found, name)}" for name in (PAPER, ANCESTRAL))
     return (
-        f"## Times faster a sample than the paper's batches of {REFERENCE_WIDTH} / than ancestral ones\n\n"
+        f"## Times faster a sample than {sizes}\n\n"
         "Medians of the ratios inside each repetition, in brackets their extremes.\n\n"
         + markdown_rows(["sampler", *map(str, widths)], body)
     )
@@ -206,7 +213,8 @@ def _round(value: float) -> str:
 
 def _print(found: pd.DataFrame) -> None:
     widths = sorted(found["width"].unique())
-    table = Table(title="ms a sample (times faster than the paper's batches of 16)", title_justify="left")
+    reference = f"{PAPER} in batches of {_reference_width(found, PAPER)}"
+    table = Table(title=f"ms a sample (times faster than {reference})", title_justify="left")
     table.add_column("sampler")
     for width in widths:
         table.add_column(f"{width}", justify="right")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from arm_core.registry import suggest
 
-SHIPPED = Path(__file__).parent / "sweeps"
+SHIPPED = Path(__file__).parents[1] / "sweeps"
 
 
 def shipped_sweeps() -> dict[str, Path]:

@@ -1,0 +1,66 @@
+"""`harness check`: the contract of an ARM, a forecaster or a dataset, a line each property."""
+
+from collections.abc import Iterator
+
+from rich.console import Console
+
+from arm_core import AutoregressiveModel, InputError, Layout, testing
+from arm_core.arms import PixelCNN, PixelCNNConfig
+from arm_core.data import load_dataset
+from arm_core.registry import ARMS, DATASETS, FORECASTERS, Registry, config_type, suggest
+from harness.sweep.samplers import LEARNED
+
+CONSOLE = Console(highlight=False)
+
+
+def run_checks(reference: str, kind: str | None) -> int:
+    """Run the contract checks, a line each; returns the exit code."""
+    failed = 0
+    for name, check in _checks(reference, kind or _kind_of(reference)):
+        try:
+            check()
+            CONSOLE.print(f"[green]holds[/green]  {name}", soft_wrap=True)
+        except AssertionError as error:
+            failed += 1
+            CONSOLE.print(f"[red]fails[/red]  {name}: {error}", soft_wrap=True)
+    CONSOLE.print("Every property holds." if not failed else f"{failed} properties fail.")
+    return 1 if failed else 0
+
+
+_REGISTRIES: dict[str, Registry] = {"arm": ARMS, "forecaster": FORECASTERS, "dataset": DATASETS}
+
+
+def _kind_of(reference: str) -> str:
+    for kind, registry in _REGISTRIES.items():
+        if reference in registry.entries:
+            return kind
+    if ":" not in reference:
+        every = [name for registry in _REGISTRIES.values() for name in registry.entries]
+        raise suggest("component", reference, [*every, "module:attr", "file.py:attr"])
+    found = ARMS.resolve(reference)
+    if isinstance(found, type) and issubclass(found, AutoregressiveModel):
+        return "arm"
+    return "dataset" if hasattr(found, "split") else "forecaster"
+
+
+def _checks(reference: str, kind: str) -> Iterator[testing.Check]:
+    component = _REGISTRIES[kind].resolve(reference)
+    config = config_type(component)
+    if kind == "arm":
+        small = PixelCNNConfig(resnets=1, filters=12) if component is PixelCNN else config and config()
+        return testing.arm_checks(lambda layout: component(layout, small) if config else component(layout))
+    if kind == "dataset":
+        dataset = load_dataset(reference)
+        return iter([(f"{reference}: splits fit the layout", lambda: testing.check_dataset(dataset))])
+    if reference in LEARNED:
+        raise InputError(f"{reference} needs trained modules; `harness sweep` compares its samples with ancestral ones")
+    arms = [PixelCNN(layout, PixelCNNConfig(resnets=1, filters=12)).double() for layout in testing.SMALL_LAYOUTS]
+    for arm in arms:
+        testing.randomise(arm)
+
+    def build(layout: Layout) -> testing.Forecaster:
+        if not isinstance(component, type):
+            return component
+        return component(layout, config()) if config else component(layout)
+
+    return testing.forecaster_checks(build, arms)

@@ -1,0 +1,34 @@
+"""What a job's id is made of, besides its settings: the sources of plug-in files and the paths that it reads."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from arm_core.data.files import digest_of
+from arm_core.registry import Registry
+
+
+def content_hash(matters: Mapping[str, Any]) -> str:
+    """16 hex digits that depend on the content alone, not on the order of keys or the process."""
+    canonical = json.dumps(matters, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def source_of(registry: Registry, reference: str) -> str | None:
+    """The sha256 of a plug-in file, and of what a path such as `npz:PATH` names; None for all that is installed."""
+    scheme, path = registry.split(reference)
+    if scheme is not None:
+        return _digest_of_path(Path(path))
+    if reference in registry.entries or not (file := reference.rpartition(":")[0]).endswith(".py"):
+        return None
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _digest_of_path(path: Path) -> str | None:
+    """Of the bytes of a file, or of the names and sizes of all files of a folder; None if there is nothing."""
+    if path.is_file():
+        return digest_of(path, "sha256")
+    files = sorted((str(file.relative_to(path)), file.stat().st_size) for file in path.rglob("*") if file.is_file())
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest() if files else None

@@ -1,0 +1,91 @@
+"""What a job is: everything that its result depends on, as it travels to the process that runs it."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from harness.sweep.spec import Peer
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Component(Frozen):
+    """A reference and the options of what it stands for."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class SamplerSpec(Frozen):
+    """A sampler to time; `ancestral` and the peers have no forecaster."""
+
+    sampler: Literal["ancestral", "predictive", "resampled"] | Peer
+    forecaster: str | None = None
+    window: int | Literal["auto"] | None = None
+    block: int | None = None
+    stream: bool = False
+    horizon: int | Literal["auto"] | None = None
+    options: dict[str, Any] = {}
+
+
+class _Job(Frozen):
+    id: str
+    title: str
+    sweep: str
+    profile: str | None
+    dataset: str
+
+
+class AutoencoderJob(_Job):
+    """Train one autoencoder and encode its dataset."""
+
+    kind: Literal["autoencoder"] = "autoencoder"
+    seed: int
+    data: Component
+    root: str | None
+    autoencoder: dict[str, Any]
+    training: dict[str, Any]
+
+
+class TrainJob(_Job):
+    """Train one ARM, and its forecasting modules if there are any; on images, or on the latents of an autoencoder."""
+
+    kind: Literal["train"] = "train"
+    variant: str
+    arm: Component
+    seed: int
+    data: Component
+    root: str | None
+    autoencoder_job: str | None = None
+    forecasting: dict[str, Any] | None
+    training: dict[str, Any]
+    init_from: str | None = None
+
+
+class TimingJob(_Job):
+    """Time all samplers on one trained ARM, interleaved in one run."""
+
+    kind: Literal["timing"] = "timing"
+    variant: str
+    arm: Component
+    train_job: str
+    train_seed: int
+    samplers: list[SamplerSpec]
+    batch_sizes: list[int]
+    slots: list[int]
+    samples_per_slot: int
+    patience: float | None
+    seeds: list[int]
+    dtype: str
+    figure_seed: int
+    figure_count: int
+
+
+Job = AutoencoderJob | TrainJob | TimingJob
+
+
+def job_from_json(text: str) -> Job:
+    """The job that `model_dump_json` wrote, whatever its kind."""
+    return TypeAdapter(Job).validate_json(text)
