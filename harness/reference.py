@@ -78,7 +78,9 @@ def run(store: Path, out: Path) -> None:
         )
     out.mkdir(parents=True, exist_ok=True)
     machine = {name: value for name, value in provenance().items() if name != "host"}
-    record = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {"machine": machine, "commands": []}
+    record: dict[str, Any] = {"machine": machine, "commands": []}
+    if place.exists():
+        record = json.loads(place.read_text(encoding="utf-8"))
     have = {item["command"] for item in record["commands"]}
     for arguments in commands(store, out):
         # Where results lie says nothing; the checkpoints in a store are named by their jobs.
