@@ -65,4 +65,6 @@ def _show_cluster(sweep: Sweep | None, resources: Resources, address: str, root:
         check_cluster(placement, root)
     CONSOLE.print("Same versions everywhere, and every node sees the store: these nodes will do.")
     if url:
-        CONSOLE.print(f"Dashboard: http://{url} (it asks for the token that `ray get-auth-token` prints)")
+        CONSOLE.print(
+            f"Dashboard: http://{url} (it asks for the token that `ray get-auth-token` prints)", soft_wrap=True
+        )

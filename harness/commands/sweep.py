@@ -116,7 +116,8 @@ def _execute(spec: Sweep, plan: Plan, store: Store, *, serial: bool, address: st
     CONSOLE.print("Starting Ray ..." if address == "local" else f"Connecting to Ray at {address} ...")
     with ray.connected(address, dashboard=dashboard) as url:
         if url:
-            CONSOLE.print(f"Dashboard: http://{url} (it asks for the token that `ray get-auth-token` prints)")
+            said = f"Dashboard: http://{url} (it asks for the token that `ray get-auth-token` prints)"
+            CONSOLE.print(said, soft_wrap=True)
         with watching(plan, store.root, CONSOLE):
             return ray.execute(plan, store, spec.resources, say=partial(CONSOLE.print, markup=False, soft_wrap=True))
 

@@ -3,6 +3,10 @@
 import os
 
 os.environ.update(
+    {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")}  # at an address that is given Ray looks for none itself
+    if "RAY_AUTH_TOKEN" in os.environ
+    or os.path.exists(os.environ.get("RAY_AUTH_TOKEN_PATH", os.path.expanduser("~/.ray/auth_token")))
+    else {},
     RAY_AIR_NEW_OUTPUT="0",  # these are read while ray is imported
     RAY_ENABLE_AUTO_CONNECT="0",  # or the thread that Tune runs in starts a second Ray when we stop the first
     RAY_USAGE_STATS_ENABLED="0",
@@ -48,7 +52,10 @@ def connected(address: str, *, dashboard: bool = True) -> Iterator[str | None]:
     try:
         context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except ConnectionError as error:
-        raise InputError(f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`") from None
+        raise InputError(
+            f"the Ray cluster at {address} lets nobody in ({' '.join(str(error).split())}). If it asks for a token, "
+            "the one of its head must be in ~/.ray/auth_token here"
+        ) from None
     except RuntimeError as error:  # Ray's own check of its and Python's versions
         if "mismatch" not in str(error).lower():
             raise

@@ -7,12 +7,15 @@ from harness.execution.placement import start_line
 from harness.sweep.spec import Resources, Role
 
 PORT = 6379
+TOKEN, TOKEN_MODE = "ray get-auth-token --generate > /dev/null", "export RAY_AUTH_MODE=token"
 TRAIN_FLAGS = ["--labels role=train"]
 TIMING_FLAGS = ["--labels role=timing", "--resources '{\"timing\": 1}'"]
 
 
 def start_lines(resources: Resources, *, head: str, sweep: str) -> list[tuple[str, str]]:
-    """(what it starts, command) for the head, the training nodes, the timing node and the sweep itself.
+    """(what it is for, command): the token, the head, the training nodes, the timing node and the sweep itself.
+
+    Ray asks for a token where there is one, but a node that joins sends it only when it is told to (Ray 2.60).
 
     Args:
         resources: of the sweep.
@@ -20,6 +23,8 @@ def start_lines(resources: Resources, *, head: str, sweep: str) -> list[tuple[st
         sweep: the sweep file.
     """
     return [
+        ("once, on the head; copy ~/.ray/auth_token to every node, or share the home", TOKEN),
+        ("on every node, before what follows", TOKEN_MODE),
         ("the head; no job runs there", f"ray start --head --port {head.rpartition(':')[2]} --num-cpus 0"),
         (f"each training node{_kind(resources.train)}", start_line(TRAIN_FLAGS, head)),
         (f"the timing node{_kind(resources.timing)}", start_line(TIMING_FLAGS, head)),
@@ -59,7 +64,8 @@ set -euo pipefail
 head=$(hostname --ip-address | cut -d ' ' -f 1)
 port={PORT}
 store=${{STORE:-$SLURM_SUBMIT_DIR/runs}}   # on a file system that all nodes share
-ray get-auth-token --generate > /dev/null   # ~/.ray/auth_token, read by all nodes: the home folder must be shared
+{TOKEN}   # ~/.ray/auth_token, read by all nodes: the home folder must be shared
+{TOKEN_MODE}
 
 srun --het-group=0 --nodes=1 --ntasks=1 --nodelist={first} {head_line} --block &
 for attempt in $(seq 60); do (exec 3<> "/dev/tcp/$head/$port") 2> /dev/null && break; sleep 2; done

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["RAY_AUTH_MODE"] = "disabled"  # on loopback, for tests only; read when ray is imported
+
 SMALL = """
 name: small
 datasets:
@@ -33,7 +35,6 @@ def small_sweep(tmp_path, sample_data) -> Path:
 @pytest.fixture(scope="session")
 def local_ray():
     """A Ray of our own for the whole session, without dashboard."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"  # on loopback, for tests only
     from harness.execution import ray
 
     with ray.connected("local", dashboard=False):

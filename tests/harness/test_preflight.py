@@ -126,6 +126,10 @@ def test_the_start_lines_of_all_roles_are_printed(two_roles):
     result = CliRunner().invoke(main, ["nodes", str(two_roles), "--head", "10.0.0.1:6400"])
     assert result.exit_code == 0
     assert result.output.splitlines() == [
+        "# once, on the head; copy ~/.ray/auth_token to every node, or share the home",
+        "ray get-auth-token --generate > /dev/null",
+        "# on every node, before what follows",
+        "export RAY_AUTH_MODE=token",
         "# the head; no job runs there",
         "ray start --head --port 6400 --num-cpus 0",
         "# each training node (V100)",
