@@ -5,7 +5,8 @@
     python -m harness.reference --readme put the tables of the committed results into README.md
 
 Commands run as users run them, in processes of their own; reference.json has the machine, and for each command its
-commit, its wall time and the last line that it printed. To run one anew, take its entry out.
+commit, its wall time and the last line that it printed. To run one anew, take its entry out; a `note` that you put into
+an entry, such as "beside other work", stands in the table of wall times.
 """
 
 import json
@@ -162,7 +163,9 @@ def wall_table(out: Path) -> str:
 
 
 def _took(item: dict[str, Any]) -> str:
-    return "in several goes" if item["wall_s"] is None else f"{item['wall_s']:.0f} s"
+    if item["wall_s"] is None:
+        return "in several goes"
+    return f"{item['wall_s']:.0f} s" + (f" ({item['note']})" if "note" in item else "")
 
 
 def samplers_table(out: Path) -> str:
