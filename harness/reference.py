@@ -157,7 +157,7 @@ def _equal(group: pd.DataFrame) -> str:
 def wall_table(out: Path) -> str:
     """What each command of the reference run took."""
     record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-    ran = [(re.sub(r" (--store|--out|STORE/).*", "", item["command"]), item) for item in record["commands"]]
+    ran = [(re.sub(r" (--store STORE|STORE/\S+|\.\.\.)", "", item["command"]), item) for item in record["commands"]]
     cells = [[f"`{name}`", _took(item), f"`{item['commit'][:10]}`"] for name, item in ran if " report" not in name]
     return markdown_rows(["command", "wall time", "commit"], cells) + f"\n{_machine(record)}.\n"
 

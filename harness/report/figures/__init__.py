@@ -230,14 +230,15 @@ def _sample_figures(
     """(name, title, caption, how to draw it) of the figures of one run."""
     best = _best(rows)
     count, seed = rows["sample_id"].nunique(), rows["seed"].iloc[0]
-    samples = f"{count} samples of seed {seed}, in the order of their ids, not selected"
+    many = "1 sample" if count == 1 else f"{count} samples"
+    samples = f"{many} of seed {seed}, in the order of their ids, not selected"
     if not best:
         yield "samples", heading, f"{samples}.", lambda: grids.mistakes(rows, [])
         return
     what = f"{samples}; {' and '.join(best)}: where their forecasts were wrong (red), on the same noise"
     yield "mistakes", f"{heading}: samples and mistakes", f"{what}.", lambda: grids.mistakes(rows, best)
     if maps["label"].isin(best).any() and maps["mean_settled_at"].notna().any():
-        mean = f"mean over {count} samples" + (" and the channels" if maps["channel"].max() > 0 else "")
+        mean = f"mean over {many}" + (" and the channels" if maps["channel"].max() > 0 else "")
         caption = f"The ARM call from which the output of a dimension stayed final, {mean}."
         yield "convergence", f"{heading}: convergence", caption, lambda: grids.convergence(maps, best)
         every = [name for name in dict.fromkeys(maps["label"]) if name in style and name != "ancestral"]
