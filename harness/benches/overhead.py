@@ -47,7 +47,8 @@ def run_bench_overhead(*, trials: int, seconds: float) -> None:
             folder = Path(scratch) / str(number)
             walls[way], trained = _sweep(folder, _spec(trials, iterations, cpus), options)
             ratio = walls[way] / walls["serial"]
-            CONSOLE.print(f"{way:<20} {walls[way]:7.1f} s  {ratio:5.2f} of serial  trainings {trained} s")
+            said = f"{way:<20} {walls[way]:7.1f} s  {ratio:5.2f} of serial  trainings {trained} s"
+            CONSOLE.print(said, soft_wrap=True)
 
 
 def _spec(trials: int, iterations: int, cpus: int) -> dict[str, Any]:
