@@ -87,7 +87,7 @@ def own_height(rows: pd.DataFrame) -> int:
 
 def as_markdown(rows: pd.DataFrame, found: pd.DataFrame) -> str:
     """All tables, and what they were measured with."""
-    first, own = rows.iloc[0], own_height(rows)
+    own = own_height(rows)
     here = found[found["height"] == own]
     parts = [
         f"# Samplers side by side\n\n{conditions(rows, found)}",
@@ -96,7 +96,7 @@ def as_markdown(rows: pd.DataFrame, found: pd.DataFrame) -> str:
     ]
     if found["height"].nunique() > 1:
         width = int(found.loc[found["height"] != own, "width"].iloc[0])
-        parts += [_by_height(found[found["width"] == width], width, str(first["dataset_name"]))]
+        parts += [_by_height(found[found["width"] == width], width, own)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -106,8 +106,7 @@ def conditions(rows: pd.DataFrame, found: pd.DataFrame) -> str:
     commit = f"`{str(first['commit'])[:10]}`{' with uncommitted changes' if first['dirty'] else ''}"
     equal = found["exact_fraction"].dropna()
     said = [
-        f"Checkpoint sha256 `{first['checkpoint_sha256']}`, {first['dataset_name']}, "
-        f"{first['valid_bits_per_dim']:.3f} bits/dim on validation, {first['dtype']}.",
+        f"Checkpoint sha256 `{first['checkpoint_sha256']}`{_training(first)}, {first['dtype']}.",
         f"{first['device']}: {first['cpu']}, {first['cores']} cores, {first['threads']} threads; "
         f"torch {first['torch']}; commit {commit}.",
         f"Medians of {int(found['repetitions'].max())} interleaved repetitions; "
@@ -120,6 +119,12 @@ def conditions(rows: pd.DataFrame, found: pd.DataFrame) -> str:
         ),
     ]
     return "\n".join(said)
+
+
+def _training(row: pd.Series) -> str:
+    """What is known of the training: a checkpoint that `save_arm` wrote by itself says nothing of it."""
+    name, bits = row["dataset_name"], row["valid_bits_per_dim"]
+    return ("" if pd.isna(name) else f", {name}") + ("" if pd.isna(bits) else f", {bits:.3f} bits/dim on validation")
 
 
 def dtype_of(rows: pd.DataFrame) -> str:
@@ -169,7 +174,7 @@ def _ratios(found: pd.DataFrame) -> str:
     )
 
 
-def _by_height(found: pd.DataFrame, width: int, dataset: str) -> str:
+def _by_height(found: pd.DataFrame, width: int, own: int) -> str:
     heights = sorted(found["height"].unique())
     body = []
     for name in dict.fromkeys(found.loc[found["height"] != found["height"].max(), "name"]):
@@ -181,7 +186,7 @@ def _by_height(found: pd.DataFrame, width: int, dataset: str) -> str:
             body.append([name, *cells])
     return (
         f"## ARM calls / full passes / ms a sample, by image height, at {width}\n\n"
-        f"The weights trained on {dataset} in an ARM of other heights.\n\n"
+        f"The weights, trained at a height of {own}, in an ARM of other heights.\n\n"
         + markdown_rows(["sampler", *map(str, heights)], body)
     )
 

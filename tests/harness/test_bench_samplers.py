@@ -11,7 +11,7 @@ from arm_core.forecasters import ForecastingConfig, ForecastingModules
 from arm_core.testing import randomise
 from harness.benches import samplers as bench_samplers
 from harness.benches.samplers import ANCESTRAL, OURS, PAPER, contestants, unequal
-from harness.benches.samplers_report import summary
+from harness.benches.samplers_report import as_markdown, summary
 from harness.cli import main
 
 
@@ -95,6 +95,15 @@ def test_what_takes_longer_than_the_patience_is_left_out_and_named_but_not_the_r
     assert "Left out: Jacobi at 2, about " in result.output
     rows = pd.read_parquet(tmp_path / "samplers.parquet")
     assert set(rows.loc[rows["name"] == ANCESTRAL, "batch_size"]) == {1, 2}
+
+
+def test_a_checkpoint_that_says_nothing_of_its_training_is_reported_too():
+    known = {"cpu": "c", "cores": 2, "threads": 2, "torch": "2", "device": "CPU", "commit": None, "dirty": None}
+    known |= {"checkpoint_sha256": "abc", "dtype": "float32", "dataset_name": None, "valid_bits_per_dim": None}
+    rows = pd.DataFrame([run_row(name, 0, 16, 1.0, 16, **known) for name in (PAPER, ANCESTRAL)])
+    assert "Checkpoint sha256 `abc`, float32." in as_markdown(rows, summary(rows))
+    rows = rows.assign(dataset_name="tiny", valid_bits_per_dim=0.5)
+    assert "Checkpoint sha256 `abc`, tiny, 0.500 bits/dim on validation, float32." in as_markdown(rows, summary(rows))
 
 
 def test_ratios_are_taken_inside_a_repetition_to_batches_of_16():
