@@ -76,12 +76,18 @@ def check_shapes(arm: AutoregressiveModel) -> None:
             assert tuple(got.shape) == expected, f"{name} must have shape {expected}, got {tuple(got.shape)}"
 
 
-def check_exact(arm: AutoregressiveModel, forecaster: Forecaster, *, count: int = 3, seed: int = 0) -> None:
-    """Predictive samples equal the ancestral ones under the same noise, in at most `dims` calls."""
+def _ancestral(arm: AutoregressiveModel, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise in the ARM's dtype, and the ancestral samples under it."""
     dtype = next(arm.parameters(), torch.empty(0, dtype=torch.float64)).dtype
     noise = sample_noise(arm.layout, seed=seed, sample_ids=range(count), dtype=dtype)
-    expected, got = ancestral_sample(arm, noise), predictive_sample(arm, noise, forecaster)
-    assert torch.equal(got.x, expected.x), f"{int((got.x != expected.x).any(1).sum())} of {count} samples differ"
+    return noise, ancestral_sample(arm, noise).x
+
+
+def check_exact(arm: AutoregressiveModel, forecaster: Forecaster, *, count: int = 3, seed: int = 0) -> None:
+    """Predictive samples equal the ancestral ones under the same noise, in at most `dims` calls."""
+    noise, expected = _ancestral(arm, count, seed)
+    got = predictive_sample(arm, noise, forecaster)
+    assert torch.equal(got.x, expected), f"{int((got.x != expected).any(1).sum())} of {count} samples differ"
     assert bool((got.arm_calls <= arm.layout.dims).all()), (
         f"more than {arm.layout.dims} calls: {got.arm_calls.tolist()}"
     )
@@ -89,10 +95,7 @@ def check_exact(arm: AutoregressiveModel, forecaster: Forecaster, *, count: int 
 
 def check_exact_in_windows(arm: AutoregressiveModel, forecaster: Forecaster, *, count: int = 3, seed: int = 0) -> None:
     """The same in cached windows, with fewer slots than samples."""
-    layout = arm.layout
-    dtype = next(arm.parameters(), torch.empty(0, dtype=torch.float64)).dtype
-    noise = sample_noise(layout, seed=seed, sample_ids=range(count), dtype=dtype)
-    expected, window = ancestral_sample(arm, noise).x, layout.width * layout.channels + 1
+    (_, expected), window = _ancestral(arm, count, seed), arm.layout.width * arm.layout.channels + 1
     got = sample_many(arm, count=count, seed=seed, slots=2, forecaster=forecaster, window=window).x
     differ = int((got != expected).any(1).sum())
     assert differ == 0, f"window {window}: {differ} of {count} samples differ"
@@ -103,10 +106,8 @@ def check_windows(arm: AutoregressiveModel, *, count: int = 5, seed: int = 0) ->
 
     Logits and hidden features of the spans may differ from those of a whole pass by rounding only.
     """
-    layout, row = arm.layout, arm.layout.width * arm.layout.channels
-    dtype = next(arm.parameters(), torch.empty(0, dtype=torch.float64)).dtype
-    noise = sample_noise(layout, seed=seed, sample_ids=range(count), dtype=dtype)
-    expected = ancestral_sample(arm, noise).x
+    row = arm.layout.width * arm.layout.channels
+    noise, expected = _ancestral(arm, count, seed)
     for window in (1, row + 1, 2 * row):
         got = sample_many(arm, count=count, seed=seed, slots=2, window=window)
         differ = int((got.x != expected).any(1).sum())

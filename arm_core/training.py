@@ -97,7 +97,8 @@ class Training(Optimisation):
         output = _in_float(networks["arm"](x))
         bits = bits_per_dim(output.logits, x).mean()
         loss, figures = bits * math.log(2), {"train_bits_per_dim": bits}
-        if self.modules is not None and bool(bits.isfinite()):  # else it is the bits that diverged, and it is said so
+        # There is no noise that leads to x once the bits have diverged: the step is refused for them then.
+        if self.modules is not None and ("noise" not in self.modules.config.inputs or bool(bits.isfinite())):
             if self.modules.config.pairs == "model":
                 kl = _kl_on_samples(networks["arm"], networks["modules"], x, generator)
             else:

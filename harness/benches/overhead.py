@@ -80,7 +80,7 @@ def _step_seconds() -> float:
     try:
         digits = load_dataset("digits")
         arm = PixelCNN(digits.layout, PixelCNNConfig(**ARM))  # type: ignore[arg-type]
-        settings = TrainingConfig(iterations=10**9, batch_size=32, learning_rate=1e-3)
+        settings = TrainingConfig(**{**TRAINING, "iterations": 10**9})  # type: ignore[arg-type]
         run = fit(Training(arm, None, settings, seed=0), digits.split("train"))
         for _ in range(_CALIBRATION // 3):
             next(run)

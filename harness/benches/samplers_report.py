@@ -1,6 +1,6 @@
 """The tables and the figure of `harness bench`: medians over its repetitions, ratios inside each of them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,17 +49,19 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 def _reference(rows: pd.DataFrame, name: str) -> np.ndarray:
     """ms a sample of `name` in batches of `REFERENCE_WIDTH` (or its largest), same height and repetition, or nan."""
     own = rows[rows["name"] == name]
-    sizes = own.groupby("height")["batch_size"].agg(
-        lambda part: REFERENCE_WIDTH if REFERENCE_WIDTH in set(part) else part.max()
-    )
+    sizes = own.groupby("height")["batch_size"].agg(lambda part: _reference_width(set(part)))
     own = own[own["batch_size"] == own["height"].map(sizes)].set_index(["height", "seed"])["ms"]
     return own.reindex(pd.MultiIndex.from_frame(rows[["height", "seed"]])).to_numpy()
 
 
-def _reference_width(found: pd.DataFrame, name: str) -> int:
-    """The batch size at which `_reference` took a sampler."""
-    widths = set(found.loc[found["name"] == name, "width"])
-    return REFERENCE_WIDTH if REFERENCE_WIDTH in widths or not widths else int(max(widths))
+def _reference_width(widths: Collection[int]) -> int:
+    """The batch size at which a sampler is what the others are compared with: `REFERENCE_WIDTH`, or its largest."""
+    return REFERENCE_WIDTH if REFERENCE_WIDTH in widths else int(max(widths, default=REFERENCE_WIDTH))
+
+
+def _as_reference(found: pd.DataFrame, name: str) -> str:
+    """A sampler and the batch size at which it is compared with."""
+    return f"{name} in batches of {_reference_width(set(found.loc[found['name'] == name, 'width']))}"
 
 
 def write(rows: pd.DataFrame, out: Path) -> list[Path]:
@@ -166,9 +168,9 @@ def _by_width(found: pd.DataFrame, measure: str, axis: str) -> str:
 def _ratios(found: pd.DataFrame) -> str:
     widths = sorted(found["width"].unique())
     body = [[name, *(_ratio(part, width) for width in widths)] for name, part in _each(found)]
-    sizes = " / ".join(f"{name} in batches of {_reference_width(found, name)}" for name in (PAPER, ANCESTRAL))
+    references = " / ".join(_as_reference(found, name) for name in (PAPER, ANCESTRAL))
     return (
-        f"## Times faster a sample than {sizes}\n\n"
+        f"## Times faster a sample than {references}\n\n"
         "Medians of the ratios inside each repetition, in brackets their extremes.\n\n"
         + markdown_rows(["sampler", *map(str, widths)], body)
     )
@@ -218,8 +220,8 @@ def _round(value: float) -> str:
 
 def _print(found: pd.DataFrame) -> None:
     widths = sorted(found["width"].unique())
-    reference = f"{PAPER} in batches of {_reference_width(found, PAPER)}"
-    table = Table(title=f"ms a sample (times faster than {reference})", title_justify="left")
+    title = f"ms a sample (times faster than {_as_reference(found, PAPER)})"
+    table = Table(title=title, title_justify="left")
     table.add_column("sampler")
     for width in widths:
         table.add_column(f"{width}", justify="right")

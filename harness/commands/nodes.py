@@ -49,6 +49,7 @@ def show_nodes(
 def _show_cluster(sweep: Sweep | None, resources: Resources, address: str, root: Path) -> None:
     from harness.execution.cluster import check_cluster, connected, live_nodes
     from harness.execution.placement import KINDS, hosts, place
+    from harness.execution.start import dashboard_line
 
     kinds = KINDS if sweep is None or sweep.timing is not None else KINDS[:1]
     with connected(address) as url:
@@ -65,6 +66,4 @@ def _show_cluster(sweep: Sweep | None, resources: Resources, address: str, root:
         check_cluster(placement, root)
     CONSOLE.print("Same versions everywhere, and every node sees the store: these nodes will do.")
     if url:
-        CONSOLE.print(
-            f"Dashboard: http://{url} (it asks for the token that `ray get-auth-token` prints)", soft_wrap=True
-        )
+        CONSOLE.print(dashboard_line(url), soft_wrap=True)

@@ -112,12 +112,12 @@ def _execute(spec: Sweep, plan: Plan, store: Store, *, serial: bool, address: st
         with watching(plan, store.root, CONSOLE):
             return backend.execute(plan, store, spec.resources)
     from harness.execution import ray
+    from harness.execution.start import dashboard_line
 
     CONSOLE.print("Starting Ray ..." if address == "local" else f"Connecting to Ray at {address} ...")
     with ray.connected(address, dashboard=dashboard) as url:
         if url:
-            said = f"Dashboard: http://{url} (it asks for the token that `ray get-auth-token` prints)"
-            CONSOLE.print(said, soft_wrap=True)
+            CONSOLE.print(dashboard_line(url), soft_wrap=True)
         with watching(plan, store.root, CONSOLE):
             return ray.execute(plan, store, spec.resources, say=partial(CONSOLE.print, markup=False, soft_wrap=True))
 

@@ -32,6 +32,11 @@ def start_lines(resources: Resources, *, head: str, sweep: str) -> list[tuple[st
     ]
 
 
+def dashboard_line(url: str) -> str:
+    """Where the dashboard of a cluster is, and how one gets in."""
+    return f"Dashboard: http://{url} (it asks for the token that `ray get-auth-token` prints)"
+
+
 def _kind(role: Role) -> str:
     return f" ({role.device})" if role.device else ""
 

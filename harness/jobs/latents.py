@@ -20,7 +20,7 @@ from harness.jobs import lease
 from harness.jobs.machine import device_of_this_job, peak_memory, provenance
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import Rows, data_columns
-from harness.jobs.steps import Report, best_point, devices_of, load_best, take_steps
+from harness.jobs.steps import Report, devices_of, load_best, take_steps
 from harness.sweep.components import fill
 from harness.sweep.jobs import AutoencoderJob
 
@@ -55,9 +55,8 @@ def train_autoencoder(job: AutoencoderJob, folder: Path, report: Report) -> Rows
     )
     kept = curves[-1]
     if training.config.keep == "best":
-        best = best_point(folder)["step"]
+        best = load_best(training, folder)["step"]
         kept = next(point for point in curves if point["step"] == best)
-        load_best(training, folder)
     autoencoder.eval()
     valid_mse, usage = evaluate_autoencoder(autoencoder, valid)
     saved = {"layout": asdict(autoencoder.layout), "config": asdict(autoencoder.config)}

@@ -63,8 +63,7 @@ def take_steps(
         A point for every validation, those before the stop included.
     """
     config = training.config
-    curves, seen = _resume(training, folder)
-    best = _best_score(folder, score) if curves else math.inf
+    curves, seen, best = _resume(training, folder, score)
     started, last, taken = time.perf_counter(), time.perf_counter(), 0
     before = curves[-1]["wall_s"] if curves else 0.0
     for metrics in fit(training, data):
@@ -110,16 +109,12 @@ def best_point(folder: Path) -> dict[str, Any]:
     return read_bundle(folder / BEST)[1]
 
 
-def load_best(training: Optimisation, folder: Path) -> None:
-    """Put the weights that were best on validation into the networks."""
-    parts, _, _ = read_bundle(folder / BEST)
+def load_best(training: Optimisation, folder: Path) -> dict[str, Any]:
+    """Put the weights that were best on validation into the networks; returns their `best_point`."""
+    parts, point, _ = read_bundle(folder / BEST)
     for name, network in training.networks.items():
         network.load_state_dict(parts[name])
-
-
-def _best_score(folder: Path, score: str) -> float:
-    """Of the best weights so far: they may be of a step past the state from which a training goes on."""
-    return float(best_point(folder)[score])
+    return point
 
 
 def discard_states(folder: Path) -> None:
@@ -135,8 +130,11 @@ def devices_of(device: torch.device, *, data_parallel: bool) -> list[torch.devic
     return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
 
 
-def _resume(training: Optimisation, folder: Path) -> tuple[Curves, Seen]:
-    """Load the newest state that is whole; returns its curves and sums, empty ones when there is no such state."""
+def _resume(training: Optimisation, folder: Path, score: str) -> tuple[Curves, Seen, float]:
+    """Load the newest state that is whole; returns its curves and sums, empty ones when there is no such state.
+
+    The last one returned is the score of the best weights so far, which may be of a later step than the state.
+    """
     found = []
     for place in folder.glob("state-[01]"):
         try:
@@ -146,13 +144,12 @@ def _resume(training: Optimisation, folder: Path) -> tuple[Curves, Seen]:
             continue
         found.append((content["step"], parts["training"], content["curves"], Seen(**content.get("seen", {}))))
     if not found:
-        return [], Seen()
+        return [], Seen(), math.inf
     _, state, curves, seen = max(found, key=lambda item: item[0])
     try:
-        if curves:
-            best_point(folder)
+        best = float(best_point(folder)[score]) if curves else math.inf
     except InputError as error:
         print(f"{error}; without the best weights so far the training starts anew")
-        return [], Seen()
+        return [], Seen(), math.inf
     training.load_state(state)
-    return curves, seen
+    return curves, seen, best

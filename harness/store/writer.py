@@ -47,18 +47,18 @@ def note(files: Files, place: str) -> Iterator[None]:
         InputError: another process holds them.
     """
     token, stop = uuid.uuid4().hex, threading.Event()
+
+    def is_ours() -> bool:
+        held = _read(files)
+        return held is not None and held["token"] == token
+
     held = _read(files)
     if held is not None and time.time() - held["at"] < STALE_S:
         raise _held(place, f" (process {held['pid']} on {held['host']})")
     _write(files, token)
     time.sleep(_SETTLE_S)  # whoever wrote at the same moment: the last one holds it
-    held = _read(files)
-    if held is None or held["token"] != token:
+    if not is_ours():
         raise _held(place, "")
-
-    def is_ours() -> bool:
-        held = _read(files)
-        return held is not None and held["token"] == token
 
     def renew() -> None:
         while not stop.wait(_RENEW_S):
