@@ -115,7 +115,8 @@ def _execute(spec: Sweep, plan: Plan, store: Store, *, serial: bool, address: st
     from harness.execution.start import dashboard_line
 
     CONSOLE.print("Starting Ray ..." if address == "local" else f"Connecting to Ray at {address} ...")
-    with ray.connected(address, dashboard=dashboard) as url:
+    trains = any(not isinstance(planned.job, TimingJob) for planned in plan.to_run)
+    with ray.connected(address, dashboard=dashboard, trains=trains) as url:
         if url:
             CONSOLE.print(dashboard_line(url), soft_wrap=True)
         with watching(plan, store.root, CONSOLE):

@@ -17,7 +17,7 @@ os.environ.update(
 import logging
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from arm_core.errors import InputError
+from harness.execution.ahead import SETTINGS
 from harness.execution.placement import Placement, hosts
 from harness.execution.preflight import check_nodes
 from harness.jobs.machine import available_cpus
@@ -37,8 +38,13 @@ _CONNECT_S, _ANSWER_S = 5.0, 60.0
 
 
 @contextmanager
-def connected(address: str, *, dashboard: bool = True) -> Iterator[str | None]:
+def connected(address: str, *, dashboard: bool = True, trains: bool = False) -> Iterator[str | None]:
     """A Ray of our own ("local") or a running cluster; gives the dashboard's address.
+
+    Args:
+        address: "local", or HOST:PORT of the cluster's head.
+        dashboard: whether a Ray of our own has one.
+        trains: whether a Ray of our own starts processes for trainings ahead, see `ahead`.
 
     Raises:
         InputError: there is no cluster at the address, or it runs another Ray or Python.
@@ -50,7 +56,8 @@ def connected(address: str, *, dashboard: bool = True) -> Iterator[str | None]:
     else:
         local = {"num_cpus": available_cpus(), "resources": {"timing": 1}, "include_dashboard": dashboard}
     try:
-        context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        with _environment(SETTINGS if trains and address == "local" else {}):
+            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except ConnectionError as error:
         raise InputError(
             f"the Ray cluster at {address} lets nobody in ({' '.join(str(error).split())}). If it asks for a token, "
@@ -64,6 +71,18 @@ def connected(address: str, *, dashboard: bool = True) -> Iterator[str | None]:
         yield context.dashboard_url
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """What is started meanwhile finds these, unless the user has set them otherwise."""
+    ours = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            del os.environ[name]
 
 
 def _keep_to_loopback(wanted: bool) -> None:

@@ -4,14 +4,17 @@ import logging
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.trainable.function_trainable import wrap_function
 
+from harness.execution.ahead import Ahead
 from harness.execution.patience import Patience
 from harness.execution.placement import Request
 from harness.jobs import job_folder, run_job
@@ -75,17 +78,27 @@ class Trainings:
                 self.stopped[job_from_json(result.config["job"]).id] = dict(result.metrics or {})
 
 
-class _Tell(tune.Callback):
-    """Says that a trial is tried again; Tune would print the traceback of its own code that noticed."""
+class _Watch(TrialProgressCallback):
+    """Sees trials start, and says that one is tried again: Tune would print the traceback of its code that noticed.
 
-    def __init__(self, say: Callable[[str], object]) -> None:
-        self._say = say
+    It stands in for Tune's own reporter, which prints the end of a short trial at any verbosity.
+    """
+
+    def __init__(self, ahead: Ahead, say: Callable[[str], object]) -> None:
+        super().__init__()
+        self._ahead, self._say = ahead, say
 
     def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
         return tune.Callback, ()  # Tune keeps its settings on disk, though nobody goes on from them
 
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        others = Counter(other.status for other in trials if other is not trial)
+        self._ahead.started(running=others["RUNNING"] + 1, waiting=others["PENDING"] > 0)
+
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._say(f"train {trial}: its process or node was lost; it goes on from its newest state")
+
+    def _print(self, msg: str) -> None: ...
 
 
 def _tuner(
@@ -119,7 +132,7 @@ def _tuner(
             name=f"{jobs[0].sweep}-{int(time.time())}",
             storage_path=str((store.root / "ray").resolve()),
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[_Tell(say)],
+            callbacks=[_Watch(Ahead(train, request), say)],
             verbose=0,
         ),
     )

@@ -65,6 +65,7 @@ def run_job(
     import torch
 
     from harness.jobs.latents import train_autoencoder
+    from harness.jobs.machine import keep_freed_memory
     from harness.jobs.steps import discard_states
     from harness.jobs.timing import time_samplers
     from harness.jobs.train import train
@@ -74,6 +75,7 @@ def run_job(
     folder.mkdir(parents=True, exist_ok=True)
     take(folder)
     clear_rows(folder)
+    keep_freed_memory()
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)

@@ -1,5 +1,6 @@
 """Where and with what a result came about: the provenance columns of every row."""
 
+import ctypes
 import os
 import platform
 import resource
@@ -11,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+_KEPT = {-1: 2**30, -3: 2**25}
+"""M_TRIM_THRESHOLD: free memory at the end of the heap that is kept, and M_MMAP_THRESHOLD: the largest piece that is
+taken from the heap, 32 MiB at most. In bytes; either one set alone would freeze the other where it is."""
 
 
 def device_of_this_job() -> torch.device:
@@ -41,6 +46,20 @@ def provenance() -> dict[str, Any]:
 def available_cpus() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def keep_freed_memory() -> None:
+    """Let the allocator of glibc keep what is freed: a step frees all that the next one asks for.
+
+    As it is, it may give megabytes back to the system in every step, and each page costs a fault when it is asked for
+    again; whether it does depends on what else the process has allocated. Elsewhere nothing is done.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    for parameter, size in _KEPT.items():
+        mallopt(parameter, size)
 
 
 def other_cpu_seconds() -> float | None:

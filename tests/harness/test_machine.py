@@ -1,6 +1,9 @@
 """What is recorded of the machine, and when a repetition counts as disturbed."""
 
+import ctypes
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -43,3 +46,27 @@ def test_the_clock_of_the_gpu_and_other_processes_on_it_are_asked_from_its_drive
 )
 def test_a_repetition_is_busy_when_others_used_a_share_of_a_core_meanwhile(before, after, wall_s, busy):
     assert _busy(before, after, wall_s) is busy
+
+
+FREED = """
+import resource
+import torch
+from harness.jobs.machine import keep_freed_memory
+{keep}
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    pieces = [torch.zeros(2**20) for _ in range(40)]  # 160 MiB
+    del pieces
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(min(faults() for _ in range(10)))
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the allocator is not that of glibc")
+def test_memory_that_a_step_frees_is_there_for_the_next_one():
+    """A fault a page, 4 KiB, is what it costs otherwise."""
+    given, kept = (
+        int(subprocess.run([sys.executable, "-c", FREED.format(keep=keep)], capture_output=True, check=True).stdout)
+        for keep in ("", "keep_freed_memory()")
+    )
+    assert kept < 1000 < given
