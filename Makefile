@@ -17,7 +17,8 @@ reference: .venv/installed
 	$(BIN)/python -m harness.reference --readme
 
 test: lint
-	CI=$${CI:-1} $(BIN)/python -m pytest -q
+	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "not ray"
+	CI=$${CI:-1} $(BIN)/python -m pytest -q -m ray
 
 fast: .venv/installed
 	$(BIN)/python -m pytest -q -m "not ray and not slow"

@@ -25,12 +25,9 @@ settings.register_profile(
 settings.load_profile("fixed")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
-def pytest_collection_modifyitems(items):
-    """Tests with Ray share the one of their session: they run one after the other, in one process."""
-    for item in items:
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
+def pytest_xdist_auto_num_workers(config):
+    """Tests run side by side, but not those with Ray: they want all cores and share one Ray. `-n 0` to debug one."""
+    return min(os.cpu_count() or 1, 4) if "not ray" in config.option.markexpr else 0
 
 
 class ConstantArm(AutoregressiveModel):

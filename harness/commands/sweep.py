@@ -48,12 +48,11 @@ def run_sweep(
             CONSOLE.print(f"\nStopped. What was finished is kept. To go on: {resume}", markup=False, soft_wrap=True)
             return 130
         except OSError as error:
-            if not is_full(error):
+            if not is_full(error) and error.filename is None:  # nothing that its user can mend
                 raise
-            raise InputError(
-                f"there is no room left for the store {root} ({error.strerror}). What was finished is kept; free some "
-                f"space, then: {resume}"
-            ) from None
+            what = f"there is no room left for the store {root}" if is_full(error) else f"{error.filename} failed"
+            mend = "free some space" if is_full(error) else "see to it"
+            raise InputError(f"{what} ({error.strerror}). What was finished is kept; {mend}, then: {resume}") from None
     return _conclude(plan, ledger, store)
 
 
@@ -115,12 +114,15 @@ def _execute(spec: Sweep, plan: Plan, store: Store, *, serial: bool, address: st
     from harness.execution.start import dashboard_line
 
     CONSOLE.print("Starting Ray ..." if address == "local" else f"Connecting to Ray at {address} ...")
+    # Without GPUs only: none has shown yet that a process may get them after its imports.
     trains = any(not isinstance(planned.job, TimingJob) for planned in plan.to_run)
-    with ray.connected(address, dashboard=dashboard, trains=trains) as url:
+    ahead = address == "local" and trains and not spec.resources.train.gpus
+    with ray.connected(address, dashboard=dashboard, ahead=ahead) as url:
         if url:
             CONSOLE.print(dashboard_line(url), soft_wrap=True)
+        say = partial(CONSOLE.print, markup=False, soft_wrap=True)
         with watching(plan, store.root, CONSOLE):
-            return ray.execute(plan, store, spec.resources, say=partial(CONSOLE.print, markup=False, soft_wrap=True))
+            return ray.execute(plan, store, spec.resources, ahead=ahead, say=say)
 
 
 def _conclude(plan: Plan, ledger: Ledger, store: Store) -> int:

@@ -29,7 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from arm_core.errors import InputError
 from harness.execution.ahead import SETTINGS
-from harness.execution.placement import Placement, hosts
+from harness.execution.placement import Placement, hosts, start_line
 from harness.execution.preflight import check_nodes
 from harness.jobs.machine import available_cpus
 from harness.jobs.stack import Stack, stack
@@ -38,13 +38,13 @@ _CONNECT_S, _ANSWER_S = 5.0, 60.0
 
 
 @contextmanager
-def connected(address: str, *, dashboard: bool = True, trains: bool = False) -> Iterator[str | None]:
+def connected(address: str, *, dashboard: bool = True, ahead: bool = False) -> Iterator[str | None]:
     """A Ray of our own ("local") or a running cluster; gives the dashboard's address.
 
     Args:
         address: "local", or HOST:PORT of the cluster's head.
         dashboard: whether a Ray of our own has one.
-        trains: whether a Ray of our own starts processes for trainings ahead, see `ahead`.
+        ahead: whether the processes of a Ray of our own import what trainings need before they get work.
 
     Raises:
         InputError: there is no cluster at the address, or it runs another Ray or Python.
@@ -56,21 +56,31 @@ def connected(address: str, *, dashboard: bool = True, trains: bool = False) -> 
     else:
         local = {"num_cpus": available_cpus(), "resources": {"timing": 1}, "include_dashboard": dashboard}
     try:
-        with _environment(SETTINGS if trains and address == "local" else {}):
+        with _environment(SETTINGS if ahead and address == "local" else {}):
             context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except ConnectionError as error:
         raise InputError(
             f"the Ray cluster at {address} lets nobody in ({' '.join(str(error).split())}). If it asks for a token, "
             "the one of its head must be in ~/.ray/auth_token here"
         ) from None
-    except RuntimeError as error:  # Ray's own check of its and Python's versions
-        if "mismatch" not in str(error).lower():
-            raise
-        raise InputError(f"the cluster at {address} runs other versions: {' '.join(str(error).split())}") from None
+    except RuntimeError as error:
+        raise _refused(address, " ".join(str(error).split())) from None
     try:
         yield context.dashboard_url
     finally:
         ray.shutdown()
+
+
+def _refused(address: str, reason: str) -> Exception:
+    """What Ray's own checks at connecting found, said with what mends it."""
+    if "mismatch" in reason.lower():
+        return InputError(f"the cluster at {address} runs other versions: {reason}")
+    if "node to connect to" in reason:
+        return InputError(
+            f"this machine is no node of the cluster at {address} ({reason}). Run the command on one of its nodes, or "
+            f"make this machine one that runs no jobs: `{start_line(['--num-cpus 0'], address)}`"
+        )
+    return RuntimeError(reason)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ On a terminal a bar a job; elsewhere a line when a job starts, every ten seconds
 
 import os
 import platform
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,8 +44,14 @@ def watching(plan: "Plan", root: Path, console: Console) -> Iterator[None]:
             if progress is not None and progress.updated_at >= since:
                 view.show(progress)
 
-    with view, repeating(show_all, _POLL_S):
-        yield
+    follows = console.file is sys.stdout
+    console.file = console.file  # of now: a job that runs in this process sends what is printed to its log
+    try:
+        with view, repeating(show_all, _POLL_S):
+            yield
+    finally:
+        if follows:
+            console.file = None  # type: ignore[assignment]  # as it was
 
 
 class _LineView:

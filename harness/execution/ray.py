@@ -27,7 +27,9 @@ __all__ = ["connected", "execute", "live_nodes"]
 _PAUSE_S, _LOOK_S = 0.2, 3.0
 
 
-def execute(plan: Plan, store: Store, resources: Resources, *, say: Callable[[str], object] = print) -> Ledger:
+def execute(
+    plan: Plan, store: Store, resources: Resources, *, ahead: bool = False, say: Callable[[str], object] = print
+) -> Ledger:
     """Run what the plan says has to run, on the Ray that is connected.
 
     A timing job starts as soon as its training is done and its node is free, while others still train.
@@ -36,6 +38,7 @@ def execute(plan: Plan, store: Store, resources: Resources, *, say: Callable[[st
         plan: from `make_plan`.
         store: takes the rows; on a cluster a folder that all nodes share.
         resources: of the sweep.
+        ahead: whether the process of the next training may be started while others run: on a Ray of our own.
         say: told when something is waited for.
 
     Raises:
@@ -47,14 +50,14 @@ def execute(plan: Plan, store: Store, resources: Resources, *, say: Callable[[st
     check_cluster(nodes.placement, store.root)
     ledger = Ledger(plan, store)
     with exported(plan, store.root, ledger):
-        _run(plan, ledger, nodes, say)
+        _run(plan, ledger, nodes, nodes.at_once if ahead else None, say)
     return ledger
 
 
-def _run(plan: Plan, ledger: Ledger, nodes: "_Nodes", say: Callable[[str], object]) -> None:
+def _run(plan: Plan, ledger: Ledger, nodes: "_Nodes", at_once: int | None, say: Callable[[str], object]) -> None:
     """Start what can start and take over what has ended, until nothing is left."""
     store, resources, waiting = ledger.store, nodes.resources, ledger.waiting
-    training = Trainings([], store, None, resources, None, say)
+    training = Trainings([], store, None, resources, None, None, say)
     timing = Timings(ledger, resources, say)
     while waiting.autoencoders or waiting.trainings or waiting.timings:
         ended = training.ended()  # asked first: what it left behind is then there to be found
@@ -68,7 +71,7 @@ def _run(plan: Plan, ledger: Ledger, nodes: "_Nodes", say: Callable[[str], objec
         waiting = ledger.waiting
         if ended:  # a first run for autoencoders and what needs none, a second for the ARMs of their latents
             ready = [job for job in waiting.to_train if ledger.ready(job)]
-            training = Trainings(ready, store, nodes.placement.train, resources, plan.search, say)
+            training = Trainings(ready, store, nodes.placement.train, resources, plan.search, at_once, say)
         nodes.look([kind for kind, left in zip(KINDS, (waiting.to_train, waiting.timings), strict=True) if left])
         timing.advance(nodes.placement.timing)
         training.tell()
@@ -83,6 +86,12 @@ class _Nodes:
         self.resources, self.patience = resources, patience
         self.placement = place(live_nodes(), resources, kinds)
         self._looked = time.monotonic()
+
+    @property
+    def at_once(self) -> int | None:
+        """How many trainings the CPUs of all nodes can run at a time; None where none may start."""
+        train = self.placement.train
+        return int(sum(node["Resources"].get("CPU", 0) for node in live_nodes()) // train.cpus) if train else None
 
     def look(self, needed: Collection[str]) -> None:
         """See which nodes are left; raises when for too long none could run a kind of job that is needed."""

@@ -36,6 +36,6 @@ def spread(
         done, running = ray.wait(running, timeout=Patience.NOTICE_S)
         if done:
             yield from ray.get(done[0])
-        elif not told and ray.available_resources().get("CPU", 0) < 1:
+        elif not told and any(ray.available_resources().get(kind, 0) < 1 for kind in ("GPU", "CPU")[1 - gpus :]):
             told = True
-            say("Waiting for the cores of the cluster: others may have them")
+            say(f"Waiting for {'GPUs and ' * gpus}cores of the cluster: others may have them")

@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ class Trainings:
         request: Request | None,
         resources: Resources,
         search: SearchSpec | None,
+        at_once: int | None,
         say: Callable[[str], object],
     ) -> None:
         self.error = ""
@@ -49,7 +49,7 @@ class Trainings:
         self._since, self._say, self._told = time.time(), say, False
         self._folders = [job_folder(store.root, job.id) for job in jobs]
         if jobs and request is not None:
-            fit = _tuner(jobs, store, request, resources, search, say).fit
+            fit = _tuner(jobs, store, request, resources, search, at_once, say).fit
             self._thread = threading.Thread(target=self._fit, args=(fit,), daemon=True)
             self._thread.start()
 
@@ -92,8 +92,7 @@ class _Watch(TrialProgressCallback):
         return tune.Callback, ()  # Tune keeps its settings on disk, though nobody goes on from them
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        others = Counter(other.status for other in trials if other is not trial)
-        self._ahead.started(running=others["RUNNING"] + 1, waiting=others["PENDING"] > 0)
+        self._ahead.started(left=sum(not other.is_finished() for other in trials))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._say(f"train {trial}: its process or node was lost; it goes on from its newest state")
@@ -107,6 +106,7 @@ def _tuner(
     request: Request,
     resources: Resources,
     search: SearchSpec | None,
+    at_once: int | None,
     say: Callable[[str], object],
 ) -> tune.Tuner:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -132,7 +132,7 @@ def _tuner(
             name=f"{jobs[0].sweep}-{int(time.time())}",
             storage_path=str((store.root / "ray").resolve()),
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[_Watch(Ahead(train, request), say)],
+            callbacks=[_Watch(Ahead(at_once), say)],
             verbose=0,
         ),
     )

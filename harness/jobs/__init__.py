@@ -1,8 +1,11 @@
 """What one job does, without Ray: it works in its own folder of the store and leaves its rows there."""
 
 import contextlib
+import os
+import platform
 import traceback
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +85,9 @@ def run_job(
     reporter = Reporter(folder, job.id, job.kind, job.title, unit="")
     there = contextlib.chdir(cwd) if cwd is not None and cwd.is_dir() else contextlib.nullcontext()
     with there, contextlib.redirect_stdout(Log(folder)) as log:
+        print(
+            f"process {os.getpid()} on {platform.node()} begins at {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", file=log
+        )
         try:
             if isinstance(job, TrainJob):
                 rows = train(job, folder, report)

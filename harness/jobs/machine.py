@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
-_KEPT = {-1: 2**30, -3: 2**25}
-"""M_TRIM_THRESHOLD: free memory at the end of the heap that is kept, and M_MMAP_THRESHOLD: the largest piece that is
-taken from the heap, 32 MiB at most. In bytes; either one set alone would freeze the other where it is."""
+_KEPT = {-1: 2**30, -2: 2**26, -3: 2**25}
+"""In bytes. M_TRIM_THRESHOLD: free memory at the end of the heap that is kept. M_TOP_PAD: the same for the heaps of
+threads, 64 MiB each. M_MMAP_THRESHOLD: the largest piece that is taken from a heap, 32 MiB at most. Any one of them set
+alone would freeze the others where they are."""
 
 
 def device_of_this_job() -> torch.device:
@@ -51,7 +52,7 @@ def available_cpus() -> int:
 def keep_freed_memory() -> None:
     """Let the allocator of glibc keep what is freed: a step frees all that the next one asks for.
 
-    As it is, it may give megabytes back to the system in every step, and each page costs a fault when it is asked for
+    By default it may give megabytes back to the system in every step, and each page costs a fault when it is asked for
     again; whether it does depends on what else the process has allocated. Elsewhere nothing is done.
     """
     try:

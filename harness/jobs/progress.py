@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import platform
 import time
@@ -88,8 +89,23 @@ class Reporter:
 
 
 def read_progress(folder: Path) -> Progress | None:
-    """What the job in this folder last said of itself; None if it has said nothing."""
+    """What the job in this folder last said of itself; None if it has said nothing that can be read."""
     try:
-        return Progress(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+        said = Progress(**json.loads((folder / FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+    return said if _is_whole(said) else None
+
+
+def _is_whole(said: Progress) -> bool:
+    """Whether every value is of its kind: the file has no seal, and whoever watches must not fall over it."""
+    words = (said.job, said.kind, said.title, said.state, said.unit, said.note, said.host)
+    counts = (said.step, said.total, said.pid)
+    times = (said.updated_at, said.seconds_left or 0.0, said.started_at or 0.0)
+    return (
+        all(isinstance(word, str) for word in words)
+        and all(isinstance(count, int) for count in counts)
+        and all(isinstance(moment, int | float) and math.isfinite(moment) for moment in times)
+        and isinstance(said.metrics, dict)
+        and all(isinstance(figure, int | float) for figure in said.metrics.values())
+    )

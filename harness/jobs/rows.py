@@ -1,16 +1,18 @@
 """The rows that a job found out, kept in its folder until the driver puts them into the tables.
 
-A job writes them last and atomically, so their presence means that it came to its end. The driver may die in between:
-the next one finds them here.
+A job writes them last and atomically, so that they are there means that it came to its end. The driver may die in
+between: the next one finds them here. Their first line is a sha256 of the job and of what follows.
 """
 
 import base64
+import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from arm_core.atomic import write_atomic
 
 if TYPE_CHECKING:  # status reads rows, and answers without torch
     from arm_core.data import Dataset
@@ -29,21 +31,22 @@ def data_columns(dataset: "Dataset") -> dict[str, str]:
 
 def write_rows(folder: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Write table -> rows; values are JSON values, bytes or times."""
-    temporary = folder / f".{FILE}"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(rows, file, default=_encode)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / FILE)
+    body = json.dumps(rows, default=_encode).encode()
+    write_atomic(folder / FILE, _seal(folder, body) + b"\n" + body)
 
 
 def read_rows(folder: Path) -> Rows | None:
-    """What `write_rows` wrote; None if the job has not come to its end."""
+    """What `write_rows` wrote; None if the job has not come to its end, or its file is damaged: it runs again."""
     try:
-        text = (folder / FILE).read_text(encoding="utf-8")
+        seal, _, body = (folder / FILE).read_bytes().partition(b"\n")
     except OSError:
         return None
-    return json.loads(text, object_hook=_decode)
+    return json.loads(body, object_hook=_decode) if seal == _seal(folder, body) else None
+
+
+def _seal(folder: Path, body: bytes) -> bytes:
+    """A folder is named by its job, and the rows of another one do not count."""
+    return hashlib.sha256(folder.name.encode() + body).hexdigest().encode()
 
 
 def clear_rows(folder: Path) -> None:

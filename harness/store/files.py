@@ -4,7 +4,10 @@ Names are paths below the root with "/" between their parts. A local file is wri
 there; on object storage one put makes an object, so it is whole or not there as well.
 """
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -78,24 +81,36 @@ class ArrowFiles:
 
     def write(self, name: str, data: bytes) -> None:
         place = f"{self._base}/{name}"
-        if self._system.type_name == "local":
-            self._system.create_dir(place.rpartition("/")[0])
-        with self._system.open_output_stream(place) as stream:  # the object appears when it is closed
-            stream.write(data)
+        with self._named(name):
+            if self._system.type_name == "local":
+                self._system.create_dir(place.rpartition("/")[0])
+            with self._system.open_output_stream(place) as stream:  # the object appears when it is closed
+                stream.write(data)
 
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
-        with self._system.open_input_file(f"{self._base}/{name}") as file:
+        with self._named(name), self._system.open_input_file(f"{self._base}/{name}") as file:
             file.seek(start)
             return file.read() if length is None else file.read(length)
 
     def remove(self, name: str) -> None:
-        if self._system.get_file_info(f"{self._base}/{name}").type != pafs.FileType.NotFound:
-            self._system.delete_file(f"{self._base}/{name}")
+        with self._named(name):
+            if self._system.get_file_info(f"{self._base}/{name}").type != pafs.FileType.NotFound:
+                self._system.delete_file(f"{self._base}/{name}")
 
     def names(self, folder: str) -> list[str]:
-        found = self._system.get_file_info(pafs.FileSelector(f"{self._base}/{folder}", allow_not_found=True))
+        with self._named(folder):
+            found = self._system.get_file_info(pafs.FileSelector(f"{self._base}/{folder}", allow_not_found=True))
         names = sorted(info.base_name for info in found if info.type == pafs.FileType.File)
         return [f"{folder}/{name}" for name in names if not name.startswith(".")]
+
+    @contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        """Errors of the storage carry the name of the file, as those of a folder do."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error).splitlines()[0]
+            raise OSError(error.errno or errno.EIO, reason, self.label(name)) from None
 
     def label(self, name: str) -> str:
         return f"{self._plain}/{name}"

@@ -3,7 +3,7 @@
 import io
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import IO, ClassVar
@@ -28,6 +28,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     objects: ClassVar[dict[str, bytes]] = {}
     uploads: ClassVar[dict[str, dict[int, bytes]]] = {}
+    refused: ClassVar[Collection[str]] = ()
     lock = threading.Lock()
 
     def log_message(self, *_: object) -> None: ...
@@ -57,12 +58,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         key, query = self._asked()
         body = self._body()
+        if any(word in key for word in self.refused):
+            return self._answer(403, b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
         with self.lock:
             if "uploadId" in query:
                 self.uploads[query["uploadId"][0]][int(query["partNumber"][0])] = body
             elif "/" in key:
                 self.objects[key] = body
-        self._answer(200, ETag='"x"')
+        return self._answer(200, ETag='"x"')
 
     def do_POST(self) -> None:
         key, query = self._asked()
@@ -132,10 +135,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def object_storage() -> Iterator[tuple[str, dict[str, bytes]]]:
-    """(URI of a bucket's folder, the objects by bucket/key)."""
+def object_storage(refused: Collection[str] = ()) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """(URI of a bucket's folder, the objects by bucket/key).
+
+    Args:
+        refused: who puts an object with one of these words in its key is told that access is denied.
+    """
     objects: dict[str, bytes] = {}
-    handler = type("Handler", (_Handler,), {"objects": objects, "uploads": {}})
+    handler = type("Handler", (_Handler,), {"objects": objects, "uploads": {}, "refused": refused})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

@@ -1,5 +1,7 @@
 """The process in reserve: asked for when it helps, there before its training, and nobody's trouble when Ray refuses."""
 
+import contextlib
+import importlib.util
 import os
 import time
 from pathlib import Path
@@ -7,14 +9,11 @@ from pathlib import Path
 import pytest
 
 from harness.execution.background import repeating
-from harness.execution.placement import Request
 from harness.jobs import job_folder
 from harness.jobs.machine import available_cpus
 from harness.jobs.progress import read_progress
 from harness.store import Store
 from harness.sweep import load_sweep, make_plan
-
-ONE = Request(1, 0, {})
 
 
 @pytest.fixture
@@ -29,46 +28,48 @@ def ahead():
 
 @pytest.fixture
 def asked(ahead, monkeypatch):
-    """What was asked for, on the one node that is left."""
+    """What was asked for."""
     asked = []
-    monkeypatch.setattr(ahead, "start_ahead", asked.append)
-    monkeypatch.setattr(ahead.ray, "nodes", lambda: [{"Alive": True}, {"Alive": False}])
+    monkeypatch.setattr(ahead, "start_ahead", lambda: asked.append(1))
     return asked
 
 
 def test_one_process_is_in_reserve_while_trainings_wait(ahead, asked):
-    reserve = ahead.Ahead(object, ONE)
-    for running in (1, 2, 3):
-        reserve.started(running=running, waiting=True)
-        assert len(asked) == 1, "Ray starts those that fill the machine itself"
-    reserve.started(running=3, waiting=True)  # one ended, and the next one took the process in reserve
-    assert len(asked) == 2
-    reserve.started(running=2, waiting=True)
-    assert len(asked) == 3
-    reserve.started(running=3, waiting=False)
-    assert len(asked) == 3, "nobody waits"
+    reserve, counts = ahead.Ahead(at_once=3), []
+    for left in (6, 6, 6, 5, 4, 3):  # three start together, in processes of Ray; then one at a time
+        reserve.started(left)
+        counts.append(len(asked))
+    assert counts == [1, 1, 1, 2, 3, 3]
 
 
-def test_a_training_alone_asks_for_nothing(ahead, asked):
-    ahead.Ahead(object, ONE).started(running=1, waiting=False)
+@pytest.mark.parametrize("at_once", [1, 2, 16])
+def test_trainings_that_all_fit_ask_for_nothing(ahead, asked, at_once):
+    reserve = ahead.Ahead(at_once)
+    for _ in range(at_once):
+        reserve.started(left=at_once)
     assert asked == []
 
 
-def test_nothing_is_asked_of_clusters_or_for_gpus(ahead, asked, monkeypatch):
-    ahead.Ahead(object, Request(1, 1, {})).started(running=1, waiting=True)
-    monkeypatch.setattr(ahead.ray, "nodes", lambda: [{"Alive": True}] * 2)
-    ahead.Ahead(object, ONE).started(running=1, waiting=True)
+def test_nothing_is_asked_of_a_ray_that_is_not_ours(ahead, asked):
+    ahead.Ahead(None).started(left=5)
     assert asked == []
 
 
-def test_a_ray_that_refuses_stops_nothing(ahead, asked, monkeypatch):
-    def refuse(trainable):
-        asked.append(trainable)
+def test_a_ray_that_refuses_is_not_asked_again(ahead, asked, monkeypatch):
+    def refuse():
+        asked.append(1)
         raise AttributeError("another Ray")
 
     monkeypatch.setattr(ahead, "start_ahead", refuse)
-    ahead.Ahead(object, ONE).started(running=1, waiting=True)
-    assert asked == [object]
+    reserve = ahead.Ahead(at_once=1)
+    reserve.started(left=3)
+    reserve.started(left=2)
+    assert len(asked) == 1
+
+
+def test_what_is_imported_ahead_is_there(ahead):
+    for module in ahead.SETTINGS["RAY_preload_python_modules"].split(","):
+        assert importlib.util.find_spec(module), module
 
 
 @pytest.mark.ray
@@ -79,7 +80,7 @@ def test_the_second_training_runs_in_a_process_that_was_there_before_the_first_e
     file = tmp_path / "pair.yaml"
     file.write_text(
         "name: pair\ndatasets: {digits: {}}\nvariants: {default: {arm: {resnets: 1, filters: 4}}}\n"
-        "training: {iterations: 40, batch_size: 8, evaluate_every: 40, checkpoint_every: 40, seeds: [0, 1]}\n"
+        "training: {iterations: 150, batch_size: 8, evaluate_every: 150, checkpoint_every: 150, seeds: [0, 1]}\n"
         f"resources: {{train: {{cpus: {available_cpus()}}}}}\n"
     )
     sweep, store, began = load_sweep(file), Store(tmp_path / "store"), {}
@@ -89,14 +90,15 @@ def test_the_second_training_runs_in_a_process_that_was_there_before_the_first_e
     def look():
         for progress in filter(None, map(read_progress, folders)):
             if progress.state == "running" and progress.pid not in began:
-                began[progress.pid] = process_began(progress.pid)
+                with contextlib.suppress(FileNotFoundError):  # it has just ended
+                    began[progress.pid] = process_began(progress.pid)
 
     with repeating(look, 0.05):
-        assert local_ray.execute(plan, store, sweep.resources).done == 2
+        assert local_ray.execute(plan, store, sweep.resources, ahead=True).done == 2
     trials = store.read("trials", columns=["started_at", "wall_s"]).sort_values("started_at")
     first_ended = trials["started_at"].iloc[0].timestamp() + trials["wall_s"].iloc[0]
     assert len(began) == 2
-    assert max(began.values()) < first_ended < trials["started_at"].iloc[1].timestamp()
+    assert max(began.values()) < first_ended <= trials["started_at"].iloc[1].timestamp()
     assert "Trial" not in "".join(capfd.readouterr()), "Tune says that a trial without reports has ended"
 
 

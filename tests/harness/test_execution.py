@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import time
 
@@ -245,6 +246,9 @@ def test_a_worker_that_always_dies_becomes_a_failed_row(local_ray, small_sweep, 
     sweep, store = load_sweep(small_sweep), Store(tmp_path / "store")
     ledger = local_ray.execute(make_plan(sweep, {}), store, sweep.resources)
     assert [f.error for f in ledger.failures] == ["its process died 3 times", "its training failed"]
+    (row,) = store.read("trials").to_dict("records")
+    assert (store.root / row["log"]).exists()
+    assert len(re.findall(r"UTC: process \d+ on .* begins", row["log_tail"])) == 3
 
 
 @pytest.mark.ray

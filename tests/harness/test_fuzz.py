@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ import yaml
 from arm_core import InputError, Layout, load_checkpoint, save_arm
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.testing import randomise
-from harness.execution.monitor import status_table
+from harness.execution.monitor import describe, status_table
+from harness.jobs.progress import Reporter, read_progress
+from harness.jobs.rows import read_rows, write_rows
 from harness.store import SCHEMAS, Store
 from harness.sweep import job_from_json, load_sweep, make_plan
 
@@ -230,6 +233,34 @@ def fuzz_checkpoints(count: int, folder: Path, seed: int) -> dict[str, int]:
     return found
 
 
+def fuzz_jobs(count: int, folder: Path, seed: int) -> dict[str, int]:
+    """The folder of a job: damaged rows are none, and what it says of itself is readable or nothing."""
+    draw, found = random.Random(seed), {"refused": 0, "the same": 0}
+    jobs = [folder / name for name in ("a", "b")]
+    rows = {"timings": [{"job": "a", "samples": b"\x00\x01", "calls": [1, 2], "at": datetime(2026, 1, 2, tzinfo=UTC)}]}
+    for job in jobs:
+        job.mkdir()
+        write_rows(job, rows)
+        Reporter(job, job.name, "train", "a title", unit="steps").update(3, 3, metrics={"it/s": 1.5})
+    files = [job / name for job in jobs for name in ("rows.json", "progress.json")]
+    contents = [path.read_bytes() for path in files]
+    for number in range(count):
+        index = draw.randrange(2)
+        changed = damaged(contents[index], contents, draw)
+        files[index].write_bytes(changed or b"")
+        try:
+            read, said = read_rows(jobs[0]), read_progress(jobs[0])
+            assert read in (None, rows)
+            if said is not None:
+                describe(said)
+        except Exception as error:
+            raise AssertionError(f"damage {number} of seed {seed} to {files[index].name}: {changed!r}") from error
+        finally:
+            files[index].write_bytes(contents[index])
+        found["refused" if read is None or said is None else "the same"] += 1
+    return found
+
+
 def test_a_few_hundred_generated_sweep_files_are_planned_or_refused_with_a_sentence(tmp_path):
     found = fuzz_sweeps(300, tmp_path, seed=0)
     assert min(found.values()) > 20, found
@@ -245,6 +276,11 @@ def test_a_damaged_checkpoint_gives_an_error_or_the_weights_that_were_saved(tmp_
     assert found["refused"] > 20, found
 
 
+def test_a_damaged_folder_of_a_job_gives_its_rows_or_none(tmp_path):
+    found = fuzz_jobs(400, tmp_path, seed=0)
+    assert min(found.values()) > 20, found
+
+
 @pytest.mark.slow
 def test_ten_thousand_sweep_files_and_a_thousand_stores_and_checkpoints(small_store, tmp_path):
     sweeps, stores = int(os.environ.get("FUZZ_SWEEPS", "10000")), int(os.environ.get("FUZZ_STORES", "1000"))
@@ -253,4 +289,5 @@ def test_ten_thousand_sweep_files_and_a_thousand_stores_and_checkpoints(small_st
     print("stores:", fuzz_stores(stores // 4, small_store, tmp_path, seed))
     small_store.compact()
     print("packed stores:", fuzz_stores(stores // 4, small_store, tmp_path, seed))
+    print("jobs:", fuzz_jobs(stores, tmp_path, seed))
     print("checkpoints:", fuzz_checkpoints(stores - stores // 2, tmp_path, seed))

@@ -50,6 +50,7 @@ def test_a_repetition_is_busy_when_others_used_a_share_of_a_core_meanwhile(befor
 
 FREED = """
 import resource
+import threading
 import torch
 from harness.jobs.machine import keep_freed_memory
 {keep}
@@ -58,16 +59,22 @@ def faults():
     pieces = [torch.zeros(2**20) for _ in range(40)]  # 160 MiB
     del pieces
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(min(faults() for _ in range(10)))
+def turns(most):
+    most.append(max([faults() for _ in range(12)][6:]))
+most = []
+{turns}
+print(*most)
 """
+TURNS = ("turns(most)", "thread = threading.Thread(target=turns, args=(most,)); thread.start(); thread.join()")
 
 
+@pytest.mark.parametrize("turns", TURNS, ids=["main", "thread"])  # Tune trains in a thread
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the allocator is not that of glibc")
-def test_memory_that_a_step_frees_is_there_for_the_next_one():
+def test_memory_that_a_step_frees_is_there_for_the_next_one(turns):
     """A fault a page, 4 KiB, is what it costs otherwise: always with small limits, by chance with those of glibc."""
     limits = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
     given, kept = (
         int(subprocess.run([sys.executable, "-c", code], env=limits, capture_output=True, check=True).stdout)
-        for code in (FREED.format(keep=""), FREED.format(keep="keep_freed_memory()"))
+        for code in (FREED.format(keep=keep, turns=turns) for keep in ("", "keep_freed_memory()"))
     )
-    assert kept < 1000 < given
+    assert kept < 3000 < given

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 
 import pytest
@@ -80,3 +81,14 @@ def test_without_a_terminal_a_line_is_printed_per_job_and_state(small_sweep, tmp
         write(store, progress(job=ids[0], state="done", step=120))
     lines = out.getvalue().splitlines()
     assert lines == [describe(progress()), describe(progress(state="done", step=120))]
+
+
+def test_a_job_in_this_process_does_not_take_the_lines_of_the_screen_for_its_log(small_sweep, tmp_path, capsys):
+    plan, log, console = make_plan(load_sweep(small_sweep), {}), io.StringIO(), Console(width=200)
+    with watching(plan, tmp_path, console), redirect_stdout(log):
+        write(Store(tmp_path), progress(job=plan.jobs[0].job.id))
+        time.sleep(1.2)
+    assert capsys.readouterr().out.splitlines() == [describe(progress())] and log.getvalue() == ""
+    with redirect_stdout(log):
+        console.print("afterwards")
+    assert log.getvalue() == "afterwards\n"

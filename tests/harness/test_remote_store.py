@@ -156,3 +156,19 @@ def test_a_sweep_on_object_storage_goes_on_elsewhere_with_the_checkpoints_that_i
             assert store.read(name)["job"].tolist() == alone.read(name)["job"].tolist()
         (job,) = store.read("trials")["job"]
         assert checkpoint_of(store.root, job).exists()
+
+
+@pytest.mark.slow
+def test_a_storage_that_refuses_is_told_with_the_line_that_goes_on(small_sweep, tmp_path, sample_data):
+    small_sweep.write_text(small_sweep.read_text().split("timing:")[0])
+    refused = ["tables/trials"]
+    with object_storage(refused) as (uri, _):
+        command = ["sweep", str(small_sweep), "--serial", "--store", uri, "--work", str(tmp_path / "work")]
+        told = CliRunner().invoke(main, command)
+        assert told.exit_code == 2 and isinstance(told.exception, SystemExit), told.output
+        assert "s3://bucket/runs/tables/trials/" in told.output and "ACCESS_DENIED" in told.output
+        assert "What was finished is kept; see to it, then: harness sweep" in told.output
+        assert "secret" not in told.output.split("then: ")[0]
+        refused.clear()
+        again = CliRunner().invoke(main, command)
+        assert again.exit_code == 0 and "1 jobs done, 0 failed" in again.output, again.output
