@@ -117,7 +117,7 @@ def _execute(spec: Sweep, plan: Plan, store: Store, *, serial: bool, address: st
     # Without GPUs only: none has shown yet that a process may get them after its imports.
     trains = any(not isinstance(planned.job, TimingJob) for planned in plan.to_run)
     ahead = address == "local" and trains and not spec.resources.train.gpus
-    with ray.connected(address, dashboard=dashboard, ahead=ahead) as url:
+    with ray.connected(address, dashboard=dashboard, ahead=ahead) as url, terminated_as_interrupted():
         if url:
             CONSOLE.print(dashboard_line(url), soft_wrap=True)
         say = partial(CONSOLE.print, markup=False, soft_wrap=True)

@@ -19,7 +19,10 @@ def is_full(error: OSError) -> bool:
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """While the body runs, SIGTERM (a batch system's time is up) ends it as Ctrl-C does."""
+    """While the body runs, SIGTERM (a batch system's time is up) ends it as Ctrl-C does.
+
+    Ray takes the signal for itself when it connects: then this is needed anew.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -27,7 +30,7 @@ def terminated_as_interrupted() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # None: of code that is not Python's
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -85,9 +85,7 @@ def run_job(
     reporter = Reporter(folder, job.id, job.kind, job.title, unit="")
     there = contextlib.chdir(cwd) if cwd is not None and cwd.is_dir() else contextlib.nullcontext()
     with there, contextlib.redirect_stdout(Log(folder)) as log:
-        print(
-            f"process {os.getpid()} on {platform.node()} begins at {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", file=log
-        )
+        print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC: process {os.getpid()} on {platform.node()} begins", file=log)
         try:
             if isinstance(job, TrainJob):
                 rows = train(job, folder, report)

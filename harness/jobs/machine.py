@@ -35,7 +35,7 @@ def provenance() -> dict[str, Any]:
         "cores": available_cpus(),
         "threads": torch.get_num_threads(),
         "load_1m": os.getloadavg()[0],
-        **_device_state(device),
+        **device_state(device),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
@@ -74,7 +74,7 @@ def other_cpu_seconds() -> float | None:
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK") - own.user - own.system
 
 
-def _device_state(device: torch.device) -> dict[str, Any]:
+def device_state(device: torch.device) -> dict[str, Any]:
     """The clock of the device and how many other processes use it; None where nobody tells."""
     return _gpu_state() if device.type == "cuda" else _cpu_state(Path("/proc"))
 

@@ -19,7 +19,7 @@ from arm_core.registry import ARMS
 from arm_core.samplers.mode import sampling_mode
 from harness.jobs.clock import Clock, clock_for
 from harness.jobs.latents import decoded_columns
-from harness.jobs.machine import device_of_this_job, other_cpu_seconds, provenance
+from harness.jobs.machine import device_of_this_job, device_state, other_cpu_seconds, provenance
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import DATA, Rows
 from harness.jobs.sampling import Draw, Sampler, block_of, make_sampler, measured
@@ -56,9 +56,11 @@ def time_samplers(job: TimingJob, folder: Path, checkpoint: Path, *, clock: Cloc
     shared |= {name: loaded.metadata.get(name) for name in DATA}
     shared |= {"checkpoint_sha256": loaded.sha256, **machine}
     figures = bench.figures()  # first: they show that the samples are equal before anything is timed
-    not_alone = device.type == "cuda" and bool(machine["device_processes"])
-    timings = [{**shared, **row, "busy": not_alone or row["busy"]} for row in bench.repetitions()]
-    return {"timings": timings, **figures}
+    timings, state = list(bench.repetitions()), device_state(device)  # its clock is still that of work
+    seen = [each["device_processes"] for each in (machine, state) if each["device_processes"] is not None]
+    state["device_processes"] = max(seen, default=None)
+    not_alone = device.type == "cuda" and any(seen)
+    return {"timings": [{**shared, **state, **row, "busy": not_alone or row["busy"]} for row in timings], **figures}
 
 
 def failed_timing(job: TimingJob, error: str) -> Rows:

@@ -11,7 +11,7 @@ in a folder. What a part is made of is the matter of `harness.store.parts`. One 
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -45,6 +45,10 @@ class Ragged(NamedTuple):
     lengths: np.ndarray
 
 
+def _free() -> None:
+    """Nobody else can have taken over a store that is a folder: it is locked."""
+
+
 class Store:
     """The results of all sweeps under one folder.
 
@@ -76,6 +80,7 @@ class Store:
             self.root = Path(root)
             files = LocalFiles(self.root)
         self.files = PackedFiles(files)
+        self._check: Callable[[], None] = _free
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"the store must be a folder, but {self.root} is a file; give another --store")
 
@@ -95,7 +100,9 @@ class Store:
 
         Raises:
             SchemaError: a row breaks its table's schema; nothing has been written then.
+            InputError: another process has taken over the store; nothing has been written then.
         """
+        self._check()
         deciding = _deciding_table(job, rows)
         tables = {name: to_arrow(name, part) for name, part in rows.items() if len(part)}
         for name, table in tables.items():
@@ -115,8 +122,13 @@ class Store:
         Raises:
             InputError: another process holds it.
         """
-        with lock(self.root, self.place), note(self.files, self.place) if self._outside else nullcontext():
-            yield
+        noted = note(self.files, self.place) if self._outside else nullcontext(_free)
+        with lock(self.root, self.place), noted as check:
+            self._check = check
+            try:
+                yield
+            finally:
+                self._check = _free
 
     def keep_checkpoint(self, job: str, folder: Path) -> None:
         """Make the checkpoint that a job left in a folder part of the store, if the folder is not part of it."""

@@ -11,7 +11,7 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,8 @@ def lock(folder: Path, place: str) -> Iterator[None]:
 
 
 @contextmanager
-def note(files: Files, place: str) -> Iterator[None]:
-    """Hold files without locks as their only writer.
+def note(files: Files, place: str) -> Iterator[Callable[[], None]]:
+    """Hold files without locks as their only writer; gives what raises once another one has taken them.
 
     Raises:
         InputError: another process holds them.
@@ -60,6 +60,14 @@ def note(files: Files, place: str) -> Iterator[None]:
     if not is_ours():
         raise _held(place, "")
 
+    def check() -> None:
+        held = _read(files)
+        if held is not None and held["token"] != token:  # this process slept for longer than its note counts
+            raise InputError(
+                f"the process {held['pid']} on {held['host']} has taken over the store {place}; nothing more is "
+                "written, and what was finished is kept. Wait until it ends, then run the sweep again"
+            )
+
     def renew() -> None:
         while not stop.wait(_RENEW_S):
             with contextlib.suppress(OSError):  # a storage that does not answer now may do so next time
@@ -69,7 +77,7 @@ def note(files: Files, place: str) -> Iterator[None]:
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()
     try:
-        yield
+        yield check
     finally:
         stop.set()
         thread.join()

@@ -37,7 +37,7 @@ class Chaos:
     """Kills what runs a sweep, until it has ended as it should.
 
     Attributes:
-        points: (what was killed, which job was running, at which of its steps).
+        points: (what was killed, a job that was running, at which of its steps).
     """
 
     cluster: Emulated
@@ -66,19 +66,21 @@ class Chaos:
             kinds = kinds or self.draw.sample(KINDS, len(KINDS))
             kind = kinds.pop()
             now = read_progress(job_folder(store, victim.job)) or victim
-            point = (kind, f"{now.kind} {now.title}", now.step)
-            if point not in self.points and self._hit(kind, driver, now.pid):
+            role = self.draw.choice(["train", "train", "timing"])
+            node = (role, self.draw.randrange(len(self.cluster.nodes[role])))
+            hit = f"{kind} {node[0]} {node[1]}" if kind == "node" else kind
+            point = (hit, f"{now.kind} {now.title}", now.step)
+            if point not in self.points and self._hit(kind, driver, now.pid, node):
                 self.points.append(point)
                 most, quiet = most - 1, self.draw.uniform(0.2, 3.0)
             else:
                 kinds.append(kind)
 
-    def _hit(self, kind: str, driver, pid: int) -> bool:
+    def _hit(self, kind: str, driver, pid: int, node: tuple[str, int]) -> bool:
         if kind == "worker":
             return kill(pid)
         if kind == "node":
-            role = self.draw.choice(["train", "train", "timing"])
-            self.cluster.lose(role, self.draw.randrange(len(self.cluster.nodes[role])))
+            self.cluster.lose(*node)
             return True
         was_there = driver.poll() is None
         driver.kill()

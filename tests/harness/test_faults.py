@@ -1,6 +1,7 @@
 """What may go wrong while a sweep runs, and that nothing is lost by it; docs/faults.md names these tests."""
 
 import errno
+import os
 import resource
 import shlex
 import signal
@@ -127,19 +128,23 @@ def test_files_that_may_not_grow_are_told_without_a_traceback_and_lose_nothing(t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("option", ["--serial", pytest.param("--no-dashboard", marks=pytest.mark.ray)])
 def test_a_sweep_that_is_stopped_keeps_what_it_has_and_prints_the_line_that_goes_on(
-    training_only, tmp_path, stop, sample_data
+    training_only, tmp_path, option, stop, sample_data
 ):
     training_only.write_text(training_only.read_text().replace("iterations: 4", "iterations: 2000"))
     store, folder = tmp_path / "store", job_folder(tmp_path / "store", job_of(training_only).id)
-    command = [sys.executable, "-m", "harness", "sweep", str(training_only), "--store", str(store), "--serial"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [sys.executable, "-m", "harness", "sweep", str(training_only), "--store", str(store), option]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
     while not (folder / "state-0" / "manifest.json").exists() and process.poll() is None:
         time.sleep(0.02)
-    process.send_signal(stop)
+    os.killpg(process.pid, stop)  # all processes of a terminal, or of a batch job
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 130, said
-    line = resume_line(training_only, profile=None, only=(), serial=True, address="local", root=store)
+    serial = option == "--serial"
+    line = resume_line(training_only, profile=None, only=(), serial=serial, address="local", root=store)
     assert f"What was finished is kept. To go on: {line}" in said and "Traceback" not in said
     assert list(folder.glob("state-?/manifest.json"))
 

@@ -131,13 +131,28 @@ def test_every_sample_is_compared_those_too_that_the_reference_did_not_draw():
 
 
 @pytest.mark.slow
-def test_seconds_come_from_the_clock_alone(small_sweep, tmp_path):
+def test_seconds_come_from_the_clock_alone_and_the_state_of_the_device_from_when_they_were_taken(
+    small_sweep, tmp_path, monkeypatch
+):
+    from harness.jobs import timing as timings
+
     train, timing = jobs_of(small_sweep)
     run_job(train, tmp_path, threads=1)
     folder = job_folder(tmp_path, timing.id)
     folder.mkdir(parents=True)
-    rows = time_samplers(timing, folder, checkpoint_of(tmp_path, train.id), clock=lambda run: (run(), 42.0))
-    assert {row["wall_s"] for row in rows["timings"]} == {42.0}
+    taken = []
+
+    def clock(run):
+        taken.append(1)
+        return run(), 42.0
+
+    def state(device):
+        return {"clock_mhz": float(len(taken)), "device_processes": 1000}
+
+    monkeypatch.setattr(timings, "device_state", state)
+    rows = time_samplers(timing, folder, checkpoint_of(tmp_path, train.id), clock=clock)["timings"]
+    assert {row["wall_s"] for row in rows} == {42.0}
+    assert {(row["clock_mhz"], row["device_processes"]) for row in rows} == {(len(taken), 1000)} and len(taken) > 1
 
 
 def cut_at(monkeypatch, job, root, *, step):

@@ -158,6 +158,17 @@ def test_a_sweep_on_object_storage_goes_on_elsewhere_with_the_checkpoints_that_i
         assert checkpoint_of(store.root, job).exists()
 
 
+def test_a_writer_whose_store_was_taken_over_writes_nothing_more(store):
+    store.write_job("t", {"trials": [trial_row(job="t")]})
+    with store.locked():
+        store.write_job("t", {"trials": [trial_row(job="t", seed=1)]})
+        taken = {"token": "x", "host": "elsewhere", "pid": 17, "at": time.time()}
+        store.files.write(NOTE, json.dumps(taken).encode())
+        with pytest.raises(InputError, match=r"process 17 on elsewhere has taken over the store .*; nothing more is"):
+            store.write_job("t", {"trials": [trial_row(job="t", seed=2)]})
+    assert store.read("trials")["seed"].tolist() == [1]
+
+
 @pytest.mark.slow
 def test_a_storage_that_refuses_is_told_with_the_line_that_goes_on(small_sweep, tmp_path, sample_data):
     small_sweep.write_text(small_sweep.read_text().split("timing:")[0])
