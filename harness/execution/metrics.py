@@ -1,4 +1,4 @@
-"""What the Ray dashboard and the Prometheus endpoint of the driver's node show of a sweep.
+"""What the Prometheus endpoint of the driver's node shows of a sweep.
 
 The driver reads how far the jobs are from their files, as everybody who watches does; workers export nothing. The names
 and their tags are those of the Grafana dashboard, docs/grafana.json.

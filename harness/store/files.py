@@ -109,7 +109,7 @@ class ArrowFiles:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or str(error).splitlines()[0]
+            reason = error.strerror or str(error).partition("\n")[0]
             raise OSError(error.errno or errno.EIO, reason, self.label(name)) from None
 
     def label(self, name: str) -> str:

@@ -182,3 +182,17 @@ def test_the_slurm_script_starts_every_role_and_ends_as_the_sweep_does(two_roles
 def test_a_slurm_script_needs_a_sweep_file():
     result = CliRunner().invoke(main, ["nodes", "--slurm"])
     assert result.exit_code == 2 and "--slurm needs a sweep file" in result.output
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("Version mismatch: Ray 2.1 here", r"runs other versions: Version mismatch: Ray 2\.1 here"),
+        ("No node info when trying to resolve node to connect to.", r"`ray start --address head:6379 --num-cpus 0`"),
+    ],
+)
+def test_what_ray_refuses_at_connecting_is_said_with_what_mends_it(reason, said):
+    from harness.execution.cluster import _refused
+
+    with pytest.raises(InputError, match=said):
+        raise _refused("head:6379", reason)
