@@ -56,7 +56,7 @@ def connected(address: str, *, dashboard: bool = True, ahead: bool = False) -> I
     else:
         local = {"num_cpus": available_cpus(), "resources": {"timing": 1}, "include_dashboard": dashboard}
     try:
-        with _environment(SETTINGS if ahead and address == "local" else {}):
+        with _environment(SETTINGS if ahead else {}):
             context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except ConnectionError as error:
         raise InputError(
@@ -64,15 +64,18 @@ def connected(address: str, *, dashboard: bool = True, ahead: bool = False) -> I
             "the one of its head must be in ~/.ray/auth_token here"
         ) from None
     except RuntimeError as error:
-        raise _refused(address, " ".join(str(error).split())) from None
+        refused = _refused(address, " ".join(str(error).split()))
+        if refused is None:
+            raise
+        raise refused from None
     try:
         yield context.dashboard_url
     finally:
         ray.shutdown()
 
 
-def _refused(address: str, reason: str) -> Exception:
-    """What Ray's own checks at connecting found, said with what mends it."""
+def _refused(address: str, reason: str) -> InputError | None:
+    """What Ray's own checks at connecting found, said with what mends it; None for what is no such check."""
     if "mismatch" in reason.lower():
         return InputError(f"the cluster at {address} runs other versions: {reason}")
     if "node to connect to" in reason:
@@ -80,7 +83,7 @@ def _refused(address: str, reason: str) -> Exception:
             f"this machine is no node of the cluster at {address} ({reason}). Run the command on one of its nodes, or "
             f"make this machine one that runs no jobs: `{start_line(['--num-cpus 0'], address)}`"
         )
-    return RuntimeError(reason)
+    return None
 
 
 @contextmanager
