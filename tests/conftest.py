@@ -14,6 +14,10 @@ from torch import Tensor
 from arm_core import ArmOutput, AutoregressiveModel, InputError, Layout
 from arm_core.contracts import SpanOutput
 from arm_core.data import load_dataset
+from arm_core.decision import Decision
+from arm_core.gumbel import DenseNoise
+from arm_core.samplers.step import step
+from arm_core.samplers.work import WholeImages, Work
 
 settings.register_profile(
     "fixed",
@@ -95,6 +99,21 @@ class TableSpans:
         index = spanned.flatten().nonzero().flatten()
         work = len(index) / dims
         return SpanOutput(index, output.logits.flatten(0, 1)[index], output.hidden.flatten(0, 1)[index], work)
+
+
+def work_of(arm, noise, forecaster, *, cache=None):
+    """The samples of some noise in work, one a slot; on whole images without a cache."""
+    work = Work(arm, len(noise), cache or WholeImages(arm), forecaster, DenseNoise(noise), Decision())
+    rows = list(range(len(noise)))
+    work.begin(rows, rows)
+    return work
+
+
+def finish(work):
+    """Take all samples on until they are finished."""
+    while not all(work.finished()):
+        step(work, *work.spans())
+    return work
 
 
 @pytest.fixture(scope="session")
