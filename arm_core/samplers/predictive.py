@@ -20,7 +20,7 @@ def predictive_sample(
     *,
     window: int | None = None,
     prefix: Int[Tensor, "batch known"] | None = None,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
     logits_processor: Processors | None = None,
     context: Contexts | None = None,
 ) -> SampleTrace:

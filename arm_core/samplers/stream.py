@@ -39,7 +39,7 @@ def sample_many(
     window: int | None = None,
     first_id: int = 0,
     prefix: Tensor | None = None,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
     logits_processor: Processors | None = None,
     context: Contexts | None = None,
 ) -> SampleTrace:
@@ -76,7 +76,7 @@ def stream_samples(
     window: int | None = None,
     first_id: int = 0,
     prefix: Tensor | None = None,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
     logits_processor: Processors | None = None,
     context: Contexts | None = None,
 ) -> Iterator[FinishedSample]:
