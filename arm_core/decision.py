@@ -20,7 +20,8 @@ RowFunction = Callable[[Rows], Rows]
 Processor = RowFunction | Callable[[Any, Rows], Rows]
 """Rows of logits -> rows of logits, each a function of its row alone; -inf leaves a category out. One with two
 arguments (`input_ids, scores`, as in `transformers`) is given no history and must not read any."""
-Processors = Processor | Sequence[Processor]
+Processors = Processor | Sequence[Any]
+"""A processor, or a list of processors and of such lists."""
 
 
 class Decided(NamedTuple):
@@ -50,7 +51,7 @@ class Decision:
 
     OWN = 127
 
-    def __init__(self, logits_processor: Processors | None = None, temperature: float = 1.0) -> None:
+    def __init__(self, logits_processor: Processors | None = None, temperature: float | int = 1.0) -> None:
         if not (math.isfinite(temperature) and temperature >= 0):
             raise InputError(f"temperature must be a finite number of at least 0, got {temperature}")
         self.processors = row_functions(logits_processor)
@@ -161,7 +162,7 @@ def top_k(k: int) -> RowFunction:
     return top_k_of
 
 
-def top_p(p: float) -> RowFunction:
+def top_p(p: float | int) -> RowFunction:
     """Keep the fewest most likely categories of each row whose probability is at least `p` together.
 
     All that are as likely as the last of them are kept too, so that the order of equals plays no part.
@@ -182,7 +183,7 @@ def top_p(p: float) -> RowFunction:
     return top_p_of
 
 
-def min_p(p: float) -> RowFunction:
+def min_p(p: float | int) -> RowFunction:
     """Keep the categories of each row that are at least `p` times as likely as its most likely one."""
     if not 0 <= p <= 1:
         raise InputError(f"min_p must be in [0, 1], got {p}")

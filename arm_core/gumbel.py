@@ -7,7 +7,7 @@ with eps fixed, sampling is a deterministic function.
 import operator
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -84,7 +84,7 @@ class KeyedNoise:
         layout: Layout,
         *,
         seed: int,
-        sample_ids: Sequence[int],
+        sample_ids: Sequence[int] | Tensor,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -94,7 +94,7 @@ class KeyedNoise:
         self.device = torch.empty(0, device=device).device  # "cuda" is "cuda:0" to tensors
         ends = {sample_ids[0], sample_ids[-1]} if isinstance(sample_ids, range) and sample_ids else sample_ids
         checked = [_key("sample id", sample_id) for sample_id in ends]
-        self._ids = sample_ids if isinstance(sample_ids, range) else checked
+        self._ids: Sequence[int] = sample_ids if isinstance(sample_ids, range) else checked
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -112,7 +112,7 @@ class KeyedNoise:
         is_first = np.ones(len(places), dtype=bool)  # of a run: consecutive dims of one sample are one stretch of bits
         is_first[1:] = (np.diff(asked) != 0) | (np.diff(places) != 1)
         first = is_first.nonzero()[0]
-        for begin, end in zip(first, [*first[1:], len(places)], strict=True):
+        for begin, end in zip(first, np.append(first[1:], len(places)), strict=False):
             self._fill(noise[begin:end].view(-1), self._ids[int(asked[begin])], int(places[begin]))
         return noise.to(self.device)
 
@@ -152,7 +152,7 @@ class KeyedNoise:
         return uniform.log_().neg_().log_().neg_().to(self.dtype)
 
 
-def _key(name: str, value: int) -> int:
+def _key(name: str, value: Any) -> int:
     try:
         key = operator.index(value)
     except TypeError:
@@ -166,7 +166,7 @@ def sample_noise(
     layout: Layout,
     *,
     seed: int,
-    sample_ids: Sequence[int],
+    sample_ids: Sequence[int] | Tensor,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Float[Tensor, "batch dims categories"]:

@@ -1,15 +1,16 @@
-"""ARMs, one file or package each. What needs `transformers` is imported when it is asked for."""
+"""ARMs, a file or a package each. What needs `transformers` is imported when it is asked for."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from arm_core.arms.guided import Guided
 from arm_core.arms.pixelcnn import PixelCNN, PixelCNNConfig
 from arm_core.errors import InputError
 
 if TYPE_CHECKING:
     from arm_core.arms.transformers import TransformersARM, TransformersConfig, TransformersDecoder
 
-__all__ = ["PixelCNN", "PixelCNNConfig", "TransformersARM", "TransformersConfig", "TransformersDecoder"]
+__all__ = ["Guided", "PixelCNN", "PixelCNNConfig", "TransformersARM", "TransformersConfig", "TransformersDecoder"]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ def ancestral_sample(
     noise: Float[Tensor, "batch dims categories"] | KeyedNoise,
     *,
     prefix: Int[Tensor, "batch known"] | None = None,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
     logits_processor: Processors | None = None,
     context: Contexts | None = None,
 ) -> SampleTrace:

@@ -22,7 +22,7 @@ def predictive_sample(
     *,
     window: int | None = None,
     prefix: Int[Tensor, "batch known"] | None = None,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
     logits_processor: Processors | None = None,
     context: Contexts | None = None,
     end: int | Sequence[int] | None = None,

@@ -23,7 +23,7 @@ def resampled_sample(
     generator: torch.Generator,
     forecaster: Forecaster,
     prefix: Int[Tensor, "batch known"] | None = None,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
     logits_processor: Processors | None = None,
     context: Contexts | None = None,
 ) -> SampleTrace:

@@ -18,7 +18,7 @@ class Options(TypedDict, total=False):
     """What every sampler takes beside its own keywords; see `ancestral_sample`."""
 
     prefix: Int[Tensor, "batch known"] | None
-    temperature: float
+    temperature: float | int
     logits_processor: Processors | None
     context: Contexts | None
 
