@@ -40,17 +40,17 @@ def step(
     state, dims = work.state, work.dims
     state.start, state.stop = start, (start + width).clamp_max(dims)
     places = (start[:, None] + work.ahead[:width]).clamp_max(dims)  # at `dims`: the column that is not kept
-    is_known, x = places < state.known[:, None], work.x[:-1].gather(1, places)
+    is_known, x = places < state.known[:, None], work.x.gather(1, places)
     guess = guesses(work.forecaster, state).gather(1, places.clamp_max(dims - 1))
     fed = torch.where(is_known, x, guess)
-    before, was_evaluated = work.outputs[:-1].gather(1, places), work.evaluated[:-1].gather(1, places)
+    before, was_evaluated = work.outputs.gather(1, places), work.evaluated.gather(1, places)
     for buffer in (work.x, work.fed):
-        buffer[:-1].scatter_(1, places, fed)
+        buffer.scatter_(1, places, fed)
     cost = work.evaluate(width)
     # An output before the frontier is final. Taking it from x keeps it so where rounding would flip a near tie.
-    said = torch.where(is_known, x, work.outputs[:-1].gather(1, places))
+    said = torch.where(is_known, x, work.outputs.gather(1, places))
     for buffer in (work.x, work.outputs):
-        buffer[:-1].scatter_(1, places, said)
+        buffer.scatter_(1, places, said)
     wrong = fed != said
     frontier = torch.minimum(state.stop, start + (~wrong).cumprod(dim=1).sum(dim=1) + 1)
     frontier = torch.maximum(state.known, frontier if limit is None else torch.minimum(frontier, limit))
@@ -82,7 +82,7 @@ def account(
         (work.settled_at, moved, calls),
         (work.mistakes, passed, wrong),
     ):
-        buffer[:-1].scatter_(1, places, torch.where(mask, value, buffer[:-1].gather(1, places)))
+        buffer.scatter_(1, places, torch.where(mask, value, buffer.gather(1, places)))
 
 
 def guesses(forecaster: Forecaster, state: SamplerState) -> Int[Tensor, "slots dims"]:

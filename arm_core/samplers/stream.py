@@ -161,4 +161,4 @@ def _finished(asked: _Asked, slots: int) -> Iterator[tuple[int, SampleTrace]]:
             done = work.finished()
         free = [slot for slot in holds if done[slot]]
         for slot in free:
-            yield holds.pop(slot), work.trace([slot])
+            yield holds.pop(slot), work.trace(slice(slot, slot + 1))

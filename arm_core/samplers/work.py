@@ -118,10 +118,12 @@ class Work:
         self.slots, self.dims, self.forecaster = slots, layout.dims, forecaster
         self.granule = arm.granule if cache.window < self.dims and arm.granule else self.dims
         self._caches = {cache.window: cache}
-        integers = torch.zeros(slots + 1, self.dims + 1, dtype=torch.int64, device=noise.device)
-        self.x, self.fed, self.outputs, self.converged_at, self.settled_at = (integers.clone() for _ in range(5))
-        self.evaluated, self.mistakes = (torch.zeros_like(integers, dtype=torch.bool) for _ in range(2))
-        self.faults = torch.zeros_like(integers, dtype=torch.int8)
+        whole = torch.zeros(slots + 1, self.dims + 1, dtype=torch.int64, device=noise.device)
+        flags = torch.zeros_like(whole, dtype=torch.bool)
+        self.x, self.fed, self.converged_at, self.settled_at = (whole.clone()[:slots] for _ in range(4))
+        self.mistakes = flags.clone()[:slots]
+        self._decided = whole.flatten(), flags.flatten(), torch.zeros_like(whole, dtype=torch.int8).flatten()
+        self.outputs, self.evaluated, self.faults = (buffer.view_as(whole)[:slots] for buffer in self._decided)
         self.calls, self.window = (torch.zeros(slots, dtype=torch.int64, device=noise.device) for _ in range(2))
         self.work = torch.zeros(slots, dtype=torch.float64, device=noise.device)
         self.ahead = torch.arange(cache.window, device=noise.device)
@@ -129,7 +131,7 @@ class Work:
         self.reached = self.full.clone()  # how far a slot has been evaluated; behind the frontier in a prefix only
         self.noise, self.decision = SlotNoise(noise, slots, layout), decision
         x, fed, outputs, evaluated = (
-            buffer[:slots, : self.dims] for buffer in (self.x, self.fed, self.outputs, self.evaluated)
+            buffer[:, : self.dims] for buffer in (self.x, self.fed, self.outputs, self.evaluated)
         )
         self.state = SamplerState(
             layout=layout,
@@ -164,9 +166,9 @@ class Work:
         self.noise.begin(slots, rows)
         buffers = [self.x, self.fed, self.outputs, self.evaluated, self.converged_at, self.settled_at, self.mistakes]
         for buffer in [*buffers, self.faults, self.reached, self.calls, self.work, self.window]:
-            buffer[at] = 0
+            buffer.index_fill_(0, at, 0)
         for reading in self.state.readings.values():
-            reading[at] = 0
+            reading.index_fill_(0, at, 0)
         known = 0 if prefix is None else prefix.shape[1]
         if prefix is not None:
             self.x[at, :known] = prefix.to(self.x)
@@ -199,9 +201,10 @@ class Work:
         noise = self.noise.at(slot, found.where - slot * self.dims)
         decided = self.decision(found.logits, noise)
         at = found.where + slot  # a dimension more a slot
-        self.outputs.view(-1).index_copy_(0, at, decided.values)
-        self.evaluated.view(-1).index_fill_(0, at, True)
-        self.faults.view(-1).index_copy_(0, at, decided.faults)
+        outputs, evaluated, faults = self._decided
+        outputs.index_copy_(0, at, decided.values)
+        evaluated.index_fill_(0, at, True)
+        faults.index_copy_(0, at, decided.faults)
         for name, reading in self.state.readings.items():
             if name == "margins":
                 best = decided.scores.topk(2, dim=-1).values
@@ -223,17 +226,18 @@ class Work:
         done: list[bool] = (self.state.known >= self.dims).tolist()
         return done
 
-    def trace(self, slots: list[int] | slice = slice(None)) -> SampleTrace:
+    def trace(self, slots: slice = slice(None)) -> SampleTrace:
         """The trace of the samples in these slots; right once they are finished.
 
         Raises:
             InputError: nothing was left to choose from at some dimension of them.
         """
         x, converged_at, settled_at, mistakes, faults = (
-            buffer[: self.slots, : self.dims][slots].clone()
+            buffer[slots, : self.dims].clone()
             for buffer in (self.x, self.converged_at, self.settled_at, self.mistakes, self.faults)
         )
-        self._raise_fault(torch.where(converged_at > 0, faults, 0))  # a prefix is nobody's decision
+        if bool(faults.any()):
+            self._raise_fault(torch.where(converged_at > 0, faults, 0))  # a prefix is nobody's decision
         return SampleTrace(
             x=x,
             arm_calls=self.calls[slots].clone(),
@@ -245,6 +249,5 @@ class Work:
         )
 
     def _raise_fault(self, faults: Int8[Tensor, "samples dims"]) -> None:
-        if bool(faults.any()):
-            sample, dim = faults.nonzero()[0].tolist()
+        for sample, dim in faults.nonzero().tolist():
             raise self.decision.error(int(faults[sample, dim]), dim)
