@@ -1,4 +1,4 @@
-"""ARMs, one file each."""
+"""ARMs, a file or a package each."""
 
 from arm_core.arms.pixelcnn import PixelCNN, PixelCNNConfig
 
