@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from arm_core.arms.graphs import CudaGraphs, GraphedSpans
 from arm_core.arms.pixelcnn.layers import PixelCNNConfig, Trunk, build_trunk
 from arm_core.arms.pixelcnn.spans import PixelCNNSpans
-from arm_core.contracts import ArmOutput, AutoregressiveModel
+from arm_core.contracts import ArmOutput, AutoregressiveModel, SpanCache
 from arm_core.elementwise import Maps
 from arm_core.errors import InputError
 from arm_core.layout import Layout
@@ -38,8 +39,10 @@ class PixelCNN(AutoregressiveModel):
         """The layers, in the order in which they are passed."""
         return Trunk(self.stem, self.up, self.shrink, self.down, self.grow, self.head)
 
-    def span_cache(self, slots: int, window: int) -> PixelCNNSpans:
-        return PixelCNNSpans(self.layout, self.trunk, slots, window)
+    def span_cache(self, slots: int, window: int) -> SpanCache:
+        on_gpu = self.head.weight.is_cuda
+        spans = PixelCNNSpans(self.layout, self.trunk, slots, window, compact=not on_gpu)
+        return GraphedSpans(spans, CudaGraphs()) if on_gpu else spans
 
     def forward(self, x: Int[Tensor, "batch dims"]) -> ArmOutput:
         streams = self.stem(self.layout.unflatten(x))
