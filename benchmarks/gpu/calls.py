@@ -109,15 +109,20 @@ def _timed(setting: Setting, head: Row, prepare: Prepare, count: int) -> Iterato
     """Rows of `count` calls each, after some that do not count."""
     made: list[Call] = []
 
+    def set_up() -> Row:
+        found = setting.meter(prepare)
+        made.append(found.result)
+        return {"kind": "fact", "amount": found.host_s, "unit": "seconds to set up, recording and some calls included"}
+
     def warm_up() -> Row:
-        made.append(prepare())
         costs = setting.meter(lambda: [made[0]() for _ in range(2)]).costs()
         return {"kind": "warm-up", "calls": 2, **costs}
 
-    first = attempt(setting, head, warm_up)
-    yield first
-    if first["kind"] != "warm-up":
-        return
+    for turn in (set_up, warm_up):
+        first = attempt(setting, head, turn)
+        yield first
+        if first["kind"] not in ("fact", "warm-up"):
+            return
     fits = max(1, min(count, int(setting.left() / 8 / REPETITIONS / max(first["host_s"] / 2, 1e-6))))
     for repetition in range(REPETITIONS):
         found = setting.meter(lambda: [made[0]() for _ in range(fits)][:0])

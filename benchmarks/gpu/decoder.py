@@ -143,7 +143,7 @@ def _draw(
         slots=slots,
         window=window,
         prefix=prefix,
-        logits_processor=processor,  # type: ignore[call-arg]
+        logits_processor=processor,
         context=context,
     )
 

@@ -7,20 +7,27 @@ graph:   fixed shapes, captured as CUDA graphs and replayed.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from arm_core import AutoregressiveModel
-from arm_core.arms.pixelcnn_windows import PixelCNNSpans
+from arm_core.arms import PixelCNN
+from arm_core.arms.pixelcnn.spans import PixelCNNSpans
 from arm_core.contracts import SpanCache
 
 Maker = Callable[[int, int], SpanCache]
 
 
 def ways(arm: AutoregressiveModel) -> dict[str, Maker]:
-    """The ways that there are for this ARM and on its device: (slots, window) -> an empty cache."""
-    return {
-        "compact": lambda slots, window: PixelCNNSpans(arm, slots, window, compact=True),  # type: ignore[arg-type]
-        "fixed": lambda slots, window: PixelCNNSpans(arm, slots, window, compact=False),  # type: ignore[arg-type]
-    }
+    """The ways that there are for a PixelCNN on its device: (slots, window) -> an empty cache."""
+    assert isinstance(arm, PixelCNN)
+
+    def spans(slots: int, window: int, *, compact: bool) -> PixelCNNSpans:
+        return PixelCNNSpans(arm.layout, arm.trunk, slots, window, compact=compact)
+
+    found: dict[str, Maker] = {"compact": partial(spans, compact=True), "fixed": partial(spans, compact=False)}
+    if arm.head.weight.is_cuda:
+        found["graph"] = partial(PixelCNN.span_cache, arm)
+    return found
 
 
 def best_way(arm: AutoregressiveModel) -> str:
