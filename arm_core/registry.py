@@ -117,7 +117,7 @@ def _load_file(kind: str, path: str) -> ModuleType:
     return module
 
 
-ARMS = Registry("arm", {"pixelcnn": "arm_core.arms.pixelcnn:PixelCNN"})
+ARMS = Registry("arm", {"pixelcnn": "arm_core.arms.pixelcnn.network:PixelCNN"})
 
 FORECASTERS = Registry(
     "forecaster",
