@@ -1,5 +1,7 @@
 """Predictive sampling with any forecaster (paper Alg. 1; with `fixed_point` its Alg. 2)."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -8,7 +10,7 @@ from arm_core.contracts import AutoregressiveModel, Contexts, Forecaster, Sample
 from arm_core.decision import Decision, Processors
 from arm_core.gumbel import KeyedNoise
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import check_context, check_prefix, noise_source, span_cache
+from arm_core.samplers.options import check_context, check_end, check_prefix, noise_source, span_cache
 from arm_core.samplers.step import step
 from arm_core.samplers.work import Work
 
@@ -23,6 +25,7 @@ def predictive_sample(
     temperature: float | int = 1.0,
     logits_processor: Processors | None = None,
     context: Contexts | None = None,
+    end: int | Sequence[int] | None = None,
 ) -> SampleTrace:
     """The samples of `ancestral_sample` under the same noise, in as many calls as the forecaster needs.
 
@@ -37,10 +40,11 @@ def predictive_sample(
         forecaster: guesses the dimensions past the frontier.
         window: dims, rounded up to the ARM's granule; None, the whole image.
         prefix, temperature, logits_processor, context: as for `ancestral_sample`.
+        end: a category, or several, at which a sample ends; it fills what follows, which costs no call.
 
     Returns:
-        The samples and how they came to be; x equals that of `ancestral_sample` (in float64 always; in float32 up to
-        near ties that rounding can flip between shapes).
+        The samples and how they came to be; x equals that of `ancestral_sample`, up to and including its first `end`
+        (in float64 always; in float32 up to near ties that rounding can flip between shapes).
 
     Raises:
         InputError: as `ancestral_sample`; or the forecaster returned something else than integers (batch, dims), or
@@ -49,6 +53,7 @@ def predictive_sample(
     source, decision = noise_source(arm, noise), Decision(logits_processor, temperature)
     batch, dims = len(source), arm.layout.dims
     check_context(arm, context, batch)
+    ends = check_end(arm.layout, end)
     if prefix is not None:
         prefix = check_prefix(arm.layout, prefix, batch)
     with sampling_mode(arm):
@@ -58,4 +63,6 @@ def predictive_sample(
         everything = torch.zeros_like(work.full), dims
         while not all(work.finished()):
             step(work, *(everything if window is None else work.spans()))
+            if ends:
+                work.end_at(ends)
         return work.trace()

@@ -3,6 +3,8 @@
 Everything here is changed in place, since a call touches a small part of it, by `arm_core.samplers.step`.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int, Int8
 from torch import Tensor
@@ -220,6 +222,21 @@ class Work:
             narrowed = getattr(whole, "narrowed", None)
             self._caches[width] = whole if narrowed is None else narrowed(width)
         return self._caches[width]
+
+    def end_at(self, ends: Sequence[int]) -> None:
+        """Finish the samples that hold one of these categories among their final dimensions: it fills what follows."""
+        state, places = self.state, torch.arange(self.dims, device=self.x.device)
+        first = torch.where(torch.isin(state.x, state.x.new_tensor(ends)) & state.is_known, places, self.dims).amin(
+            dim=1, keepdim=True
+        )
+        after, calls = places > first, self.calls[:, None]
+        filling = state.x.gather(1, first.clamp_max(self.dims - 1))
+        for buffer, value in ((self.x, filling), (self.converged_at, calls), (self.settled_at, calls)):
+            inner = buffer[: self.slots, : self.dims]
+            inner.copy_(torch.where(after, value, inner))
+        for buffer in (self.mistakes, self.faults):
+            buffer[: self.slots, : self.dims].masked_fill_(after, 0)
+        state.known = torch.where(first[:, 0] < self.dims, self.dims, state.known)
 
     def finished(self) -> list[bool]:
         """Which slots hold a finished sample, or none."""
