@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from arm_core.arms.graphs import CudaGraphs, GraphedSpans
 from arm_core.arms.pixelcnn.layers import PixelCNNConfig, Trunk, build_trunk
 from arm_core.arms.pixelcnn.spans import PixelCNNSpans
 from arm_core.contracts import ArmOutput, AutoregressiveModel, SpanCache
@@ -27,6 +26,8 @@ class PixelCNN(AutoregressiveModel):
         InputError: height or width is no multiple of 4, or filters no multiple of the channels.
     """
 
+    recordable = True
+
     def __init__(self, layout: Layout, config: PixelCNNConfig) -> None:
         _check(layout, config)
         super().__init__(layout, config.filters // layout.channels)
@@ -40,9 +41,8 @@ class PixelCNN(AutoregressiveModel):
         return Trunk(self.stem, self.up, self.shrink, self.down, self.grow, self.head)
 
     def span_cache(self, slots: int, window: int) -> SpanCache:
-        on_gpu = self.head.weight.is_cuda
-        spans = PixelCNNSpans(self.layout, self.trunk, slots, window, compact=not on_gpu)
-        return GraphedSpans(spans, CudaGraphs()) if on_gpu else spans
+        on_gpu = self.head.weight.is_cuda  # where calls of fixed shapes are recorded
+        return PixelCNNSpans(self.layout, self.trunk, slots, window, compact=not on_gpu)
 
     def forward(self, x: Int[Tensor, "batch dims"]) -> ArmOutput:
         streams = self.stem(self.layout.unflatten(x))

@@ -44,7 +44,7 @@ class PixelCNNSpans:
     def __init__(self, layout: Layout, trunk: Trunk, slots: int, window: int, *, compact: bool = True) -> None:
         self.layout, self.slots, self.pixels = layout, slots, layout.height * layout.width
         pixels = self._pixels(window)
-        self.window = pixels * layout.channels
+        self.window, self.recordable = pixels * layout.channels, not compact
         self.grids = grids = build_grids(layout, slots, pixels, trunk.head.weight.device)
         self.cells = SpanCells(grids, slots, pixels, compact=compact)
         self.channels = torch.arange(layout.channels, device=trunk.head.weight.device)
