@@ -1,6 +1,6 @@
 """Calls of fixed shapes, recorded once and replayed: as a CUDA graph a call costs one launch instead of hundreds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -24,6 +24,10 @@ class FixedSpans(SpanCache, Protocol):
 
     def narrowed(self, window: int) -> "FixedSpans":
         """The same cache in the shapes of a narrower window."""
+        ...
+
+    def begin(self, slots: list[int], contexts: Tensor | Sequence[Any]) -> None:
+        """Conditions of new samples, kept where the recorded calls read them; see `SpanCache`."""
         ...
 
 
@@ -66,6 +70,10 @@ class GraphedSpans:
         if window not in self._widths:
             self._widths[window] = GraphedSpans(self.spans.narrowed(window), self.record)
         return self._widths[window]
+
+    def begin(self, slots: list[int], contexts: Tensor | Sequence[Any]) -> None:
+        """See `SpanCache`."""
+        self.spans.begin(slots, contexts)
 
     def evaluate(
         self, x: Int[Tensor, "slots dims"], start: Int[Tensor, " slots"], stop: Int[Tensor, " slots"]
