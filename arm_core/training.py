@@ -13,7 +13,7 @@ from torch import Tensor
 
 from arm_core.contracts import ArmOutput, AutoregressiveModel
 from arm_core.errors import InputError
-from arm_core.forecasters.fixed_point import fixed_point
+from arm_core.fixed_point import fixed_point
 from arm_core.forecasters.modules import ForecastingModules
 from arm_core.gumbel import posterior_gumbel, standard_gumbel
 from arm_core.latents import CodebookUsage, DiscreteAutoencoder, codebook_usage
