@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from arm_core.errors import InputError
 
 Images = UInt8[Tensor, "count *shape"]
-Labels = Int[Tensor, " count"]
+Labels = Int[Tensor, "_"]  # (count,)
 Networks = Mapping[str, nn.Module]
 Figures = dict[str, Tensor]
 

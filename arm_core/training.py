@@ -225,8 +225,10 @@ def _kl_on_samples(
     empty = torch.empty(*like.shape, arm.layout.categories, dtype=kind, device=like.device)
     noise = standard_gumbel(empty, generator)
     with torch.autocast(like.device.type, enabled=False):
-        x = predictive_sample(arm, noise, fixed_point).x.clone()  # a tensor of inference mode takes no gradient
-    output = _in_float(arm(x))
+        x = predictive_sample(
+            arm, noise, fixed_point, context=labels
+        ).x.clone()  # a tensor of inference mode takes no gradient
+    output = _in_float(_run(arm, x, labels))
     return forecasting_kl(output.logits, _in_float_one(modules(output.hidden, x, noise)))
 
 

@@ -1,6 +1,6 @@
 """Calls of fixed shapes, recorded once and replayed: as a CUDA graph a call costs one launch instead of hundreds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from arm_core.contracts import SpanCache, SpanOutput
+from arm_core.contracts import Contexts, SpanCache, SpanOutput
 
 WARM_UP = 3
 """Calls before the recording, in which the libraries set up what they need."""
@@ -26,7 +26,7 @@ class FixedSpans(SpanCache, Protocol):
         """The same cache in the shapes of a narrower window."""
         ...
 
-    def begin(self, slots: list[int], contexts: Tensor | Sequence[Any]) -> None:
+    def begin(self, slots: list[int], contexts: Contexts) -> None:
         """Conditions of new samples, kept where the recorded calls read them; see `SpanCache`."""
         ...
 
@@ -71,7 +71,7 @@ class GraphedSpans:
             self._widths[window] = GraphedSpans(self.spans.narrowed(window), self.record)
         return self._widths[window]
 
-    def begin(self, slots: list[int], contexts: Tensor | Sequence[Any]) -> None:
+    def begin(self, slots: list[int], contexts: Contexts) -> None:
         """See `SpanCache`."""
         self.spans.begin(slots, contexts)
 

@@ -3,7 +3,7 @@
 This module knows whole images and no cache.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
@@ -23,6 +23,7 @@ from arm_core.causal_conv import (
     shift_down,
     shift_right,
 )
+from arm_core.contracts import Contexts
 from arm_core.elementwise import Maps, concat_elu, gated
 from arm_core.errors import InputError
 from arm_core.layout import Layout
@@ -50,7 +51,7 @@ class PixelCNNConfig:
     classes: int = 0
 
 
-def label_rows(context: Tensor | Sequence[Any], classes: int, count: int) -> Int[Tensor, " count"]:
+def label_rows(context: Contexts, classes: int, count: int) -> Int[Tensor, " count"]:
     """The rows of `GatedResnet.label_biases` of a context: labels in [0, classes), `classes` where it says -1.
 
     Raises:

@@ -6,9 +6,6 @@ instead of mixtures of logistics, one-hot inputs instead of [-1, 1], no weight n
 channels of a pixel autoregressive too (van den Oord et al., 2016).
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -17,7 +14,7 @@ from torch import Tensor
 from arm_core.arms.graphs import CudaGraphs, GraphedSpans
 from arm_core.arms.pixelcnn.layers import PixelCNNConfig, Trunk, build_trunk, label_rows
 from arm_core.arms.pixelcnn.spans import PixelCNNSpans
-from arm_core.contracts import ArmOutput, AutoregressiveModel, SpanCache
+from arm_core.contracts import ArmOutput, AutoregressiveModel, Contexts, SpanCache
 from arm_core.elementwise import Maps
 from arm_core.errors import InputError
 from arm_core.layout import Layout
@@ -47,7 +44,10 @@ class PixelCNN(AutoregressiveModel):
         spans = PixelCNNSpans(self.layout, self.trunk, slots, window, classes=self.config.classes, compact=not on_gpu)
         return GraphedSpans(spans, CudaGraphs()) if on_gpu else spans
 
-    def forward(self, x: Int[Tensor, "batch dims"], context: Tensor | Sequence[Any] | None = None) -> ArmOutput:
+    def example_contexts(self, count: int) -> Contexts | None:
+        return torch.arange(count) % (self.config.classes + 1) - 1 if self.config.classes else None
+
+    def forward(self, x: Int[Tensor, "batch dims"], context: Contexts | None = None) -> ArmOutput:
         """See `AutoregressiveModel`.
 
         Args:

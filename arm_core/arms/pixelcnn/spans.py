@@ -6,8 +6,7 @@ Activations are kept by position, so a cell that is evaluated again overwrites w
 """
 
 import copy
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from torch import Tensor
 from arm_core.arms.pixelcnn.cells import LEVELS, CellPair, Cells, Grid, SpanCells, build_grids
 from arm_core.arms.pixelcnn.layers import Block, GatedResnet, Resample, Stem, Trunk, label_rows
 from arm_core.causal_conv import CausalConv2d, CausalConvTranspose2d
-from arm_core.contracts import SpanOutput
+from arm_core.contracts import Contexts, SpanOutput
 from arm_core.elementwise import Rows, concat_elu_of_rows
 from arm_core.layout import Layout
 
@@ -72,7 +71,7 @@ class PixelCNNSpans:
         other.cells = SpanCells(self.grids, self.slots, pixels, compact=self.cells.compact)
         return other
 
-    def begin(self, slots: list[int], contexts: Tensor | Sequence[Any]) -> None:
+    def begin(self, slots: list[int], contexts: Contexts) -> None:
         """Give these slots the labels of their new samples, -1 for none."""
         device = self.channels.device
         labels = label_rows(contexts, self.classes, len(slots)).to(device)
