@@ -120,7 +120,7 @@ def _load_file(kind: str, path: str) -> ModuleType:
 ARMS = Registry(
     "arm",
     {
-        "pixelcnn": "arm_core.arms.pixelcnn:PixelCNN",
+        "pixelcnn": "arm_core.arms.pixelcnn.network:PixelCNN",
         "transformers": "arm_core.arms.transformers.decoder:TransformersDecoder",
     },
 )

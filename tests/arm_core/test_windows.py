@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from arm_core import InputError, Layout, ancestral_sample, predictive_sample, sample_many, sample_noise
 from arm_core.arms import PixelCNN, PixelCNNConfig
-from arm_core.arms.pixelcnn_windows import PixelCNNSpans
+from arm_core.arms.pixelcnn.spans import PixelCNNSpans
 from arm_core.forecasters import (
     ForecastingConfig,
     ForecastingModules,
@@ -24,6 +24,7 @@ from arm_core.forecasters import (
     zeros,
 )
 from arm_core.samplers.mode import sampling_mode
+from arm_core.samplers.recorded import Steps
 from arm_core.samplers.window import PAUSE, TURN, WindowChoice
 from arm_core.testing import randomise
 from tests.conftest import SpanTableArm, TableArm, finish, work_of
@@ -146,7 +147,7 @@ def test_fixed_shapes_give_the_same_samples_in_the_same_shapes_at_every_call():
         row = layout.width * layout.channels
         for window in (1, row, 2 * row + 1):
             with sampling_mode(arm):
-                cache = PixelCNNSpans(arm, 3, window, compact=False)
+                cache = PixelCNNSpans(arm.layout, arm.trunk, 3, window, compact=False)
                 shapes = set()
                 evaluate = cache.evaluate
 
@@ -166,7 +167,11 @@ def test_arm_work_in_windows_agrees_with_the_flop_counter():
     arm = PixelCNN(Layout(1, 16, 16, 2), PixelCNNConfig(resnets=1, filters=12)).eval()
     start, stop = torch.zeros(1, dtype=torch.int64), torch.full((1,), 256)
     with FlopCounterMode(display=False) as one, torch.inference_mode():  # a full pass without the rows of padding
-        work = PixelCNNSpans(arm, 1, 256).evaluate(torch.zeros(1, 256, dtype=torch.int64), start, stop).work
+        work = (
+            PixelCNNSpans(arm.layout, arm.trunk, 1, 256)
+            .evaluate(torch.zeros(1, 256, dtype=torch.int64), start, stop)
+            .work
+        )
     assert work == 1
     for window in (1, 16, 40):
         with FlopCounterMode(display=False) as run:
@@ -269,7 +274,7 @@ def test_the_window_that_confirms_most_a_second_is_chosen(seconds, place):
     x = ancestral_sample(arm, noise_for(arm, 2)).x
     noise = noise_for(arm, 2)
     work = work_of(arm, noise, lambda state: x, cache=arm.span_cache(2, choice.widest))
-    evaluate = work.evaluate
+    evaluate, take = work.evaluate, Steps(work)
 
     def timed(window):
         now[0] += seconds(window)
@@ -281,7 +286,7 @@ def test_the_window_that_confirms_most_a_second_is_chosen(seconds, place):
         for _ in range(calls):
             if all(work.finished()):
                 work.begin([0, 1], [0, 1])
-            choice.step(work)
+            choice.step(take)
 
     go_on(TURN * 3 * len(choice.ladder))
     assert choice.window == choice.ladder[place] and not choice.turns
