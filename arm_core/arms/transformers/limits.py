@@ -45,7 +45,7 @@ def check_drivable(model: Any) -> str:
     return caches[0]
 
 
-def longest_sequence(model: Any) -> tuple[float, str]:
+def longest_sequence(model: Any) -> tuple[float | int, str]:
     """(positions that spans may use, what limits them): beyond, a cached row is not what a whole pass gives."""
     config = model.config.get_text_config()
     layers = getattr(config, "layer_types", None)
