@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import arm_core
+from arm_core.arms import graphs
 from arm_core.contracts import SpanCache
 from arm_core.samplers.mode import sampling_mode
 from benchmarks.gpu.exact import offered
@@ -61,20 +62,7 @@ def captured(run: Call, device: torch.device) -> Call:
     """
     if device.type != "cuda":
         raise NotThereError("a graph of a whole image needs CUDA")
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        kept = run()
-
-    def replay() -> Any:
-        graph.replay()
-        return kept
-
+    _, replay = graphs.CudaGraphs()(run)
     return replay
 
 

@@ -30,6 +30,7 @@ class Size:
         nats: entropy of a dimension with random weights.
         checkpoint: where trained weights of it lie, if they do, under `results`.
         slots: at which it is measured.
+        rows: how many of the last rows are sampled when samplers are timed, the rest being given; None: all.
     """
 
     name: str
@@ -38,6 +39,12 @@ class Size:
     nats: float
     checkpoint: str | None
     slots: tuple[int, ...]
+    rows: int | None = None
+
+    @property
+    def given(self) -> int:
+        """Leading dims that are given when samplers are timed."""
+        return 0 if self.rows is None else (self.layout.height - self.rows) * self.row
 
     @property
     def row(self) -> int:
@@ -54,11 +61,11 @@ SIZES = (
     Size("R1 F20", BINARY, _config(1, 20), 0.15, "checkpoint", (16, 64, 256, 1, 1024)),
     Size("R2 F60", BINARY, _config(2, 60), 0.15, "paper/checkpoint", (16, 64, 256, 1, 1024)),
     Size("R5 F160", Layout(4, 8, 8, 128), _config(5, 160), 2.0, None, (16, 64, 256, 1)),
-    Size("R5 F162", Layout(3, 32, 32, 256), _config(5, 162), 2.0, None, (16, 64, 256, 1)),
+    Size("R5 F162", Layout(3, 32, 32, 256), _config(5, 162), 2.0, None, (16, 64, 256, 1), rows=8),
 )
 SMALL = (
     Size("R1 F4", Layout(1, 8, 8, 2), _config(1, 4), 0.15, None, (2,)),
-    Size("R1 F6", Layout(3, 4, 4, 8), _config(1, 6), 1.0, None, (2,)),
+    Size("R1 F6", Layout(3, 4, 4, 8), _config(1, 6), 1.0, None, (2,), rows=3),
 )
 """For `--small`."""
 

@@ -13,7 +13,7 @@ from benchmarks.gpu.training import PAPER, SMALL, training
 
 BUDGET_S = 480.0
 CALLS_S = {"R1 F20": 3.5, "R2 F60": 3.5, "R5 F160": 3.5, "R5 F162": 7}
-SAMPLING_S = {"R1 F20": 12, "R2 F60": 15, "R5 F160": 12, "R5 F162": 30}
+SAMPLING_S = {"R1 F20": 12, "R2 F60": 15, "R5 F160": 12, "R5 F162": 45}
 """What an item of calls or of samplers may take, by size."""
 SMALL_S = 10
 """The same, with `--small`."""

@@ -8,7 +8,6 @@ What takes too long to be repeated is run once; what takes too long for that is 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,12 +17,11 @@ from arm_core.contracts import SpanCache
 from arm_core.forecasters import fixed_point
 from arm_core.samplers import cached_sequential_sample
 from arm_core.samplers.mode import sampling_mode
-from benchmarks.gpu.meter import Measured
 from benchmarks.gpu.models import Model, Size, model_of
 from benchmarks.gpu.rows import Row
 from benchmarks.gpu.runner import Setting, attempt
 from benchmarks.gpu.spans import best_way, spans_by, ways
-from benchmarks.gpu.summary import PAPER
+from benchmarks.gpu.summary import PAPER, REFILLED
 
 REPETITIONS = 5
 
@@ -49,6 +47,8 @@ def sampling(size: Size, slots: int) -> Callable[[Setting], Iterator[Row]]:
     def run(setting: Setting) -> Iterator[Row]:
         model = model_of(size, setting.device)
         head = {**model.columns, "slots": slots}
+        if size.rows is not None:
+            head["note"] = f"the last {size.rows} of {size.layout.height} rows; those before are given"
         runners = list(_contestants(model, slots))
         fit = []
         for one in runners:
@@ -57,7 +57,7 @@ def sampling(size: Size, slots: int) -> Callable[[Setting], Iterator[Row]]:
             if row["kind"] == "warm-up":
                 fit.append(one)
         yield from _slow(setting, head, model, slots)
-        yield from _rounds(setting, head, fit)
+        yield from _rounds(setting, head, model, fit)
 
     return run
 
@@ -65,11 +65,11 @@ def sampling(size: Size, slots: int) -> Callable[[Setting], Iterator[Row]]:
 def _contestants(model: Model, slots: int) -> Iterator[Contestant]:
     """Those that are repeated; the paper's own first."""
     size, best = model.size, best_way(model.arm)
-    count = max(4, (4 if slots <= 64 else 2) * slots)
+    count = max(4, (4 if slots <= 64 and size.rows is None else 2) * slots)
     refilled = partial(_many, model, slots, count)
     whole, granule = size.layout.dims, size.layout.channels
     yield Contestant({"what": PAPER}, slots, partial(_whole_batch, model, slots))
-    yield Contestant({"what": "fixed point, refilled", "window": whole}, count, partial(refilled, whole, best))
+    yield Contestant({"what": REFILLED, "window": whole}, count, partial(refilled, whole, best))
     for window in (-(-size.row // 2 // granule) * granule, size.row, 2 * size.row):
         yield Contestant({"what": "windows", "mode": best, "window": window}, count, partial(refilled, window, best))
     yield Contestant({"what": "windows, chosen", "mode": best}, count, partial(refilled, None, best))
@@ -79,7 +79,7 @@ def _contestants(model: Model, slots: int) -> Iterator[Contestant]:
             yield Contestant(columns, count, partial(refilled, size.row, way))
 
 
-def _rounds(setting: Setting, head: Row, runners: list[Contestant]) -> Iterator[Row]:
+def _rounds(setting: Setting, head: Row, model: Model, runners: list[Contestant]) -> Iterator[Row]:
     """All of them in turn, as often as there is time for, once at least."""
     took = 0.0
     for repetition in range(REPETITIONS):
@@ -91,7 +91,7 @@ def _rounds(setting: Setting, head: Row, runners: list[Contestant]) -> Iterator[
             if setting.left() < 0:
                 yield {**head, **one.columns, "kind": "skipped", "repetition": repetition, "note": "no time was left"}
                 continue
-            row, x = _run(setting, head, one, repetition, known=0, kind="timed")
+            row, x = _run(setting, head, one, repetition, known=model.size.given, kind="timed")
             if reference is None:
                 reference = x
             elif x is not None:
@@ -119,32 +119,40 @@ def _run(
 
 def _slow(setting: Setting, head: Row, model: Model, slots: int) -> Iterator[Row]:
     """One dimension a call, as whole images and on top of a cache: once if it is quick enough, or extrapolated."""
-    best, dims = best_way(model.arm), model.size.layout.dims
+    best, dims, left = best_way(model.arm), model.size.layout.dims, model.size.layout.dims - model.size.given
     few = 2 if setting.small else 16
     ancestral = partial(_ancestral, model, slots)
     setting.meter(lambda: ancestral(0, dims - 2))
     passes = setting.meter(lambda: ancestral(0, dims - few))
     one = Contestant({"what": "ancestral"}, slots, ancestral)
-    yield _once_or_extrapolated(setting, head, one, dims, passes, few, work=dims)
+    yield _once_or_extrapolated(setting, head, one, model, passes.costs(), few, work=left)
     columns = {"what": "cached sequential", "mode": best, "window": model.size.layout.channels}
     cache = ways(model.arm)[best](slots, model.size.layout.channels)
     with sampling_mode(model.arm):
         _first_dims(model, cache, slots, 2)
         part = setting.meter(lambda: _first_dims(model, cache, slots, few))
     one = Contestant(columns, slots, partial(_sequential, model, slots, best))
-    yield _once_or_extrapolated(setting, head, one, dims, part, few, work=model.size.layout.channels)
+    work = left * model.size.layout.channels / dims
+    yield _once_or_extrapolated(setting, head, one, model, part.costs(), few, work=work)
 
 
 def _once_or_extrapolated(
-    setting: Setting, head: Row, one: Contestant, dims: int, part: Measured[Any], few: int, *, work: int
+    setting: Setting, head: Row, one: Contestant, model: Model, part: Row, few: int, *, work: float
 ) -> Row:
-    if part.host_s / few * dims < setting.left() / 3:
+    """A run of all dims that are to be sampled, or what `few` of them cost, as many times as there are more."""
+    left = model.size.layout.dims - model.size.given
+    if model.size.given == 0 and part["host_s"] / few * left < setting.left() / 3:
         return _run(setting, head, one, 0, known=0, kind="once")[0]
-    costs = {name: value * dims / few for name, value in part.costs().items() if value is not None}
-    costs["peak_mem_bytes"] = part.peak_mem_bytes
-    note = f"from {few} of {dims} calls"
-    counts = {"samples": one.samples, "calls": dims, "work": work, "note": note}
-    return {**head, **one.columns, "kind": "extrapolated", **costs, **counts}
+    memory = part["peak_mem_bytes"]
+    costs = {name: None if value is None else value * left / few for name, value in part.items()}
+    note = f"from {few} of {left} calls"
+    counts = {
+        "samples": one.samples,
+        "calls": left,
+        "work": work,
+        "note": f"{head['note']}; {note}" if "note" in head else note,
+    }
+    return {**head, **one.columns, "kind": "extrapolated", **costs, "peak_mem_bytes": memory, **counts}
 
 
 def _first_dims(model: Model, cache: SpanCache, slots: int, few: int) -> None:
@@ -171,7 +179,7 @@ def _sequential(model: Model, slots: int, way: str, seed: int, known: int) -> Sa
 
 
 def _many(model: Model, slots: int, count: int, window: int | None, way: str, seed: int, known: int) -> SampleTrace:
-    count = count if known == 0 else slots
+    count = count if known == model.size.given else slots
     with spans_by(model.arm, way):
         prefix = _prefix(model, count, known)
         return sample_many(model.arm, count=count, seed=seed, slots=slots, window=window, prefix=prefix)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.gpu.rows import Row
 
-PAPER = "fixed point, whole batch"
+PAPER, REFILLED = "fixed point, whole batch", "fixed point, refilled"
 DONE = ("timed", "once", "extrapolated")
 """Kinds of rows that tell what something costs."""
 
@@ -49,7 +49,7 @@ class Timing(NamedTuple):
     over_ancestral: Ratio | None
 
 
-NAMING = ("model", "size", "trained", "dtype", "slots", "what", "mode", "window")
+NAMING = ("model", "size", "trained", "dtype", "slots", "what", "mode", "window", "note")
 
 
 def timings(rows: Iterable[Row], question: str) -> list[Timing]:
@@ -107,14 +107,15 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 
 class Verdict(NamedTuple):
-    """The fastest of our samplers at one width, beside the paper's own."""
+    """One ARM at one width: the paper's own algorithm, the same with finished samples replaced, the fastest window."""
 
     paper: Timing
-    ours: Timing
+    refilled: Timing | None
+    window: Timing
 
 
 def verdicts(found: list[Timing]) -> list[Verdict]:
-    """For every ARM and width the fastest that was repeated and is not the paper's."""
+    """For every ARM and width at which they were repeated."""
 
     def width(timing: Timing) -> tuple[Any, ...]:
         return timing.columns["model"], timing.columns["slots"]
@@ -122,8 +123,9 @@ def verdicts(found: list[Timing]) -> list[Verdict]:
     result = []
     for _, group in groupby(found, key=width):
         there = [timing for timing in group if timing.kind == "timed"]
-        papers = [timing for timing in there if timing.columns["what"] == PAPER]
-        others = [timing for timing in there if timing.columns["what"] != PAPER]
-        if papers and others:
-            result.append(Verdict(papers[0], min(others, key=lambda timing: timing.host_s)))
+        papers, refilled = ([one for one in there if one.columns["what"] == what] for what in (PAPER, REFILLED))
+        windows = [one for one in there if one.columns["what"].startswith("windows")]
+        if papers and windows:
+            fastest = min(windows, key=lambda timing: timing.host_s)
+            result.append(Verdict(papers[0], refilled[0] if refilled else None, fastest))
     return result

@@ -215,7 +215,8 @@ def test_ratios_are_taken_repetition_by_repetition_and_by_the_sample():
     assert (windows.over_paper, windows.over_ancestral.median) == ((8, 4, 12), 80)
     assert (paper.host_s, windows.host_s, windows.joules) == (2.0, 0.25, 2.0)
     assert (ancestral.kind, ancestral.over_paper.median) == ("once", 0.1)
-    assert [(one.paper.host_s, one.ours.host_s) for one in verdicts([paper, windows, ancestral])] == [(2.0, 0.25)]
+    found = verdicts([paper, windows, ancestral])
+    assert [(one.paper.host_s, one.refilled, one.window.host_s) for one in found] == [(2.0, None, 0.25)]
 
 
 def test_a_broken_promise_is_said_first():
