@@ -59,12 +59,11 @@ def short(rows: Sequence[Row]) -> str:
     ends = {kind: sum(row["kind"] == kind for row in rows) for kind in ("skipped", "failed", "not there")}
     lines.append("* " + ", ".join(f"{count} {kind}" for kind, count in ends.items()) + ".")
     body = []
-    for paper, refilled, window in verdicts(timings(rows, "sampling")):
+    for paper, window in verdicts(timings(rows, "sampling")):
         name = f"{paper.columns['model']}{'' if paper.columns['trained'] else ' (untrained)'}"
         seconds = (_ms(paper.host_s), _ms(window.host_s))
-        ratios = (_sampler(window), _ratio(window.over_paper), "" if refilled is None else _ratio(refilled.over_paper))
-        body.append((name, paper.columns["slots"], *seconds, *ratios))
-    header = ("ARM", "slots", "paper's, ms", "window, ms", "which", "times faster (least to most)", "refilled only")
+        body.append((name, paper.columns["slots"], *seconds, _sampler(window), _ratio(window.over_paper)))
+    header = ("ARM", "slots", "paper's, ms a sample", "window, ms a sample", "which", "times faster (least to most)")
     table = _table(header, body)
     return "\n".join(lines) + ("\n\n" + table if table else "")
 
@@ -99,7 +98,7 @@ def _exact(rows: Sequence[Row]) -> str:
 
 def _calls(rows: Sequence[Row]) -> str:
     found = timings(rows, "calls")
-    whole = [one for one in found if (one.columns["what"], one.columns.get("mode")) == ("whole image", "eager")]
+    whole = [one for one in found if (one.columns["what"], one.columns.get("mode")) == ("whole image", "as it is")]
     passes = {_width(one): one.host_s for one in whole}
     body = [
         (

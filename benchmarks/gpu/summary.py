@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.gpu.rows import Row
 
-PAPER, REFILLED = "fixed point, whole batch", "fixed point, refilled"
+PAPER = "fixed point, whole batch"
 DONE = ("timed", "once", "extrapolated")
 """Kinds of rows that tell what something costs."""
 
@@ -87,8 +87,11 @@ def _timing(group: list[Row], rows: list[Row], by_sample: bool) -> Timing:
 
 
 def _beside(rows: list[Row], like: Row, *names: str) -> list[Row]:
-    """Rows of a sampler that is compared with, of the same item."""
-    return [row for row in rows if row["item"] == like["item"] and row["what"] in names]
+    """Rows of a sampler that is compared with, for the same ARM at the same width; a run in full, if there is one."""
+    found = [
+        row for row in rows if row["what"] in names and all(row[name] == like[name] for name in ("model", "slots"))
+    ]
+    return [row for row in found if row["kind"] == "once"] or found
 
 
 def _over(group: list[Row], other: list[Row]) -> Ratio | None:
@@ -107,10 +110,9 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 
 class Verdict(NamedTuple):
-    """One ARM at one width: the paper's own algorithm, the same with finished samples replaced, the fastest window."""
+    """One ARM at one width: the paper's own algorithm, and the fastest window."""
 
     paper: Timing
-    refilled: Timing | None
     window: Timing
 
 
@@ -123,9 +125,8 @@ def verdicts(found: list[Timing]) -> list[Verdict]:
     result = []
     for _, group in groupby(found, key=width):
         there = [timing for timing in group if timing.kind == "timed"]
-        papers, refilled = ([one for one in there if one.columns["what"] == what] for what in (PAPER, REFILLED))
+        papers = [one for one in there if one.columns["what"] == PAPER]
         windows = [one for one in there if one.columns["what"].startswith("windows")]
         if papers and windows:
-            fastest = min(windows, key=lambda timing: timing.host_s)
-            result.append(Verdict(papers[0], refilled[0] if refilled else None, fastest))
+            result.append(Verdict(papers[0], min(windows, key=lambda timing: timing.host_s)))
     return result

@@ -216,7 +216,7 @@ def test_ratios_are_taken_repetition_by_repetition_and_by_the_sample():
     assert (paper.host_s, windows.host_s, windows.joules) == (2.0, 0.25, 2.0)
     assert (ancestral.kind, ancestral.over_paper.median) == ("once", 0.1)
     found = verdicts([paper, windows, ancestral])
-    assert [(one.paper.host_s, one.refilled, one.window.host_s) for one in found] == [(2.0, None, 0.25)]
+    assert [(one.paper.host_s, one.window.host_s) for one in found] == [(2.0, 0.25)]
 
 
 def test_a_broken_promise_is_said_first():
