@@ -19,6 +19,7 @@ import arm_core
 from arm_core import (
     AutoregressiveModel,
     Forecaster,
+    InputError,
     Layout,
     ancestral_sample,
     load_checkpoint,
@@ -129,9 +130,10 @@ def items(small: bool) -> Iterator[tuple[str, Callable[[Setting], Iterator[Row]]
 
 def offered(place: Any, name: str) -> Any:
     """A public name that this version may lack."""
-    if not hasattr(place, name):
-        raise NotThereError(f"{place.__name__} has no {name} in this version")
-    return getattr(place, name)
+    try:
+        return getattr(place, name)
+    except (AttributeError, InputError) as error:  # the latter: a package that it needs is missing
+        raise NotThereError(f"{place.__name__} offers no {name} here ({error})") from None
 
 
 def _contestants(model: Model, dense: Tensor, *, slow: bool) -> Iterator[tuple[Row, Draw]]:

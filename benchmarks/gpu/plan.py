@@ -37,10 +37,10 @@ def _full() -> Iterator[Item]:
     yield from (_calls(size, slots) for slots in (64, 16) for size in (toy, binary))
     yield from (_samplers(size, slots) for slots in (16, 64, 256) for size in (toy, binary))
     yield from (Item("training", f"training {recipe.name}", training(recipe), 12) for recipe in PAPER)
-    yield Item("decoder", "decoder, 16 slots", decoder(16), 25)
+    yield Item("decoder", "decoder, 16 slots", decoder(16), 40)
     yield from (_samplers(size, slots) for slots in (16, 64) for size in (latent, colour))
     yield from (_calls(size, 64) for size in (latent, colour))
-    yield from (Item("decoder", f"decoder, {slots} slots", decoder(slots), 25) for slots in (1, 64))
+    yield from (Item("decoder", f"decoder, {slots} slots", decoder(slots), 40) for slots in (1, 64))
     yield from (_samplers(size, slots) for slots in (1, 1024) for size in (toy, binary))
     yield from (_samplers(latent, slots) for slots in (256, 1))
     for size in (toy, binary):
