@@ -244,9 +244,8 @@ class Work:
     def end_at(self, ends: Sequence[int]) -> None:
         """Finish the samples that hold one of these categories among their final dimensions: it fills what follows."""
         state, places = self.state, torch.arange(self.dims, device=self.x.device)
-        first = torch.where(torch.isin(state.x, state.x.new_tensor(ends)) & state.is_known, places, self.dims).amin(
-            dim=1, keepdim=True
-        )
+        is_end = torch.isin(state.x, state.x.new_tensor(ends)) & state.is_known
+        first = torch.where(is_end, places, self.dims).amin(dim=1, keepdim=True)
         after, calls = places > first, self.calls[:, None]
         filling = state.x.gather(1, first.clamp_max(self.dims - 1))
         for buffer, value in ((self.x, filling), (self.converged_at, calls), (self.settled_at, calls)):
