@@ -4,6 +4,7 @@ Everything here is changed in place, since a call touches a small part of it, by
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import torch
 from jaxtyping import Float, Int, Int8
@@ -259,7 +260,15 @@ class Work:
         done: list[bool] = (self.state.known >= self.dims).tolist()
         return done
 
-    def trace(self, slots: slice = slice(None)) -> SampleTrace:
+    def traces(self, slots: list[int]) -> list[SampleTrace]:
+        """The traces of the samples in these slots, each a batch of one; right once they are finished."""
+        if not slots:
+            return []
+        together = self.trace(torch.tensor(slots, device=self.x.device))
+        parts = [getattr(together, field.name).split(1) for field in fields(SampleTrace)]
+        return [SampleTrace(*part) for part in zip(*parts, strict=True)]
+
+    def trace(self, slots: Int[Tensor, " chosen"] | slice = slice(None)) -> SampleTrace:
         """The trace of the samples in these slots; right once they are finished.
 
         Raises:
