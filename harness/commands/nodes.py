@@ -47,6 +47,9 @@ def show_nodes(
 
 
 def _show_cluster(sweep: Sweep | None, resources: Resources, address: str, root: Path) -> None:
+    from harness.execution.environment import prepare
+
+    prepare(address)
     from harness.execution.cluster import check_cluster, connected, live_nodes
     from harness.execution.placement import KINDS, hosts, place
     from harness.execution.start import dashboard_line

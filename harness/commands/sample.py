@@ -126,6 +126,9 @@ def draw_samples(how: Sampling, *, count: int, out: Path, workers: int, address:
 
 
 def _on_workers(how: Sampling, count: int, workers: int, address: str) -> Iterator[tuple[int, np.ndarray, int]]:
+    from harness.execution.environment import prepare
+
+    prepare(address)
     from harness.execution import ray
     from harness.execution.spread import spread
 

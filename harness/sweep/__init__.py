@@ -1,7 +1,7 @@
 """From a sweep file to the jobs that it asks for."""
 
 from harness.sweep.jobs import AutoencoderJob, Job, SamplerSpec, TimingJob, TrainJob, job_from_json
-from harness.sweep.plan import Plan, make_plan
+from harness.sweep.plan import Plan, make_plan, needed_by
 from harness.sweep.spec import Sweep, load_sweep
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "job_from_json",
     "load_sweep",
     "make_plan",
+    "needed_by",
 ]

@@ -11,7 +11,9 @@ LEARNED = ("learned", "gated")
 """The forecasters that are made of a checkpoint's modules."""
 
 
-def sampler_spec(sweep: Sweep, index: int, entry: str | SamplerEntry, train: TrainJob) -> SamplerSpec:
+def sampler_spec(
+    sweep: Sweep, index: int, entry: str | SamplerEntry, train: TrainJob, variant: str
+) -> SamplerSpec:
     place = ("timing", "samplers", index)
     if entry == "ancestral":
         return SamplerSpec(sampler="ancestral")
@@ -28,8 +30,7 @@ def sampler_spec(sweep: Sweep, index: int, entry: str | SamplerEntry, train: Tra
     horizon = given.horizon
     if given.forecaster in LEARNED:
         if train.forecasting is None:
-            name, variant = given.forecaster, train.variant
-            raise sweep.error(place, f"{name} needs `forecasting:` in the variant {variant!r}; add it there")
+            raise sweep.error(place, f"{given.forecaster} needs `forecasting:` in the variant {variant!r}; add it there")
         _check_gate(sweep, place, given)
         horizon = horizon or train.forecasting["horizon"]
         if isinstance(horizon, int) and horizon > train.forecasting["horizon"]:
