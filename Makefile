@@ -13,8 +13,8 @@ quickstart: .venv/installed
 
 # Every laptop sweep, report and bench, on a machine that does nothing else: hours. Then the tables of README.md.
 reference: .venv/installed
-	$(BIN)/python -m harness.reference
-	$(BIN)/python -m harness.reference --readme
+	$(BIN)/python -m benchmarks.reference
+	$(BIN)/python -m benchmarks.reference --readme
 
 test: lint
 	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "not ray"

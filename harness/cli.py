@@ -1,5 +1,7 @@
 """The command line. Bad input ends in one message and exit code 2; failed jobs in exit code 1."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +32,23 @@ class _BadInput(click.ClickException):
     exit_code = 2
 
 
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Bad input ends in one message and exit code 2."""
+    try:
+        yield
+    except InputError as error:
+        raise _BadInput(str(error)) from None
+    except OSError as error:
+        if error.filename is None:  # not about a path that the user gave
+            raise
+        raise _BadInput(f"{error.filename}: {error.strerror}; give another path") from None
+
+
 class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with refusals():
             return super().invoke(ctx)
-        except InputError as error:
-            raise _BadInput(str(error)) from None
-        except OSError as error:
-            if error.filename is None:  # not about a path that the user gave
-                raise
-            raise _BadInput(f"{error.filename}: {error.strerror}; give another path") from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -215,37 +224,6 @@ def compact(store: Path | str, work: Path | None) -> None:
     run_compact(store, work)
 
 
-@main.command("bench-report")
-@click.option("--jobs", default=1000, show_default=True, type=click.IntRange(min=2), help="Half of them trainings.")
-@click.option("--rows", default=1_000_000, show_default=True, type=click.IntRange(min=1), help="Timing rows, about.")
-@click.option("--store", "root", type=click.Path(path_type=Path), help="Fill this folder, or take it if it is filled.")
-def bench_report(jobs: int, rows: int, root: Path | None) -> None:
-    """Time `status` and `report` on a store of made-up rows, and say how much memory they take.
-
-    \b
-    Example:
-      harness bench-report --jobs 100 --rows 100000
-    """
-    from harness.benches.report import run_bench_report
-
-    run_bench_report(root, jobs=jobs, rows=rows)
-
-
-@main.command("bench-overhead")
-@click.option("--trials", default=4, show_default=True, type=click.IntRange(min=1), help="Trainings of a sweep.")
-@click.option("--seconds", default=75.0, show_default=True, type=click.FloatRange(min=1), help="Of each, about.")
-def bench_overhead(trials: int, seconds: float) -> None:
-    """Time a sweep of small trainings without Ray, on Ray one at a time, and on Ray side by side.
-
-    \b
-    Example:
-      harness bench-overhead --trials 2 --seconds 20
-    """
-    from harness.benches.overhead import run_bench_overhead
-
-    run_bench_overhead(trials=trials, seconds=seconds)
-
-
 @main.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--count", default=16, show_default=True, type=click.IntRange(min=1), help="Samples.")
@@ -351,25 +329,6 @@ def check(reference: str, kind: str | None) -> None:
     raise SystemExit(run_checks(reference, kind))
 
 
-@main.command("bench-training")
-@click.option("--size", default="32x32x3x256", show_default=True, help="HEIGHTxWIDTHxCHANNELSxCATEGORIES.")
-@click.option("--resnets", default=5, show_default=True, type=click.IntRange(min=1), help="Per block and stream.")
-@click.option("--filters", default=162, show_default=True, type=click.IntRange(min=1), help="Features of a layer.")
-@click.option("--batch-size", default=4, show_default=True, type=click.IntRange(min=1), help="Images a step.")
-@click.option("--accumulate", default=1, show_default=True, type=click.IntRange(min=1), help="Parts of a batch.")
-@click.option("--steps", default=5, show_default=True, type=click.IntRange(min=1), help="Timed steps of each network.")
-def bench_training(**options: Any) -> None:
-    """Time PixelCNN's training step beside the same network with plain, unmasked convolutions.
-
-    \b
-    Example:
-      harness bench-training --size 28x28x1x2 --resnets 2 --filters 60 --batch-size 16
-    """
-    from harness.benches.training import run_bench_training
-
-    run_bench_training(**options)
-
-
 ROOT = click.option(
     "--root", type=click.Path(path_type=Path), help="The folder with the data; else ARM_DATA, or ./data."
 )
@@ -418,22 +377,6 @@ def verify(name: str, root: Path | None, binarise: str | None) -> None:
 
 
 @data.command()
-@click.option("--images", default=20_000, show_default=True, type=click.IntRange(min=100), help="PNG files to convert.")
-def bench(images: int) -> None:
-    """Measure on synthetic files: the rate of conversion, and opening ImageNet32 at its full size.
-
-    Works in a temporary folder; the full size is a sparse file, which takes no room.
-
-    \b
-    Example:
-      harness data bench --images 2000
-    """
-    from harness.benches.data import run_bench_data
-
-    run_bench_data(images)
-
-
-@data.command()
 @click.argument("name")
 @ROOT
 @BINARISE
@@ -450,24 +393,3 @@ def fetch(name: str, root: Path | None, binarise: str | None, mirror: tuple[str,
     from harness.commands.data import fetch_data
 
     raise SystemExit(fetch_data(name, root, DataOptions(binarise=binarise), mirror))  # type: ignore[arg-type]
-
-
-@main.command("bench-forecasting")
-@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the tables.")
-@click.option("--choose", default=32, show_default=True, type=click.IntRange(min=1), help="Samples: horizon, gate.")
-@click.option("--measure", default=64, show_default=True, type=click.IntRange(min=1), help="Samples: hits, KL.")
-@click.option("--compare", default=256, show_default=True, type=click.IntRange(min=2), help="Samples: ARM calls.")
-@click.option("--arm", "reference", help="The ARMs' class, if it is not a registered one: file.py:MyArm.")
-def bench_forecasting(
-    checkpoints: tuple[Path, ...], out: Path, choose: int, measure: int, compare: int, reference: str | None
-) -> None:
-    """What the forecasting modules in CHECKPOINTS save: hits, KL and ARM calls beside fixed-point iteration.
-
-    \b
-    Example:
-      harness bench-forecasting runs/jobs/*/checkpoint --out results/forecasting
-    """
-    from harness.benches.forecasting import Counts, run_bench_forecasting
-
-    run_bench_forecasting(checkpoints, out, counts=Counts(choose, measure, compare), reference=reference)

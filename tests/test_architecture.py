@@ -15,7 +15,7 @@ STAGES = {  # harness.<stage> -> what it may import of harness
     "jobs": {"jobs", "sweep"},
     "execution": {"execution", "jobs", "sweep", "store"},
     "report": {"report", "store"},
-    "benches": {"benches", "jobs", "sweep", "store", "report"},
+    "benches": {"benches", "jobs", "sweep", "report"},
     "commands": {"commands", "execution", "jobs", "sweep", "store", "report", "fetch"},
 }
 
@@ -35,6 +35,11 @@ def files(folder):
 @pytest.mark.parametrize("path", files("arm_core"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_arm_core_imports_nothing_of_the_bench(path):
     assert not {name.split(".")[0] for name in imports(path)} & FORBIDDEN_IN_CORE
+
+
+@pytest.mark.parametrize("path", [*files("arm_core"), *files("harness")], ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_is_in_the_wheel_imports_no_benchmark(path):
+    assert not any(name.split(".")[0] == "benchmarks" for name in imports(path))
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -1,1 +1,1 @@
-"""What is measured beside the sweeps: `harness bench`, `bench-training` and their like, a module each."""
+"""`harness bench`: every sampler on one checkpoint."""

@@ -1,4 +1,4 @@
-"""`harness bench-report`: how long status and report take on a store of many jobs, and how much memory.
+"""How long status and report take on a store of many jobs, and how much memory.
 
 The store is filled with made-up rows of the shape that a sweep of many seeds leaves. The two commands run in processes
 of their own, as users run them.
@@ -15,10 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import numpy as np
 from rich.console import Console
 
 from arm_core.errors import InputError
+from benchmarks import ROOT, Benchmark
 from harness.store import Store
 
 CONSOLE = Console(highlight=False)
@@ -41,27 +43,6 @@ class Cost(NamedTuple):
     command: str
     wall_s: float
     peak_mem_bytes: int
-
-
-def run_bench_report(root: Path | None, *, jobs: int, rows: int) -> None:
-    """Fill a store, or take one that was filled before, and print what status and report take on it."""
-    with tempfile.TemporaryDirectory() as scratch:
-        place = root if root is not None else Path(scratch) / "store"
-        store = Store(place)
-        if not store.parts():
-            with CONSOLE.status("Filling a store ...") as line:
-                fill_store(
-                    store,
-                    jobs=jobs,
-                    rows=rows,
-                    progress=lambda at, all_: line.update(f"Filling a store: {at} of {all_} jobs"),
-                )
-        elif not all(name.startswith(("train", "timing")) for name in store.parts()):
-            raise InputError(f"{place} holds results of sweeps; give a folder of its own to bench-report")
-        count = len(store.read("timings", columns=["seed"]))
-        CONSOLE.print(f"{len(store.parts())} jobs, {count} timing rows")
-        for cost in measure(place, Path(scratch) / "out"):
-            CONSOLE.print(f"{cost.command:<7} {cost.wall_s:6.2f} s  {cost.peak_mem_bytes / 2**20:6.0f} MiB")
 
 
 def fill_store(store: Store, *, jobs: int, rows: int, progress: Callable[[int, int], None]) -> None:
@@ -99,7 +80,7 @@ def measure(root: Path, out: Path) -> list[Cost]:
 
 def _cost(name: str, arguments: list[str]) -> Cost:
     started = time.perf_counter()
-    child = subprocess.Popen([sys.executable, "-m", "harness", *arguments], stdout=subprocess.DEVNULL)
+    child = subprocess.Popen([sys.executable, "-m", "harness", *arguments], stdout=subprocess.DEVNULL, cwd=ROOT)
     _, state, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(state)
     if child.returncode:
@@ -215,3 +196,37 @@ def _finish(store: Store, job: str) -> None:
     about = {"job": job, "kind": "", "title": job, "state": "done", "step": 1, "total": 1, "unit": "", "note": ""}
     about |= {"metrics": {}, "seconds_left": None, "updated_at": 0.0, "host": "bench", "pid": 1}
     (store.job_dir(job) / "progress.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+@click.command(cls=Benchmark)
+@click.option("--jobs", default=1000, show_default=True, type=click.IntRange(min=2), help="Half of them trainings.")
+@click.option("--rows", default=1_000_000, show_default=True, type=click.IntRange(min=1), help="Timing rows, about.")
+@click.option("--store", "root", type=click.Path(path_type=Path), help="Fill this folder, or take it if it is filled.")
+def main(jobs: int, rows: int, root: Path | None) -> None:
+    """Time `status` and `report` on a store of made-up rows, and say how much memory they take.
+
+    \b
+    Example:
+      python -m benchmarks.report --jobs 100 --rows 100000
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        place = root.absolute() if root is not None else Path(scratch) / "store"
+        store = Store(place)
+        if not store.parts():
+            with CONSOLE.status("Filling a store ...") as line:
+                fill_store(
+                    store,
+                    jobs=jobs,
+                    rows=rows,
+                    progress=lambda at, all_: line.update(f"Filling a store: {at} of {all_} jobs"),
+                )
+        elif not all(name.startswith(("train", "timing")) for name in store.parts()):
+            raise InputError(f"{place} holds results of sweeps; give a folder of its own to this benchmark")
+        count = len(store.read("timings", columns=["seed"]))
+        CONSOLE.print(f"{len(store.parts())} jobs, {count} timing rows")
+        for cost in measure(place, Path(scratch) / "out"):
+            CONSOLE.print(f"{cost.command:<7} {cost.wall_s:6.2f} s  {cost.peak_mem_bytes / 2**20:6.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
