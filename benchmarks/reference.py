@@ -28,6 +28,7 @@ from benchmarks import Benchmark
 from harness.benches.samplers_report import conditions, front_table, own_height, summary
 from harness.jobs.machine import provenance
 from harness.report.formats import markdown_rows
+from harness.report.selection import select
 from harness.store import Store
 
 SWEEPS = {"quickstart": None, "table1": "laptop", "table2": "laptop", "ablations": "laptop", "overfit": "laptop"}
@@ -68,9 +69,8 @@ def commands(store: Path, out: Path) -> Iterator[list[str]]:
 
 
 def _checkpoints(store: Path, dataset: str) -> list[str]:
-    trials = Store(store).read("trials", unreadable={})
-    rows = trials[(trials["sweep"] == "ablations") & (trials["dataset"] == dataset) & (trials["status"] == "done")]
-    return [str(store / place) for place in sorted(rows["checkpoint"])]
+    trials = select(Store(store), sweeps=["ablations"]).trials
+    return [str(store / place) for place in sorted(trials.loc[trials["dataset"] == dataset, "checkpoint"])]
 
 
 def run(store: Path, out: Path) -> None:

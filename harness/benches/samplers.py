@@ -11,11 +11,11 @@ from typing import Any
 
 import pandas as pd
 import torch
-from rich.console import Console
 from rich.status import Status
 
 from arm_core import Checkpoint, InputError, load_checkpoint
 from arm_core.registry import ARMS, config_type
+from harness.console import CONSOLE
 from harness.jobs.clock import clock_for
 from harness.jobs.machine import device_of_this_job, provenance
 from harness.jobs.rows import DATA
@@ -23,7 +23,6 @@ from harness.jobs.sampling import Draw, make_sampler, measured
 from harness.jobs.timing import Bench, naming
 from harness.sweep.jobs import Component, SamplerSpec, TimingJob
 
-CONSOLE = Console(highlight=False)
 PAPER = "fixed point, whole batch"
 ANCESTRAL = "ancestral"
 OURS = "auto window"
@@ -238,10 +237,6 @@ def _job(checkpoint: Checkpoint, specs: list[SamplerSpec], settings: Settings, w
     return TimingJob(
         id="bench",
         title="bench",
-        sweep="bench",
-        profile=None,
-        dataset=str(given.get("dataset")),
-        variant=str(given.get("variant")),
         arm=Component(name=str(given.get("arm"))),
         train_job=str(given.get("job")),
         train_seed=int(given.get("seed") or 0),

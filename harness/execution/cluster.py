@@ -1,10 +1,5 @@
 """Connects to Ray, and asks its nodes what they are."""
 
-from harness.execution.environment import prepare
-
-prepare()
-
-# isort: split
 import logging
 import socket
 import uuid
@@ -14,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import harness.execution.environment  # noqa: F401  # first: it sets what ray reads on import
+
+# isort: split
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

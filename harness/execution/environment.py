@@ -1,15 +1,14 @@
-"""What Ray reads from the environment while it is imported: set here, before that."""
+"""What Ray reads from the environment while it is imported: set when this module is imported, before that."""
 
 import os
 
 
 def prepare(address: str | None = None) -> None:
-    """Set how Ray behaves; call it before anything imports ray.
+    """Set how Ray behaves; call it before anything imports ray, if the address is that of a cluster.
 
     Args:
-        address: that the process is going to connect to. A Ray of our own ("local", and what is taken for None unless
-            the process has been prepared before) listens on loopback only, every process of it; the switch for that
-            is named after the systems on which Ray does so by default.
+        address: that the process is going to connect to. A Ray of our own ("local", or None) listens on loopback only,
+            every process of it; the switch for that is named after the systems on which Ray does so by default.
     """
     if "RAY_AUTH_TOKEN" in os.environ or os.path.exists(
         os.environ.get("RAY_AUTH_TOKEN_PATH", os.path.expanduser("~/.ray/auth_token"))
@@ -26,3 +25,6 @@ def prepare(address: str | None = None) -> None:
     if address is not None:
         os.environ[network] = "0" if address == "local" else "1"
     os.environ.setdefault(network, "0")
+
+
+prepare()

@@ -50,7 +50,7 @@ _PROVENANCE = [
     Column("threads", INT32, meaning="threads that torch used"),
     Column("load_1m", FLOAT64, meaning="one-minute load average at the start"),
     Column("clock_mhz", FLOAT64, True, "MHz", "of the GPU, or the mean of the CPU's cores; of timings when they end"),
-    Column("device_processes", INT32, True, "processes", "most other processes seen on the GPU, or running on the CPUs"),
+    Column("device_processes", INT32, True, "processes", "most other processes seen on the GPU or CPUs"),
     *_columns("python torch", STRING),
     Column("cuda", STRING, True),
     Column("package", STRING, meaning="version of this package"),

@@ -26,7 +26,7 @@ from arm_core.atomic import write_atomic
 from arm_core.errors import InputError
 from harness.store.lock import locked
 from harness.store.parts import MEND, decode, encode
-from harness.store.schemas import DECIDING, SCHEMAS, STATUSES, Row, SchemaError, schema_of, to_arrow
+from harness.store.schemas import DECIDING, STATUSES, Row, SchemaError, schema_of, to_arrow
 from harness.store.sealed import read_sealed, write_sealed
 
 DONE, SUFFIX = "done.json", ".parquet"
@@ -140,15 +140,27 @@ class Store:
         except FileNotFoundError:
             return []
 
-    def outcomes(self, jobs: Iterable[str] | None = None) -> dict[str, str]:
+    def outcomes(
+        self, jobs: Iterable[str] | None = None, *, unreadable: dict[Path, str] | None = None
+    ) -> dict[str, str]:
         """The complete jobs: id -> "done", "stopped", "failed", or "lost": it was done, and files of it are gone.
+
+        Args:
+            jobs: to look at; None: all.
+            unreadable: where damaged ones are noted, with the reason, and then "damaged"; None makes them errors.
 
         Raises:
             InputError: a done.json is damaged.
         """
         found = {}
         for job in self.jobs() if jobs is None else jobs:
-            done = self.done(job)
+            try:
+                done = self.done(job)
+            except InputError as error:
+                if unreadable is None:
+                    raise
+                unreadable[job_folder(self.root, job)], found[job] = str(error), "damaged"
+                continue
             if done is not None:
                 folder = os.fspath(job_folder(self.root, job))
                 whole = done.status != "done" or all(os.path.exists(f"{folder}/{name}") for name in done.files)

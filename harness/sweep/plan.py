@@ -8,7 +8,7 @@ of equal settings are two names of one job, and the sweep's record has both.
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,25 +73,50 @@ class Plan(Frozen):
         return {"sweep": self.sweep, "profile": self.profile, "jobs": [name.model_dump() for name in self.names]}
 
 
+@dataclass
+class Drawn:
+    """The jobs that a sweep asks for, by id and each after those that it needs; and all their names."""
+
+    sweep: Sweep
+    jobs: dict[str, Job] = field(default_factory=dict)
+    names: list[Named] = field(default_factory=list)
+
+    def add(self, job: Job, dataset: str, variant: str | None, seed: int) -> None:
+        """Note a job under a name; it may have others."""
+        self.jobs.setdefault(job.id, job)
+        self.names.append(Named(id=job.id, kind=job.kind, title=job.title, dataset=dataset, variant=variant, seed=seed))
+
+
 def make_plan(sweep: Sweep, outcomes: Mapping[str, str], *, only: Sequence[str] = ()) -> Plan:
+    """`draw_jobs` and `settle` in one."""
+    return settle(draw_jobs(sweep), outcomes, only=only)
+
+
+def draw_jobs(sweep: Sweep) -> Drawn:
+    """All jobs of a sweep.
+
+    Raises:
+        InputError: a name, option or value that does not fit, with its line.
+    """
+    drawn = Drawn(sweep)
+    for key, given in sweep.datasets.items():
+        _draw_dataset(drawn, key, given or DatasetSpec())
+    return drawn
+
+
+def settle(drawn: Drawn, outcomes: Mapping[str, str], *, only: Sequence[str] = ()) -> Plan:
     """The jobs of a sweep, each with the reason why it has to run or has not.
 
     Args:
-        sweep: from `load_sweep`.
+        drawn: from `draw_jobs`.
         outcomes: job id -> how it ended, from the store.
         only: `dataset=KEY`, `variant=KEY` or `seed=N` (of training); several values of one key add up. The others stay
             in the plan and do not run.
 
     Raises:
-        InputError: a name, option or value that does not fit, with its line; a filter that nothing fits.
+        InputError: a filter that nothing fits.
     """
-    drawn = _Drawn(sweep)
-    for key, given in sweep.datasets.items():
-        _draw_dataset(drawn, key, given or DatasetSpec())
-    if not drawn.jobs:
-        raise sweep.error(("datasets",), "no dataset is trained with any variant; name some under its `variants`")
-    chosen = _chosen(drawn, only)
-    planned: dict[str, Planned] = {}
+    sweep, chosen, planned = drawn.sweep, _chosen(drawn, only), dict[str, Planned]()
     for job in drawn.jobs.values():
         before = planned.get(needed_by(job) or "")
         planned[job.id] = _planned(job, outcomes, chosen, before, stops=sweep.search is not None)
@@ -106,19 +131,7 @@ def needed_by(job: Job) -> str | None:
     return job.autoencoder_job if isinstance(job, TrainJob) else None
 
 
-class _Drawn:
-    """The jobs that are found while a sweep is read, and their names."""
-
-    def __init__(self, sweep: Sweep) -> None:
-        self.sweep, self.jobs, self.names = sweep, dict[str, Job](), list[Named]()
-
-    def add(self, job: Job, dataset: str, variant: str | None, seed: int) -> None:
-        self.jobs.setdefault(job.id, job)
-        named = {"title": job.title, "dataset": dataset, "variant": variant, "seed": seed}
-        self.names.append(Named(id=job.id, kind=job.kind, **named))
-
-
-def _draw_dataset(drawn: _Drawn, key: str, entry: DatasetSpec) -> None:
+def _draw_dataset(drawn: Drawn, key: str, entry: DatasetSpec) -> None:
     sweep, encoder = drawn.sweep, None
     variants = [name for name in sweep.variants if entry.variants is None or name in entry.variants]
     if entry.latents is not None and variants:
@@ -132,7 +145,7 @@ def _draw_dataset(drawn: _Drawn, key: str, entry: DatasetSpec) -> None:
                 drawn.add(_timing_job(sweep, job, variant), key, variant, seed)
 
 
-def _chosen(drawn: _Drawn, only: Sequence[str]) -> set[str]:
+def _chosen(drawn: Drawn, only: Sequence[str]) -> set[str]:
     """The ids of the jobs that the filters leave, and of those that they need."""
     valid: dict[str, list[str]] = {}
     for key in ("dataset", "variant", "seed"):

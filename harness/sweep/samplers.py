@@ -11,9 +11,7 @@ LEARNED = ("learned", "gated")
 """The forecasters that are made of a checkpoint's modules."""
 
 
-def sampler_spec(
-    sweep: Sweep, index: int, entry: str | SamplerEntry, train: TrainJob, variant: str
-) -> SamplerSpec:
+def sampler_spec(sweep: Sweep, index: int, entry: str | SamplerEntry, train: TrainJob, variant: str) -> SamplerSpec:
     place = ("timing", "samplers", index)
     if entry == "ancestral":
         return SamplerSpec(sampler="ancestral")
@@ -30,7 +28,9 @@ def sampler_spec(
     horizon = given.horizon
     if given.forecaster in LEARNED:
         if train.forecasting is None:
-            raise sweep.error(place, f"{given.forecaster} needs `forecasting:` in the variant {variant!r}; add it there")
+            raise sweep.error(
+                place, f"{given.forecaster} needs `forecasting:` in the variant {variant!r}; add it there"
+            )
         _check_gate(sweep, place, given)
         horizon = horizon or train.forecasting["horizon"]
         if isinstance(horizon, int) and horizon > train.forecasting["horizon"]:
