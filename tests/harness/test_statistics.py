@@ -18,7 +18,8 @@ def repetitions(*rows):
         work=[np.mean(work) for work in frame["arm_work"]],
         **{name: pd.array([None] * len(frame), "Int32") for name in ("window", "auto_window", "slots", "options")},
     )
-    runs = frame.drop_duplicates("job").assign(kind="explicit", data_status="sample")
+    names = {"sweep": "q", "profile": None, "dataset": "digits", "variant": "default"}
+    runs = frame.drop_duplicates("job").assign(kind="explicit", data_status="sample", **names)
     return _repetitions(frame, runs)
 
 
