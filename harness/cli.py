@@ -268,49 +268,6 @@ def sample(
     draw_samples(how, count=count, out=out, workers=workers, address=address)
 
 
-@main.command("bench")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--out", default="results/samplers", show_default=True, type=click.Path(path_type=Path), help="Folder.")
-@click.option("--slots", default="1,4,16,64", show_default=True, help="Batch sizes and numbers of slots.")
-@click.option("--heights", default="", metavar="16,28,56", help="Image heights to run the same weights at.")
-@click.option(
-    "--repetitions", default=5, show_default=True, type=click.IntRange(min=1), help="With noise of their own."
-)
-@click.option("--samples-per-slot", default=4, show_default=True, type=click.IntRange(min=1), help="Of a stream.")
-@click.option("--patience", default=60.0, show_default=True, help="Leave out runs of more seconds than this.")
-@click.option("--sampler", "samplers", multiple=True, help="Only this one, beside the references; may be repeated.")
-@click.option("--arm", "reference", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
-def bench_samplers(
-    checkpoint: Path,
-    out: Path,
-    slots: str,
-    heights: str,
-    repetitions: int,
-    samples_per_slot: int,
-    patience: float,
-    samplers: tuple[str, ...],
-    reference: str | None,
-) -> None:
-    """Compare all samplers on the ARM in CHECKPOINT: equality first, then calls, work and seconds side by side.
-
-    \b
-    Examples:
-      harness bench runs/jobs/JOB/checkpoint
-      harness bench runs/jobs/JOB/checkpoint --slots 16 --sampler "auto window" --repetitions 3
-    """
-    from harness.benches.samplers import Settings, numbers, run_bench
-
-    settings = Settings(
-        numbers("--slots", slots),
-        repetitions,
-        samples_per_slot,
-        patience,
-        numbers("--heights", heights) if heights else (),
-        names=samplers,
-    )
-    raise SystemExit(run_bench(checkpoint, out, settings, reference=reference))
-
-
 @main.command()
 @click.argument("reference")
 @click.option(

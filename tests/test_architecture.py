@@ -15,7 +15,6 @@ STAGES = {  # harness.<stage> -> what it may import of harness
     "jobs": {"jobs", "sweep"},
     "execution": {"execution", "jobs", "sweep", "store"},
     "report": {"report", "store"},
-    "benches": {"benches", "jobs", "sweep", "report"},
     "commands": {"commands", "execution", "jobs", "sweep", "store", "report", "fetch"},
 }
 

@@ -37,6 +37,8 @@ def run_report(
         other=Store(other) if other is not None else None,
         figures=figures,
     )
+    for lead in report.leads[:SHOWN]:
+        CONSOLE.print(formats.terminal_lead(lead))
     for table in report.tables:
         for part in formats.terminal(table, most=SHOWN):
             CONSOLE.print(part)

@@ -55,7 +55,7 @@ class Sampling:
             yield from self._ancestral(loaded, ids)
             return
         spec = SamplerSpec(
-            sampler="predictive", forecaster=self.sampler, horizon=self.horizon, window=self.window or "auto"
+            forecaster=self.sampler, horizon=self.horizon, window=self.window or "auto"
         )
         stream = stream_samples(
             loaded.arm,

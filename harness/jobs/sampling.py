@@ -31,8 +31,7 @@ from arm_core.horizon import GATES, choose_horizon
 from arm_core.registry import FORECASTERS, config_type
 from arm_core.samplers import cached_sequential_sample, gs_jacobi_sample, jacobi_gs_sample, jacobi_sample
 from harness.sweep.components import make_config
-from harness.sweep.jobs import SamplerSpec
-from harness.sweep.samplers import LEARNED
+from harness.sweep.samplers import BLOCKS, LEARNED, SamplerSpec
 
 CHOICE_SEED, CHOICE_COUNT = 2**32, 32
 """Noise that chooses horizons: no timing uses this seed, they are below 2^32."""
@@ -80,33 +79,46 @@ def make_sampler(spec: SamplerSpec, checkpoint: Checkpoint) -> Sampler:
         run = _without_forecasts(spec, arm)
         return lambda draw: run(draw.noise)
     forecaster = make_forecaster(spec, checkpoint)
-    if spec.sampler == "resampled":
+    if spec.resampled:
         return lambda draw: _with_fresh_noise(checkpoint, draw.noise, forecaster)
-    window = None if spec.window == "auto" else spec.window or arm.layout.dims
+    window = {"auto": None, "image": arm.layout.dims}.get(spec.window, spec.window)  # type: ignore[arg-type]
     if spec.stream:
+        window = arm.layout.dims if spec.window is None else window
         return lambda draw: sample_many(
             arm, count=draw.count, seed=draw.seed, slots=draw.width, forecaster=forecaster, window=window
         )
-    window = None if spec.window is None else window  # a batch of whole images: the paper's algorithm
     return lambda draw: predictive_sample(arm, draw.noise, forecaster, window=window)
 
 
 def _without_forecasts(spec: SamplerSpec, arm: AutoregressiveModel) -> Callable[[Tensor], SampleTrace]:
-    match spec.sampler:
-        case "jacobi":
-            return partial(jacobi_sample, arm)
-        case "gs_jacobi":
-            return partial(gs_jacobi_sample, arm, block=block_of(spec, arm.layout))
-        case "jacobi_gs":
-            return partial(jacobi_gs_sample, arm, block=block_of(spec, arm.layout))
-        case "cached_sequential":
-            return partial(cached_sequential_sample, arm)
-    return partial(ancestral_sample, arm)
+    block = spec.block or _row(arm.layout)
+    return {
+        "ancestral": partial(ancestral_sample, arm),
+        "jacobi": partial(jacobi_sample, arm),
+        "gs_jacobi": partial(gs_jacobi_sample, arm, block=block),
+        "jacobi_gs": partial(jacobi_gs_sample, arm, block=block),
+        "cached_sequential": partial(cached_sequential_sample, arm),
+    }[spec.sampler or "ancestral"]
 
 
-def block_of(spec: SamplerSpec, layout: Layout) -> int:
-    """Dims of a block: what is given, or a row of the image."""
-    return spec.block or layout.width * layout.channels
+def _row(layout: Layout) -> int:
+    return layout.width * layout.channels
+
+
+def as_run(spec: SamplerSpec, checkpoint: Checkpoint) -> SamplerSpec:
+    """The sampler as it runs on this ARM: what was left to measuring or to the ARM is filled in.
+
+    A horizon is measured, a block is a row, and a window of all dims, or one that was to be chosen on an ARM that has
+    none, is the whole image.
+    """
+    arm, spec = checkpoint.arm, measured(spec, checkpoint)
+    if spec.sampler in BLOCKS:
+        return spec.model_copy(update={"block": spec.block or _row(arm.layout)})
+    whole = spec.window == "auto" and arm.granule is None
+    whole |= isinstance(spec.window, int) and spec.window >= arm.layout.dims
+    if whole or (spec.stream and spec.window == "image"):
+        return spec.model_copy(update={"window": None if spec.stream else "image"})
+    return spec
 
 
 def make_forecaster(spec: SamplerSpec, checkpoint: Checkpoint) -> Forecaster:

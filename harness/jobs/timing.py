@@ -4,7 +4,6 @@ Sample k of seed s has the noise of (s, k) in every sampler and at every width: 
 slots of a stream. Warm-ups are recorded and marked.
 """
 
-import json
 import random
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from arm_core import AutoregressiveModel, Checkpoint, Layout, SampleTrace, load_checkpoint
+from arm_core import AutoregressiveModel, Checkpoint, SampleTrace, load_checkpoint
 from arm_core.registry import ARMS
 from arm_core.samplers.mode import sampling_mode
 from harness.jobs.clock import Clock, clock_for
@@ -22,8 +21,8 @@ from harness.jobs.latents import decoded_columns
 from harness.jobs.machine import device_of_this_job, device_state, other_cpu_seconds, provenance
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import DATA, Rows
-from harness.jobs.sampling import Draw, Sampler, block_of, make_sampler, measured
-from harness.sweep.jobs import SamplerSpec, TimingJob
+from harness.jobs.sampling import Draw, Sampler, as_run, make_sampler
+from harness.sweep import SamplerSpec, TimingJob
 
 REFERENCE_WIDTH = 16
 """Up to this batch size the reference is timed however long it takes: the others are compared with it."""
@@ -47,8 +46,8 @@ def time_samplers(job: TimingJob, folder: Path, checkpoint: Path, *, clock: Cloc
     """
     machine, device = provenance(), device_of_this_job()
     loaded = load_checkpoint(checkpoint, device=device, dtype=getattr(torch, job.dtype), arm=ARMS.resolve(job.arm.name))
-    settled = [measured(spec, loaded) for spec in job.samplers]
-    samplers = [(spec, make_sampler(spec, loaded)) for spec in settled]
+    settled = {ran.described(): ran for ran in (as_run(spec, loaded) for spec in job.samplers)}
+    samplers = [(spec, make_sampler(spec, loaded)) for spec in settled.values()]
     bench = Bench(
         job, loaded, samplers, clock or clock_for(device), Reporter(folder, job.id, job.kind, job.title, "runs")
     )
@@ -89,10 +88,10 @@ class Progress(Protocol):
 
 
 class Bench:
-    """One run: the samplers, and the samples that they are compared with, ancestral if that is one of them.
+    """One run: the samplers, and the ancestral samples that they are compared with.
 
     Attributes:
-        skipped: (sampler as JSON, width) -> the seconds that a run would have taken, if the job is not so patient.
+        skipped: (sampler, width) -> the seconds that a run would have taken, if the job is not so patient.
     """
 
     def __init__(
@@ -105,25 +104,26 @@ class Bench:
     ) -> None:
         self.job, self.arm, self.samplers, self.clock, self.progress = job, checkpoint.arm, samplers, clock, progress
         self.checkpoint = checkpoint
-        self.reference = next((spec for spec, _ in samplers if spec.sampler == "ancestral"), samplers[0][0])
+        self.reference = next(spec for spec, _ in samplers if spec.sampler == "ancestral")
         self.seconds: dict[tuple[str, int], float] = {}  # of a sample, by sampler and width, in the last run
         self.skipped: dict[tuple[str, int], float] = {}
         streams = any(spec.stream for spec, _ in samplers)
         self.widths = sorted({*job.batch_sizes, *(job.slots if streams else ())})
         self.done = 0
         runs = sum(len(job.slots if spec.stream else job.batch_sizes) for spec, _ in samplers)
-        self.total = len(samplers) + runs * (1 + len(job.seeds)) - len(job.batch_sizes)  # ancestral: no warm-up
+        ancestral = 1 + len(job.seeds[job.ancestral_seeds :])  # rounds without it: the warm-up, and later seeds
+        self.total = len(samplers) + runs * (1 + len(job.seeds)) - len(job.batch_sizes) * ancestral
 
     def figures(self) -> Rows:
         """Samples and mistakes for the figures: the same noise for every sampler."""
         job, layout = self.job, self.arm.layout
         draw = Draw.of(self.arm, job.figure_seed, job.figure_count)
         traces = [(spec, self._step(spec, "figures", partial(run, draw))) for spec, run in self.samplers]
-        reference = next(trace for spec, trace in traces if spec.sampler == "ancestral")
+        reference = next(trace for spec, trace in traces if spec == self.reference)
         samples, mistakes = [], []
         for spec, trace in traces:
             named = {"job": job.id, **{name: self.checkpoint.metadata.get(name) for name in DATA}}
-            named |= naming(spec, layout, job.figure_count)
+            named["sampler"] = spec.described()
             exact = (trace.x == reference.x).all(dim=1).tolist()
             maps = [layout.unflatten(part).cpu() for part in (trace.x, trace.mistakes, trace.settled_at)]
             decoded = decoded_columns(self.checkpoint, trace.x)
@@ -160,7 +160,7 @@ class Bench:
             for width in self.widths:
                 found = self._round(width, seed, is_warmup=False)
                 known = max([known, *(trace.x for spec, _, trace in found if spec == self.reference)], key=len)
-                rows += [self._compared(row, trace, known) for _, row, trace in found]
+                rows += [row if spec.resampled else self._compared(row, trace, known) for spec, row, trace in found]
         return [{"run_order": order, **row} for order, row in enumerate(rows)]
 
     def _round(
@@ -169,7 +169,7 @@ class Bench:
         job = self.job
         order = [pair for pair in self.samplers if width in (job.slots if pair[0].stream else job.batch_sizes)]
         random.Random(f"{seed} {width} {is_warmup}").shuffle(order)
-        if is_warmup:  # a whole ancestral run warms nothing that the others do not, and takes the longest
+        if is_warmup or seed in job.seeds[job.ancestral_seeds :]:  # takes longest, warms nothing
             order = [(spec, run) for spec, run in order if spec.sampler != "ancestral"]
         found, round_before = list[tuple[SamplerSpec, dict[str, Any], SampleTrace]](), other_cpu_seconds()
         for spec, run in order:
@@ -180,10 +180,11 @@ class Bench:
             before = other_cpu_seconds()
             trace, wall_s = self._step(spec, f"width {width}", partial(self.clock, partial(run, draw)))
             busy = _busy(before, other_cpu_seconds(), wall_s)
-            self.seconds[spec.model_dump_json(), width] = wall_s / count
+            self.seconds[spec.described(), width] = wall_s / count
             row = {
-                **naming(spec, self.arm.layout, width),
+                "sampler": spec.described(),
                 "batch_size": width,
+                "samples": count,
                 "seed": seed,
                 "is_warmup": is_warmup,
                 "wall_s": wall_s,
@@ -203,7 +204,7 @@ class Bench:
         """Whether a sample at a smaller width took so long that this run would exceed the job's patience."""
         if self.job.patience is None or (spec == self.reference and width <= REFERENCE_WIDTH):
             return False
-        name = spec.model_dump_json()
+        name = spec.described()
         known = [each for (other, size), each in self.seconds.items() if other == name and size <= width]
         too_long = bool(known) and known[-1] * count > self.job.patience
         if too_long:
@@ -216,8 +217,6 @@ class Bench:
         A sample that the reference drew too is compared with that one. One that it did not draw (a stream draws more
         than any batch) must be the fixed point of its noise, of which there is only one.
         """
-        if row["sampler"] == "resampled":  # exact in law: there is no sample that it should equal
-            return row
         exact, gaps = 0, []
         for start in range(0, len(trace.x), _COMPARED):
             x = trace.x[start : start + _COMPARED]
@@ -231,7 +230,7 @@ class Bench:
         return {**row, "exact_fraction": exact / len(trace.x), "smallest_gap": gap}
 
     def _step(self, spec: SamplerSpec, what: str, run: Callable[[], Any]) -> Any:
-        self.progress.update(self.done, self.total, note=f"{spec.forecaster or spec.sampler}, {what}")
+        self.progress.update(self.done, self.total, note=f"{spec.sampler or spec.forecaster}, {what}")
         result = run()
         self.done += 1
         return result
@@ -256,15 +255,6 @@ def smallest_gap(arm: AutoregressiveModel, noise: Tensor, reference: Tensor, x: 
         best, second = score.topk(2).values.tolist()
         gaps.append(best - second)
     return min(gaps) if gaps else None
-
-
-def naming(spec: SamplerSpec, layout: Layout, width: int) -> dict[str, Any]:
-    """The columns that tell samplers apart."""
-    is_auto = spec.window == "auto"
-    window = block_of(spec, layout) if spec.sampler in ("gs_jacobi", "jacobi_gs") else None if is_auto else spec.window
-    named = {"sampler": spec.sampler, "forecaster": spec.forecaster, "horizon": spec.horizon, "window": window}
-    options = json.dumps(spec.options, sort_keys=True) if spec.options else None
-    return {**named, "auto_window": is_auto, "slots": width if spec.stream else None, "options": options}
 
 
 def _busy(before: float | None, after: float | None, wall_s: float) -> bool | None:

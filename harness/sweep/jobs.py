@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from harness.sweep.spec import Peer
+from harness.sweep.samplers import SamplerSpec
 
 
 class Frozen(BaseModel):
@@ -15,18 +15,6 @@ class Component(Frozen):
     """A reference and the options of what it stands for."""
 
     name: str
-    options: dict[str, Any] = {}
-
-
-class SamplerSpec(Frozen):
-    """A sampler to time; `ancestral` and the peers have no forecaster."""
-
-    sampler: Literal["ancestral", "predictive", "resampled"] | Peer
-    forecaster: str | None = None
-    window: int | Literal["auto"] | None = None
-    block: int | None = None
-    stream: bool = False
-    horizon: int | Literal["auto"] | None = None
     options: dict[str, Any] = {}
 
 
@@ -78,6 +66,7 @@ class TimingJob(_Job):
     samples_per_slot: int
     patience: float | None
     seeds: list[int]
+    ancestral_seeds: int
     dtype: str
     figure_seed: int
     figure_count: int

@@ -17,7 +17,7 @@ from arm_core.training import AutoencoderTrainingConfig, TrainingConfig
 from harness.sweep.components import fill, make_config
 from harness.sweep.identity import content_hash, source_of
 from harness.sweep.jobs import AutoencoderJob, Component, Frozen, Job, TimingJob, TrainJob
-from harness.sweep.samplers import sampler_spec
+from harness.sweep.samplers import settled
 from harness.sweep.search import SearchSpec
 from harness.sweep.spec import DatasetSpec, Sweep, VariantSpec
 
@@ -218,12 +218,15 @@ def _train_job(
 def _timing_job(sweep: Sweep, train: TrainJob) -> TimingJob:
     timing = sweep.timing
     assert timing is not None
-    samplers = [sampler_spec(sweep, index, entry, train) for index, entry in enumerate(timing.samplers)]
+    horizon = train.forecasting["horizon"] if train.forecasting is not None else None
+    remedy = f"`forecasting:` in the variant {train.variant!r}; add it there"
+    samplers = [settled(sweep, index, horizon=horizon, remedy=remedy) for index in range(len(timing.samplers))]
     if not any(spec.sampler == "ancestral" for spec in samplers):
         place = ("timing", "samplers")
         raise sweep.error(place, "'ancestral' is missing: it is what the others are compared with; add it")
     settings = timing.model_dump(exclude={"samplers"})
     settings["slots"] = timing.slots or timing.batch_sizes
+    settings["ancestral_seeds"] = timing.ancestral_seeds or len(timing.seeds)
     matters = {
         "format": SAMPLING_FORMAT,
         "train": train.id,

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from arm_core.errors import InputError
 from arm_core.registry import suggest
 from harness.sweep.components import OptionError
+from harness.sweep.samplers import SamplerSpec
 from harness.sweep.search import SearchSpec
 from harness.sweep.source import Source, merged, read_source
 
@@ -98,35 +99,6 @@ class TrainingSpec(Part):
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
 
 
-Peer = Literal["jacobi", "gs_jacobi", "jacobi_gs", "cached_sequential"]
-"""Samplers of other papers (`arm_core.samplers.peers`)."""
-
-
-class SamplerEntry(Part):
-    """A sampler to time: a forecaster or a peer, and what goes with it.
-
-    Attributes:
-        forecaster: its name or reference.
-        peer: a sampler of another paper, in place of a forecaster.
-        block: dims of a block, of `gs_jacobi` and `jacobi_gs`; None: a row of the image.
-        window: dims that a call evaluates of a sample on top of cached ones; `auto`, for streams: chosen by measuring;
-            None: the whole image.
-        stream: samples go through slots, a finished one is replaced; timed at the numbers of `slots`.
-        horizon: of `learned` and `gated`: how many modules; `auto` measures it on held-out noise; None uses all.
-        resampled: fresh noise at every call (exact in law only), an ablation.
-        options: of a forecaster of one's own; of `gated` its `gate`.
-    """
-
-    forecaster: str | None = None
-    peer: Peer | None = None
-    block: Count | None = None
-    window: Count | Literal["auto"] | None = None
-    stream: bool = False
-    horizon: Count | Literal["auto"] | None = None
-    resampled: bool = False
-    options: Options = {}
-
-
 class TimingSpec(Part):
     """What to time on every trained checkpoint, in one run each.
 
@@ -137,16 +109,18 @@ class TimingSpec(Part):
         samples_per_slot: that a stream draws.
         patience: seconds; a run that would take longer, judged by the next smaller width, is left out. None: no limit.
         seeds: of the noise; a repetition each.
+        ancestral_seeds: repetitions with ancestral sampling, which takes longest: the first so many; None: all.
         dtype: of the ARM.
         figure_seed, figure_count: of the samples for the figures.
     """
 
-    samplers: Annotated[list[str | SamplerEntry], Field(min_length=1)]
+    samplers: Annotated[list[SamplerSpec], Field(min_length=1)]
     batch_sizes: Annotated[list[Count], Field(min_length=1)] = [1, 32]
     slots: Annotated[list[Count], Field(min_length=1)] | None = None
     samples_per_slot: Count = 4
     patience: Annotated[float, Field(gt=0)] | None = None
     seeds: Annotated[list[Seed], Field(min_length=1)] = list(range(10))
+    ancestral_seeds: Count | None = None
     dtype: Literal["float32", "float64"] = "float32"
     figure_seed: Seed = 10
     figure_count: Count = 16
@@ -260,7 +234,7 @@ def _searched(sweep: Sweep) -> Sweep:
 
 def _fault(source: Source, item: dict[str, Any]) -> str:
     """One fault that pydantic found, as file:line: key: what is wrong."""
-    place = tuple(part for part in item["loc"] if part not in ("str", "SamplerEntry"))
+    place = tuple(part for part in item["loc"] if not str(part).startswith(("literal[", "constrained-")))
     if item["type"] == "extra_forbidden":
         model = _model_at(place[:-1])
         valid = [name for name in model.model_fields if name != "profile"] + ["profiles"] * (model is Sweep)
@@ -290,7 +264,7 @@ def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
         case ("timing",):
             return TimingSpec
         case ("timing", "samplers", _):
-            return SamplerEntry
+            return SamplerSpec
     return Sweep
 
 

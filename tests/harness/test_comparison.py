@@ -18,7 +18,7 @@ def fill(root, factors=(1.0, 1.0, 1.0), **changes):
     rows = []
     for seed, factor in enumerate(factors):
         rows.append(timing_row(seed=seed, wall_s=4.0, **changes))
-        rows.append(timing_row(seed=seed, wall_s=factor, sampler="predictive", forecaster="fixed_point", **changes))
+        rows.append(timing_row(seed=seed, wall_s=factor, sampler=FIXED_POINT, **changes))
     store = Store(root)
     store.write_job("a", {"timings": rows})
     return store
