@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import click
 import numpy as np
-from rich.console import Console
 
 from arm_core.data import DataOptions, load_dataset
 from arm_core.data.base import SPLITS
@@ -22,8 +21,8 @@ from arm_core.data.imagenet32 import PUBLISHED, SHAPE
 from arm_core.data.prepare import preparation
 from arm_core.data.store import FORMAT, place_of
 from benchmarks import ROOT, Benchmark
+from harness.console import CONSOLE
 
-CONSOLE = Console(highlight=False)
 _OPEN = """
 import json, sys, time, torch
 from pathlib import Path

@@ -14,17 +14,16 @@ from typing import Any
 
 import click
 import torch
-from rich.console import Console
 
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.data import load_dataset
 from arm_core.errors import InputError
 from arm_core.training import Training, TrainingConfig, fit
 from benchmarks import ROOT, Benchmark
+from harness.console import CONSOLE
 from harness.jobs.machine import available_cpus
 from harness.store import Store
 
-CONSOLE = Console(highlight=False)
 ARM = {"resnets": 1, "filters": 24, "dropout": 0.0}
 TRAINING = {"batch_size": 32, "learning_rate": 1e-3, "evaluate_every": 500, "checkpoint_every": 500}
 _CALIBRATION = 30

@@ -27,6 +27,7 @@ from arm_core.errors import InputError
 from benchmarks import Benchmark
 from harness.jobs.machine import provenance
 from harness.report.formats import markdown_rows
+from harness.report.selection import select
 from harness.store import Store
 
 SWEEPS = {"quickstart": None, "table1": "laptop", "table2": "laptop", "ablations": "laptop", "overfit": "laptop"}
@@ -67,9 +68,8 @@ def commands(store: Path, out: Path) -> Iterator[list[str]]:
 
 
 def _checkpoints(store: Path, dataset: str) -> list[str]:
-    trials = Store(store).read("trials", unreadable={})
-    rows = trials[(trials["sweep"] == "ablations") & (trials["dataset"] == dataset) & (trials["status"] == "done")]
-    return [str(store / place) for place in sorted(rows["checkpoint"])]
+    trials = select(Store(store), sweeps=["ablations"]).trials
+    return [str(store / place) for place in sorted(trials.loc[trials["dataset"] == dataset, "checkpoint"])]
 
 
 def run(store: Path, out: Path) -> None:

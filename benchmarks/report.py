@@ -17,13 +17,12 @@ from typing import Any, NamedTuple
 
 import click
 import numpy as np
-from rich.console import Console
 
 from arm_core.errors import InputError
 from benchmarks import ROOT, Benchmark
-from harness.store import Store
+from harness.console import CONSOLE
+from harness.store import Store, job_folder
 
-CONSOLE = Console(highlight=False)
 SAMPLERS = [
     ('{"sampler": "ancestral"}', 1.0),
     ('{"forecaster": "zeros"}', 0.5),
@@ -58,13 +57,12 @@ def fill_store(store: Store, *, jobs: int, rows: int, progress: Callable[[int, i
     seeds = max(1, rows // (trainings * len(SAMPLERS) * len(BATCHES)))
     plan = []
     for index in range(trainings):
-        identity = {"sweep": "bulk", "profile": None, **_place(index)}
         train, timing, seed = f"train{index:05d}", f"timing{index:05d}", index % TRAIN_SEEDS
         generator = np.random.default_rng(index)
-        store.write_job(train, _training(train, identity, seed))
-        store.write_job(timing, _timing(timing, train, identity, seed, seeds, generator))
-        plan += [{"id": train, "kind": "train", "title": train}, {"id": timing, "kind": "timing", "title": timing}]
-        for job in (train, timing):
+        store.write_job(train, _training(train, seed))
+        store.write_job(timing, _timing(timing, train, seed, seeds, generator))
+        for job, kind in ((train, "train"), (timing, "timing")):
+            plan.append({"id": job, "kind": kind, "title": job, **_place(index), "seed": seed})
             _finish(store, job)
         progress(2 * index + 2, 2 * trainings)
     store.write_sweep({"sweep": "bulk", "profile": None, "jobs": plan})
@@ -111,13 +109,12 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _training(job: str, identity: dict[str, Any], seed: int) -> dict[str, list[dict[str, Any]]]:
+def _training(job: str, seed: int) -> dict[str, list[dict[str, Any]]]:
     trial = {
         "job": job,
-        **identity,
         "seed": seed,
         "status": "done",
-        "dataset_name": identity["dataset"],
+        "dataset_name": "bulk",
         "dataset_variant": "made up",
         "dataset_status": "sample",
         "dataset_sha256": "0" * 64,
@@ -149,9 +146,9 @@ def _training(job: str, identity: dict[str, Any], seed: int) -> dict[str, list[d
 
 
 def _timing(
-    job: str, train: str, identity: dict[str, Any], train_seed: int, seeds: int, generator: np.random.Generator
+    job: str, train: str, train_seed: int, seeds: int, generator: np.random.Generator
 ) -> dict[str, list[dict[str, Any]]]:
-    shared = {"job": job, "train_job": train, **identity, "train_seed": train_seed, "status": "done", "dims": DIMS}
+    shared = {"job": job, "train_job": train, "train_seed": train_seed, "status": "done", "dims": DIMS}
     shared |= {"dtype": "float32", "checkpoint_sha256": f"{train:0>64}", "is_warmup": False, **_machine()}
     timings: list[dict[str, Any]] = []
     samples, mistakes = [], []
@@ -196,7 +193,7 @@ def _finish(store: Store, job: str) -> None:
     """Leave the progress file that a finished job leaves, which `harness status` reads."""
     about = {"job": job, "kind": "", "title": job, "state": "done", "step": 1, "total": 1, "unit": "", "note": ""}
     about |= {"metrics": {}, "seconds_left": None, "updated_at": 0.0, "host": "bench", "pid": 1}
-    (store.job_dir(job) / "progress.json").write_text(json.dumps(about), encoding="utf-8")
+    (job_folder(store.root, job) / "progress.json").write_text(json.dumps(about), encoding="utf-8")
 
 
 @click.command(cls=Benchmark)
@@ -213,7 +210,7 @@ def main(jobs: int, rows: int, root: Path | None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         place = root.absolute() if root is not None else Path(scratch) / "store"
         store = Store(place)
-        if not store.parts():
+        if not store.jobs():
             with CONSOLE.status("Filling a store ...") as line:
                 fill_store(
                     store,
@@ -221,10 +218,10 @@ def main(jobs: int, rows: int, root: Path | None) -> None:
                     rows=rows,
                     progress=lambda at, all_: line.update(f"Filling a store: {at} of {all_} jobs"),
                 )
-        elif not all(name.startswith(("train", "timing")) for name in store.parts()):
+        elif not all(name.startswith(("train", "timing")) for name in store.jobs()):
             raise InputError(f"{place} holds results of sweeps; give a folder of its own to this benchmark")
         count = len(store.read("timings", columns=["seed"]))
-        CONSOLE.print(f"{len(store.parts())} jobs, {count} timing rows")
+        CONSOLE.print(f"{len(store.jobs())} jobs, {count} timing rows")
         for cost in measure(place, Path(scratch) / "out"):
             CONSOLE.print(f"{cost.command:<7} {cost.wall_s:6.2f} s  {cost.peak_mem_bytes / 2**20:6.0f} MiB")
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import click
 import torch
-from rich.console import Console
 from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
@@ -22,10 +21,10 @@ from arm_core import InputError, Layout
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.training import StepMetrics, Training, TrainingConfig, fit
 from benchmarks import Benchmark
+from harness.console import CONSOLE
 from harness.jobs.clock import clock_for
 from harness.jobs.machine import device_of_this_job, peak_memory
 
-CONSOLE = Console(highlight=False)
 CONVOLUTION = ("convolution", "conv2d", "conv_transpose")
 
 

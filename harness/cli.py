@@ -10,21 +10,8 @@ from click.shell_completion import CompletionItem
 
 from arm_core.errors import InputError
 
-
-class _Place(click.ParamType):
-    """A folder, or the URI of a place on another file system."""
-
-    name = "path|uri"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
-        return value if isinstance(value, str) and "://" in value else Path(value)
-
-
 STORE = click.option(
-    "--store", default="runs", show_default=True, type=_Place(), help="Where results lie: a folder, or s3://bucket/..."
-)
-WORK = click.option(
-    "--work", type=click.Path(path_type=Path), help="Where jobs work, if the store is no folder; shared by all nodes."
+    "--store", default="runs", show_default=True, type=click.Path(path_type=Path), help="The folder of the results."
 )
 
 
@@ -83,18 +70,7 @@ def _complete_sweep(_: click.Context, __: click.Parameter, incomplete: str) -> l
 @click.option("--address", default="local", show_default=True, metavar="local|HOST:PORT", help="The Ray cluster.")
 @click.option("--dashboard/--no-dashboard", default=True, show_default=True, help="Of the local Ray.")
 @STORE
-@WORK
-def sweep(
-    file: Path,
-    profile: str | None,
-    only: tuple[str, ...],
-    dry_run: bool,
-    serial: bool,
-    address: str,
-    dashboard: bool,
-    store: Path | str,
-    work: Path | None,
-) -> None:
+def sweep(**options: Any) -> None:
     """Train and time what FILE asks for; what is done already is left alone.
 
     FILE may also be the name of a sweep that comes with the package: quickstart, table1, table2, ablations, ...
@@ -105,21 +81,9 @@ def sweep(
       harness sweep table1 --profile laptop --only dataset=binary_digits
       harness sweep sweeps/quickstart.yaml --only dataset=digits --serial
     """
-    from harness.commands.sweep import run_sweep
+    from harness.commands.sweep import SweepCommand, run_sweep
 
-    raise SystemExit(
-        run_sweep(
-            file,
-            profile=profile,
-            only=only,
-            dry_run=dry_run,
-            serial=serial,
-            address=address,
-            dashboard=dashboard,
-            root=store,
-            work=work,
-        )
-    )
+    raise SystemExit(run_sweep(SweepCommand(**options)))
 
 
 @main.command()
@@ -145,7 +109,7 @@ def report(
     reference: Path | None,
     other: Path | None,
     figures: int,
-    store: Path | str,
+    store: Path,
 ) -> None:
     """Write tables, figures and one HTML page from the results in the store.
 
@@ -162,8 +126,7 @@ def report(
 
 @main.command()
 @STORE
-@WORK
-def status(store: Path | str, work: Path | None) -> None:
+def status(store: Path) -> None:
     """How far every job of every sweep is; reads files only, also while a sweep runs.
 
     \b
@@ -172,7 +135,7 @@ def status(store: Path | str, work: Path | None) -> None:
     """
     from harness.commands.report import show_status
 
-    show_status(store, work)
+    show_status(store)
 
 
 @main.command()
@@ -183,7 +146,6 @@ def status(store: Path | str, work: Path | None) -> None:
 @click.option("--train-nodes", default=2, show_default=True, type=click.IntRange(min=1), help="With --slurm.")
 @click.option("--address", metavar="HOST:PORT", help="Look at the nodes of a running cluster instead.")
 @STORE
-@WORK
 def nodes(
     file: Path | None,
     profile: str | None,
@@ -191,8 +153,7 @@ def nodes(
     slurm: bool,
     train_nodes: int,
     address: str | None,
-    store: Path | str,
-    work: Path | None,
+    store: Path,
 ) -> None:
     """Print the commands that start the nodes FILE asks for, or check those of a running cluster.
 
@@ -204,24 +165,7 @@ def nodes(
     """
     from harness.commands.nodes import show_nodes
 
-    show_nodes(
-        file, profile=profile, head=head, slurm=slurm, train_nodes=train_nodes, address=address, root=store, work=work
-    )
-
-
-@main.command()
-@STORE
-@WORK
-def compact(store: Path | str, work: Path | None) -> None:
-    """Put the many small files of a store's tables into one; what reads the store sees no difference.
-
-    \b
-    Example:
-      harness compact --store /shared/runs
-    """
-    from harness.commands.report import run_compact
-
-    run_compact(store, work)
+    show_nodes(file, profile=profile, head=head, slurm=slurm, train_nodes=train_nodes, address=address, root=store)
 
 
 @main.command()

@@ -68,15 +68,7 @@ def failed_timing(job: TimingJob, error: str) -> Rows:
 
 
 def _identity(job: TimingJob) -> dict[str, Any]:
-    return {
-        "job": job.id,
-        "train_job": job.train_job,
-        "sweep": job.sweep,
-        "profile": job.profile,
-        "dataset": job.dataset,
-        "variant": job.variant,
-        "train_seed": job.train_seed,
-    }
+    return {"job": job.id, "train_job": job.train_job, "train_seed": job.train_seed}
 
 
 class Progress(Protocol):

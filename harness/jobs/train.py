@@ -56,16 +56,14 @@ def train(job: TrainJob, folder: Path, report: Report) -> Rows:
     curves = take_steps(
         training, dataset.training_images(), folder, validate=validate, score=SCORE, progress=progress, report=report
     )
-    identity = {"sweep": job.sweep, "profile": job.profile, "dataset": job.dataset, "variant": job.variant}
     data = data_columns(dataset)
-    about = {**identity, **data, "job": job.id, "seed": job.seed, "arm": job.arm.name}
+    about = {**data, "job": job.id, "seed": job.seed, "arm": job.arm.name}
     kept = _save_both(training, curves, folder, coded, about)
     on_valid, kl = evaluate(training.arm, training.modules, splits["valid"])
     on_test, _ = evaluate(training.arm, training.modules, splits["test"])
     on_train, _ = evaluate(training.arm, None, splits["train"][: len(splits["valid"])])
     trial = {
         "job": job.id,
-        **identity,
         "seed": job.seed,
         "status": "done",
         **data,
@@ -93,10 +91,6 @@ def failed_trial(job: TrainJob, error: str) -> Rows:
     """The row of a training that did not come to its end."""
     row = {
         "job": job.id,
-        "sweep": job.sweep,
-        "profile": job.profile,
-        "dataset": job.dataset,
-        "variant": job.variant,
         "seed": job.seed,
         "status": "failed",
         "error": error,

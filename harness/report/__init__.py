@@ -71,7 +71,7 @@ def write_report(
         InputError: an unknown sweep or filter, or a reference file that cannot be read.
     """
     if not store.exists():
-        raise InputError(f"there is no store {store.place}; run: harness sweep sweeps/quickstart.yaml")
+        raise InputError(f"there is no store {store.root}; run: harness sweep sweeps/quickstart.yaml")
     references = load_references(reference) if reference is not None else None
     selection = select(store, sweeps=sweeps, only=only, mix=mix)
     table, trained = speedup(selection.repetitions), models(selection.trials, selection.autoencoders)

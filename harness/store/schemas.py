@@ -50,7 +50,7 @@ _PROVENANCE = [
     Column("threads", INT32, meaning="threads that torch used"),
     Column("load_1m", FLOAT64, meaning="one-minute load average at the start"),
     Column("clock_mhz", FLOAT64, True, "MHz", "of the GPU, or the mean of the CPU's cores; of timings when they end"),
-    Column("device_processes", INT32, True, "processes", "others on the GPU, or that run on the CPUs, at most"),
+    Column("device_processes", INT32, True, "processes", "most other processes seen on the GPU or CPUs"),
     *_columns("python torch", STRING),
     Column("cuda", STRING, True),
     Column("package", STRING, meaning="version of this package"),
@@ -58,13 +58,7 @@ _PROVENANCE = [
     Column("dirty", BOOL, True, meaning="the working tree differed from the commit"),
 ]
 
-_IDENTITY = [
-    Column("job", STRING, meaning="content hash of the job"),
-    *_columns("sweep", STRING),
-    Column("profile", STRING, True),
-    Column("dataset", STRING, meaning="key of the dataset in the sweep"),
-    Column("variant", STRING),
-]
+_JOB = Column("job", STRING, meaning="content hash of the job; what sweeps call it is in their records")
 
 _LOG = [
     Column("log", STRING, True, meaning="of a failed job: its log, relative to the store"),
@@ -80,7 +74,7 @@ _DATA = [
 _SAMPLER = Column("sampler", STRING, meaning="as it ran: JSON of its settings, those at their defaults left out")
 
 _TRIALS = [
-    *_IDENTITY,
+    _JOB,
     Column("seed", INT64, meaning="training seed"),
     Column("status", STRING, meaning="done or failed"),
     Column("error", STRING, True),
@@ -111,7 +105,7 @@ _TRIALS = [
 ]
 
 _AUTOENCODERS = [
-    *[column for column in _IDENTITY if column.name != "variant"],
+    _JOB,
     Column("seed", INT64, meaning="training seed"),
     Column("status", STRING, meaning="done or failed"),
     Column("error", STRING, True),
@@ -136,7 +130,7 @@ _AUTOENCODERS = [
 ]
 
 _CURVES = [
-    Column("job", STRING),
+    _JOB,
     *_DATA,
     Column("step", INT64, False, "iterations"),
     Column("train_bits_per_dim", FLOAT64, True, "bits/dim"),
@@ -149,9 +143,8 @@ _CURVES = [
 ]
 
 _TIMINGS = [
-    *_IDENTITY[:1],
+    _JOB,
     Column("train_job", STRING, meaning="the training job whose checkpoint is timed"),
-    *_IDENTITY[1:],
     Column("train_seed", INT64),
     Column("status", STRING, meaning="done or failed"),
     Column("error", STRING, True),
@@ -183,7 +176,7 @@ _TIMINGS = [
 ]
 
 _MISTAKES = [
-    Column("job", STRING),
+    _JOB,
     *_DATA,
     _SAMPLER,
     *_columns("row column channel", INT32),
@@ -193,7 +186,7 @@ _MISTAKES = [
 ]
 
 _SAMPLES = [
-    Column("job", STRING),
+    _JOB,
     *_DATA,
     _SAMPLER,
     *_columns("seed sample_id", INT64),
@@ -213,18 +206,15 @@ def _schema(table: str, version: int, columns: Sequence[Column]) -> pa.Schema:
 
 
 SCHEMAS: dict[str, pa.Schema] = {
-    "trials": _schema("trials", 4, _TRIALS),
-    "curves": _schema("curves", 4, _CURVES),
-    "autoencoders": _schema("autoencoders", 3, _AUTOENCODERS),
+    "trials": _schema("trials", 5, _TRIALS),
+    "curves": _schema("curves", 5, _CURVES),
+    "autoencoders": _schema("autoencoders", 4, _AUTOENCODERS),
     "timings": _schema("timings", 6, _TIMINGS),
     "mistakes": _schema("mistakes", 6, _MISTAKES),
     "samples": _schema("samples", 7, _SAMPLES),
 }
-SEALED_SINCE = {"trials": 4, "curves": 4, "autoencoders": 3, "timings": 4, "mistakes": 4, "samples": 5}
-"""The first version of each table whose parts carry their sha256, see `harness.store.parts`."""
-
 DECIDING = ("trials", "timings", "autoencoders")
-"""The tables whose part says that a job is complete; every job writes exactly one of them, last."""
+"""The tables that say how a job ended; every job writes exactly one of them."""
 
 STATUSES = ("done", "failed", "stopped")
 """How a job ended; `stopped` is a training that a search gave up early."""

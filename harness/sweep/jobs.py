@@ -1,4 +1,8 @@
-"""What a job is: everything that its result depends on, as it travels to the process that runs it."""
+"""What a job is: everything that its result depends on, as it travels to the process that runs it.
+
+A job has no name: what a sweep calls it is the matter of the plan (see `harness.sweep.plan.Named`). `title` is what the
+run that does it shows meanwhile.
+"""
 
 from typing import Any, Literal
 
@@ -21,9 +25,6 @@ class Component(Frozen):
 class _Job(Frozen):
     id: str
     title: str
-    sweep: str
-    profile: str | None
-    dataset: str
 
 
 class AutoencoderJob(_Job):
@@ -41,7 +42,6 @@ class TrainJob(_Job):
     """Train one ARM, and its forecasting modules if there are any; on images, or on the latents of an autoencoder."""
 
     kind: Literal["train"] = "train"
-    variant: str
     arm: Component
     seed: int
     data: Component
@@ -56,7 +56,6 @@ class TimingJob(_Job):
     """Time all samplers on one trained ARM, interleaved in one run."""
 
     kind: Literal["timing"] = "timing"
-    variant: str
     arm: Component
     train_job: str
     train_seed: int

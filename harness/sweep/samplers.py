@@ -1,6 +1,6 @@
 """A sampler, described once: an entry of a sweep file, a setting of a timing job and a value of the column `sampler`.
 
-An entry is read by `SamplerSpec` itself, `settled` fills in what the model decides (or refuses it with its line), and
+An entry is read by `SamplerSpec` itself; `sampler_of` fills in what the model decides, or refuses it with its line;
 `SamplerSpec.described` is what rows hold. `harness.report.naming` says what people call it.
 """
 
@@ -40,7 +40,7 @@ class SamplerSpec(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    sampler: WithoutForecasts | None = Field(None, validation_alias=AliasChoices("sampler", "peer"))
+    sampler: WithoutForecasts | None = Field(default=None, validation_alias=AliasChoices("sampler", "peer"))
     forecaster: str | None = None
     block: Dims | None = None
     window: Dims | Literal["auto", "image"] | None = None
@@ -66,7 +66,7 @@ class SamplerSpec(BaseModel):
         return self.sampler in ("gs_jacobi", "cached_sequential") or isinstance(self.window, int)
 
 
-def settled(sweep: "Sweep", index: int, *, horizon: int | None, remedy: str) -> SamplerSpec:
+def sampler_of(sweep: "Sweep", index: int, *, horizon: int | None, remedy: str) -> SamplerSpec:
     """An entry under `timing: samplers:` for one model, complete.
 
     Args:

@@ -154,16 +154,15 @@ class Sweep(Part):
             raise self.error(place, str(error)) from None
 
 
-def load_sweep(path: str | Path, *, profile: str | None = None, only: Sequence[str] = ()) -> Sweep:
+def load_sweep(path: str | Path, *, profile: str | None = None) -> Sweep:
     """Read a sweep file.
 
     Args:
         path: of the YAML file.
         profile: one of its `profiles`, laid over the rest.
-        only: `dataset=KEY`, `variant=KEY` or `seed=N` (of training); several values of one key add up.
 
     Raises:
-        InputError: lists every fault with its line; or names the profile or filter that does not exist.
+        InputError: lists every fault with its line; or names the profile that does not exist.
     """
     source = read_source(Path(path))
     data = dict(source.data)
@@ -186,7 +185,7 @@ def load_sweep(path: str | Path, *, profile: str | None = None, only: Sequence[s
         raise InputError("\n".join(faults)) from None
     sweep._source = source
     _check_variants(sweep)
-    return _filtered(_searched(sweep), only)
+    return _searched(sweep)
 
 
 def _check_finite(source: Source, value: object, place: tuple[str | int, ...]) -> None:
@@ -266,32 +265,3 @@ def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
         case ("timing", "samplers", _):
             return SamplerSpec
     return Sweep
-
-
-def _filtered(sweep: Sweep, only: Sequence[str]) -> Sweep:
-    wanted: dict[str, list[str]] = {}
-    for item in only:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise InputError(f"--only takes KEY=VALUE, for example dataset={next(iter(sweep.datasets))}; got {item!r}")
-        wanted.setdefault(key, []).append(value)
-    valid = {
-        "dataset": list(sweep.datasets),
-        "variant": list(sweep.variants),
-        "seed": [str(seed) for seed in sweep.training.seeds],
-    }
-    for key, values in wanted.items():
-        if key not in valid:
-            raise suggest("key of --only", key, valid)
-        for value in values:
-            if value not in valid[key]:
-                raise suggest(f"{key} in --only", value, valid[key])
-    keep = {key: wanted.get(key, values) for key, values in valid.items()}
-    seeds = [seed for seed in sweep.training.seeds if str(seed) in keep["seed"]]
-    return sweep.model_copy(
-        update={
-            "datasets": {key: value for key, value in sweep.datasets.items() if key in keep["dataset"]},
-            "variants": {key: value for key, value in sweep.variants.items() if key in keep["variant"]},
-            "training": sweep.training.model_copy(update={"seeds": seeds}),
-        }
-    )

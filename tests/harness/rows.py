@@ -24,10 +24,6 @@ def timing_row(**changes):
     row = {
         "job": "a",
         "train_job": "t",
-        "sweep": "q",
-        "profile": None,
-        "dataset": "digits",
-        "variant": "default",
         "train_seed": 0,
         "status": "done",
         "error": None,
@@ -55,10 +51,6 @@ def timing_row(**changes):
 def trial_row(**changes):
     row = {
         "job": "t",
-        "sweep": "q",
-        "profile": None,
-        "dataset": "digits",
-        "variant": "default",
         "seed": 0,
         "status": "done",
         "error": None,
@@ -97,3 +89,21 @@ def mistake_row(**changes):
         "mean_settled_at": 2.5,
     }
     return {**row, **changes}
+
+
+def write_named(store, job, rows, *, sweep="q", profile=None, dataset="digits", variant="default"):
+    """Write a job and put it into the record of a sweep, under these names."""
+    store.write_job(job, rows)
+    name_job(store, job, rows, sweep=sweep, profile=profile, dataset=dataset, variant=variant)
+
+
+def name_job(store, job, rows, *, sweep="q", profile=None, **names):
+    """Put a job into the record of a sweep, beside those that are there."""
+    table = next(table for table in ("trials", "autoencoders", "timings") if rows.get(table))
+    kind = {"trials": "train", "autoencoders": "autoencoder", "timings": "timing"}[table]
+    seed = rows[table][0]["train_seed" if table == "timings" else "seed"]
+    stem = sweep if profile is None else f"{sweep}@{profile}"
+    jobs = store.sweeps().get(stem, {"jobs": []})["jobs"]
+    title = f"{names['dataset']} seed {seed}"
+    new = {"id": job, "kind": kind, "title": title, "seed": seed, **names}
+    store.write_sweep({"sweep": sweep, "profile": profile, "jobs": [*jobs, new]})

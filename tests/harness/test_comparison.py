@@ -8,7 +8,7 @@ from harness.report import write_report
 from harness.report.comparison import compare
 from harness.report.selection import select
 from harness.store import Store
-from tests.harness.rows import timing_row
+from tests.harness.rows import FIXED_POINT, timing_row
 
 FACTORS = (1.9, 2.0, 2.2)
 

@@ -11,6 +11,7 @@ import time
 
 import pytest
 from click.testing import CliRunner
+from harness.store.files import LocalFiles
 
 from arm_core import InputError
 from arm_core import checkpoint as checkpoints
@@ -20,7 +21,6 @@ from harness.jobs import job_folder, lease, run_job
 from harness.jobs.log import Log, last_lines
 from harness.jobs.progress import Reporter
 from harness.store import Store
-from harness.store.files import LocalFiles
 from harness.sweep import load_sweep, make_plan
 
 QUICK = "resources: {train: {threads: 1}, timing: {threads: 1}}\n"

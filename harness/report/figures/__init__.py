@@ -4,7 +4,7 @@ Imports matplotlib and seaborn: load this package only when a report is written.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,8 +154,8 @@ def _curves(
 def _shown_runs(context: _Context) -> pd.DataFrame:
     """One run a dataset and variant, that of the first training seed; at most `limit` of them."""
     runs = context.selection.runs
-    shown = runs.sort_values("train_seed", kind="stable").drop_duplicates(GROUP)
-    shown = runs[runs["job"].isin(shown["job"])]
+    first = runs.sort_values("train_seed", kind="stable").drop_duplicates(GROUP)
+    shown = runs[runs.index.isin(first.index)]  # a job may stand under several names
     if len(shown) > context.limit:
         context.left_out.append(
             f"Samples and mistakes of {len(shown) - context.limit} of {len(shown)} datasets and variants are not "
@@ -197,7 +197,7 @@ def _of_samples(context: _Context, store: Store, shown: pd.DataFrame) -> Iterato
     maps = store.read("mistakes", jobs=jobs, unreadable={})
     samples, maps = samples.assign(label=_labels(samples)), maps.assign(label=_labels(maps))
     slug = _slugs(shown)
-    for _, run in shown.iterrows():
+    for index, run in shown.iterrows():
         rows, of = samples[samples["job"] == run["job"]], maps[maps["job"] == run["job"]]
         if rows.empty:
             context.left_out.append(f"{title(tuple(run[GROUP]))}: its run left no samples to draw.")
@@ -205,7 +205,7 @@ def _of_samples(context: _Context, store: Store, shown: pd.DataFrame) -> Iterato
         place = f"{KINDS[run['kind']][0]}-{run['data_status']}"
         for name, heading, caption, draw in _sample_figures(title(tuple(run[GROUP])), rows, of, context.style):
             query = f"samples and mistakes: job == {run['job']!r}"
-            yield Drawing(f"{slug[run['job']]}-{name}", heading, caption, place, query, draw())
+            yield Drawing(f"{slug[index]}-{name}", heading, caption, place, query, draw())
 
 
 def _sample_figures(
@@ -246,14 +246,11 @@ def _labels(rows: pd.DataFrame) -> list[str]:
     return [named(str(description)).label for description in rows["sampler"]]
 
 
-def _slugs(shown: pd.DataFrame) -> dict[str, str]:
-    """job -> the start of its figures' names; with sweep and profile only where dataset and variant are not enough."""
-    short = {run["job"]: _slug(run, ["dataset", "variant"]) for _, run in shown.iterrows()}
+def _slugs(shown: pd.DataFrame) -> dict[Hashable, str]:
+    """Row -> the start of its figures' names; with sweep and profile only where dataset and variant are not enough."""
+    short = {index: _slug(run, ["dataset", "variant"]) for index, run in shown.iterrows()}
     twice = {slug for slug in short.values() if list(short.values()).count(slug) > 1}
-    return {
-        run["job"]: _slug(run, GROUP) if short[run["job"]] in twice else short[run["job"]]
-        for _, run in shown.iterrows()
-    }
+    return {i: _slug(shown.loc[i], GROUP) if slug in twice else slug for i, slug in short.items()}
 
 
 def _slug(run: pd.Series, columns: Sequence[str]) -> str:
