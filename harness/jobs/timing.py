@@ -5,7 +5,7 @@ slots of a stream. Warm-ups are recorded and marked.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from arm_core import AutoregressiveModel, Checkpoint, SampleTrace, load_checkpoint
+from arm_core import AutoregressiveModel, Checkpoint, InputError, SampleTrace, load_checkpoint
 from arm_core.registry import ARMS
 from arm_core.samplers.mode import sampling_mode
 from harness.jobs.clock import Clock, clock_for
@@ -45,21 +45,48 @@ def time_samplers(job: TimingJob, folder: Path, checkpoint: Path, *, clock: Cloc
         The rows of `timings`, `mistakes` and `samples`.
     """
     machine, device = provenance(), device_of_this_job()
-    loaded = load_checkpoint(checkpoint, device=device, dtype=getattr(torch, job.dtype), arm=ARMS.resolve(job.arm.name))
+    loaded = _load(job, checkpoint, job.dtype)
     settled = {ran.described(): ran for ran in (as_run(spec, loaded) for spec in job.samplers)}
     samplers = [(spec, make_sampler(spec, loaded)) for spec in settled.values()]
+    if job.float64_samples:
+        check_in_float64(_load(job, checkpoint, "float64"), list(settled.values()), job.float64_samples)
     bench = Bench(
         job, loaded, samplers, clock or clock_for(device), Reporter(folder, job.id, job.kind, job.title, "runs")
     )
     shared = {**_identity(job), "status": "done", "dims": loaded.arm.layout.dims, "dtype": job.dtype}
     shared |= {name: loaded.metadata.get(name) for name in DATA}
-    shared |= {"checkpoint_sha256": loaded.sha256, **machine}
+    shared |= {"checkpoint_sha256": loaded.sha256, "latents": loaded.autoencoder is not None, **machine}
     figures = bench.figures()  # first: they show that the samples are equal before anything is timed
     timings, state = list(bench.repetitions()), device_state(device)  # its clock is still that of work
     seen = [each["device_processes"] for each in (machine, state) if each["device_processes"] is not None]
     state["device_processes"] = max(seen, default=None)
     not_alone = device.type == "cuda" and any(seen)
     return {"timings": [{**shared, **state, **row, "busy": not_alone or row["busy"]} for row in timings], **figures}
+
+
+def _load(job: TimingJob, place: Path, dtype: str) -> Checkpoint:
+    kind = ARMS.resolve(job.arm) if job.arm is not None else None
+    loaded = load_checkpoint(place, device=device_of_this_job(), dtype=getattr(torch, dtype), arm=kind)
+    if job.checkpoint is not None and loaded.sha256 != job.checkpoint.sha256:
+        raise InputError(f"the checkpoint {place} has changed since the sweep was planned; run the sweep again")
+    return loaded
+
+
+def check_in_float64(checkpoint: Checkpoint, specs: Sequence[SamplerSpec], count: int) -> None:
+    """Draw the same samples with every sampler in float64, where all must be equal; streams have fewer slots.
+
+    Raises:
+        InputError: a sampler draws others than the ancestral ones.
+    """
+    arm, drawn = checkpoint.arm, dict[str, Tensor]()
+    for spec in specs:
+        if not spec.resampled:
+            draw = Draw.of(arm, 0, max(1, count - 1) if spec.stream else count, count)
+            drawn[spec.described()] = make_sampler(spec, checkpoint)(draw).x
+    ancestral = drawn[next(spec.described() for spec in specs if spec.sampler == "ancestral")]
+    different = [name for name, x in drawn.items() if not torch.equal(x, ancestral)]
+    if different:
+        raise InputError(f"not the ancestral samples in float64: {', '.join(different)}. Nothing was timed")
 
 
 def failed_timing(job: TimingJob, error: str) -> Rows:

@@ -221,7 +221,10 @@ def _with_training(runs: pd.DataFrame, trials: pd.DataFrame, several: set[tuple[
     about = {name: name for name in ("dataset_status", "dataset_sha256", "autoencoder_job")}
     about |= {"trained_sha256": "checkpoint_sha256"}
     joined = runs.assign(**{new: looked_up(trials, "job", name, runs["train_job"]) for new, name in about.items()})
-    kinds = _kinds(joined, joined["autoencoder_job"], several)
+    for name in ("dataset_status", "dataset_sha256"):  # of a checkpoint that was there before: what it says itself
+        joined[name] = joined[name].fillna(runs[name])
+    latents = joined["latents"].fillna(False).astype(bool)
+    kinds = _kinds(joined, joined["autoencoder_job"].where(~latents, "latents"), several)
     return joined.assign(kind=kinds, data_status=joined["dataset_status"].fillna("unknown"))
 
 

@@ -144,13 +144,14 @@ _CURVES = [
 
 _TIMINGS = [
     _JOB,
-    Column("train_job", STRING, meaning="the training job whose checkpoint is timed"),
+    Column("train_job", STRING, True, meaning="the training job whose checkpoint is timed; null: it was there before"),
     Column("train_seed", INT64),
     Column("status", STRING, meaning="done or failed"),
     Column("error", STRING, True),
     *_LOG,
     *_DATA,
     Column("dims", INT32, True),
+    Column("latents", BOOL, True, meaning="the ARM models an autoencoder's latents"),
     _SAMPLER._replace(nullable=True),
     Column("batch_size", INT32, True, "samples", "or slots"),
     Column("samples", INT32, True, "samples", "drawn in this repetition: a batch, or several a slot"),

@@ -52,13 +52,24 @@ class TrainJob(_Job):
     init_from: str | None = None
 
 
+class Existing(Frozen):
+    """A checkpoint that no job of the sweep makes, and the sha256 that it had when the sweep was planned."""
+
+    path: str
+    sha256: str
+
+
 class TimingJob(_Job):
-    """Time all samplers on one trained ARM, interleaved in one run."""
+    """Time all samplers on one trained ARM, interleaved in one run: that of `train_job`, or of `checkpoint`.
+
+    `arm` is the reference of its class, None for a registered one of a checkpoint.
+    """
 
     kind: Literal["timing"] = "timing"
-    arm: Component
-    train_job: str
-    train_seed: int
+    arm: str | None
+    train_job: str | None = None
+    train_seed: int = 0
+    checkpoint: Existing | None = None
     samplers: list[SamplerSpec]
     batch_sizes: list[int]
     slots: list[int]
@@ -66,6 +77,7 @@ class TimingJob(_Job):
     patience: float | None
     seeds: list[int]
     ancestral_seeds: int
+    float64_samples: int
     dtype: str
     figure_seed: int
     figure_count: int
