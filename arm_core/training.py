@@ -4,7 +4,7 @@ This module knows the losses. It knows no Ray, no logger and no files.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from arm_core.contracts import ArmOutput, AutoregressiveModel
 from arm_core.errors import InputError
-from arm_core.forecasters.fixed_point import fixed_point
+from arm_core.fixed_point import fixed_point
 from arm_core.forecasters.modules import ForecastingModules
 from arm_core.gumbel import posterior_gumbel, standard_gumbel
 from arm_core.latents import CodebookUsage, DiscreteAutoencoder, codebook_usage
@@ -75,7 +75,6 @@ class Training(Optimisation):
         modules: trained with it, or None.
         config: how.
         seed: of the data order and of all draws, in [0, 2^32).
-        devices: see `Optimisation`.
     """
 
     def __init__(
@@ -85,24 +84,23 @@ class Training(Optimisation):
         config: TrainingConfig,
         *,
         seed: int,
-        devices: Sequence[torch.device] | None = None,
     ) -> None:
         self.arm, self.modules, self.weight = arm, modules, config.forecasting_weight
         networks: Networks = {"arm": arm} if modules is None else {"arm": arm, "modules": modules}
-        super().__init__(networks, config, seed=seed, devices=devices)
+        super().__init__(networks, config, seed=seed)
 
-    def loss(self, networks: Networks, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Figures]:
+    def loss(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Figures]:
         """Nats per dimension, plus the weighted forecasting loss (paper app. A.2)."""
         x = _sequences(self.arm.layout, images)
-        output = _in_float(networks["arm"](x))
+        output = _in_float(self.arm(x))
         bits = bits_per_dim(output.logits, x).mean()
         loss, figures = bits * math.log(2), {"train_bits_per_dim": bits}
         # There is no noise that leads to x once the bits have diverged: the step is refused for them then.
         if self.modules is not None and ("noise" not in self.modules.config.inputs or bool(bits.isfinite())):
             if self.modules.config.pairs == "model":
-                kl = _kl_on_samples(networks["arm"], networks["modules"], x, generator)
+                kl = _kl_on_samples(self.arm, self.modules, x, generator)
             else:
-                kl = _forecasting_kl(networks["modules"], output, x, generator)
+                kl = _forecasting_kl(self.modules, output, x, generator)
             loss, figures = loss + self.weight * kl, {**figures, "forecasting_kl_nats": kl}
         return loss, figures
 
@@ -150,14 +148,13 @@ class AutoencoderTraining(Optimisation):
         config: AutoencoderTrainingConfig,
         *,
         seed: int,
-        devices: Sequence[torch.device] | None = None,
     ) -> None:
         self.autoencoder = autoencoder
-        super().__init__({"autoencoder": autoencoder}, config, seed=seed, devices=devices)
+        super().__init__({"autoencoder": autoencoder}, config, seed=seed)
 
-    def loss(self, networks: Networks, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Figures]:
+    def loss(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Figures]:
         """The mean squared error on [-1, 1] (paper app. A.3)."""
-        mse = reconstruction_mse(networks["autoencoder"](images).float(), self.autoencoder.scaled(images))
+        mse = reconstruction_mse(self.autoencoder(images).float(), self.autoencoder.scaled(images))
         return mse, {"train_mse": mse}
 
 
@@ -183,18 +180,18 @@ def evaluate_autoencoder(
     return total / len(data), usage
 
 
-def _forecasting_kl(modules: torch.nn.Module, output: ArmOutput, x: Tensor, generator: torch.Generator) -> Tensor:
+def _forecasting_kl(modules: ForecastingModules, output: ArmOutput, x: Tensor, generator: torch.Generator) -> Tensor:
     """The forecasting loss on data, with posterior noise if the modules read noise (paper app. B)."""
-    assert isinstance(modules, ForecastingModules)
     noise = None
     if "noise" in modules.config.inputs:
         noise = posterior_gumbel(output.logits.detach(), x, generator=generator)
     return forecasting_kl(output.logits, _in_float_one(modules(output.hidden, x, noise)))
 
 
-def _kl_on_samples(arm: torch.nn.Module, modules: torch.nn.Module, like: Tensor, generator: torch.Generator) -> Tensor:
+def _kl_on_samples(
+    arm: AutoregressiveModel, modules: ForecastingModules, like: Tensor, generator: torch.Generator
+) -> Tensor:
     """The forecasting loss on samples of the ARM as it is, with the noise that they come from."""
-    assert isinstance(arm, AutoregressiveModel) and isinstance(modules, ForecastingModules)
     kind = next(arm.parameters()).dtype
     empty = torch.empty(*like.shape, arm.layout.categories, dtype=kind, device=like.device)
     noise = standard_gumbel(empty, generator)

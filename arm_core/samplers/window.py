@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 
 from arm_core.contracts import AutoregressiveModel
-from arm_core.samplers.slots import Slots
+from arm_core.samplers.step import step
+from arm_core.samplers.work import Work
 
 ROWS = (1 / 8, 1 / 4, 1 / 2, 1, 3 / 2, 2, 3)
 """Windows on the ladder in rows of the image, beside the granule."""
@@ -22,6 +23,8 @@ PAUSE = 16
 """Calls between the first two comparisons that change nothing; then twice as many, and so on."""
 MARGIN = 1.05
 """How many times faster a neighbour must be than the window in use."""
+LOGITS = 2**25
+"""Most logits of a call, over all slots; wider windows are not tried."""
 
 
 class WindowChoice:
@@ -48,8 +51,9 @@ class WindowChoice:
             self.ladder = [dims if window is None else window]
         else:
             granules = {1, *(max(1, round(rows * row / arm.granule)) for rows in ROWS)}
-            self.ladder = sorted({min(granule * arm.granule, dims) for granule in granules})
-        start = next(rows for most, rows in START if slots <= most) * row
+            most = max(1, LOGITS // (slots * arm.granule * arm.layout.categories))  # granules of a slot
+            self.ladder = sorted({min(granule * arm.granule, dims) for granule in granules if granule <= most})
+        start = next(rows for fewest, rows in START if slots <= fewest) * row
         self.center = min(range(len(self.ladder)), key=lambda place: abs(self.ladder[place] - start))
         self.widest = self.ladder[-1]
         self.confirmed, self.seconds = [0.0] * len(self.ladder), [0.0] * len(self.ladder)
@@ -69,17 +73,17 @@ class WindowChoice:
         """Of the next call."""
         return self.ladder[self.turns[0] if self.turns else self.center]
 
-    def step(self, work: Slots) -> None:
+    def step(self, work: Work) -> None:
         """One call with the window whose turn it is."""
         if not self.turns:
-            work.step(self.window)
+            step(work, *work.spans(self.window))
             self.rest -= 1
             if self.rest == 0:
                 self.turns = self._turns()
             return
         window, place = self.window, self.turns.pop(0)
         before, started = int(work.state.known.sum()), self.clock()
-        work.step(window)
+        step(work, *work.spans(window))
         self.confirmed[place] += int(work.state.known.sum()) - before  # reading it waits for the device
         self.seconds[place] += self.clock() - started
         if not self.turns:

@@ -19,7 +19,7 @@ from harness.jobs.latents import load_autoencoder, load_latents
 from harness.jobs.machine import device_of_this_job, peak_memory, provenance
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import Rows, data_columns
-from harness.jobs.steps import Curves, Report, best_point, devices_of, load_best, take_steps
+from harness.jobs.steps import Curves, Report, best_point, load_best, take_steps
 from harness.sweep.components import fill, make_config
 from harness.sweep.jobs import TrainJob
 
@@ -114,7 +114,6 @@ def _settings(job: TrainJob) -> dict[str, Any]:
 def _build(job: TrainJob, layout: Layout) -> Training:
     cls = ARMS.resolve(job.arm.name)
     config, settings = make_config(cls, job.arm.options), fill(TrainingConfig, job.training)
-    devices = devices_of(device_of_this_job(), data_parallel=settings.data_parallel)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
         arm: AutoregressiveModel = cls(layout) if config_type(cls) is None else cls(layout, config)
@@ -125,8 +124,8 @@ def _build(job: TrainJob, layout: Layout) -> Training:
         _initialise(arm, modules, job.init_from)
     for module in (arm, modules):
         if module is not None:
-            module.to(devices[0])
-    return Training(arm, modules, settings, seed=job.seed, devices=devices)
+            module.to(device_of_this_job())
+    return Training(arm, modules, settings, seed=job.seed)
 
 
 def _initialise(arm: AutoregressiveModel, modules: ForecastingModules | None, path: str) -> None:

@@ -1,4 +1,7 @@
-"""ARM fixed-point iteration (paper Alg. 2): the ARM's own last outputs are the forecasts."""
+"""ARM fixed-point iteration (paper Alg. 2): the ARM's own last outputs are the forecasts.
+
+They need nothing but a sampler's state, so samplers may default to them.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -34,4 +37,4 @@ def most_likely(state: SamplerState) -> Int[Tensor, "slots dims"]:
 
     The paper's forecast for its ablation without reparametrisation, where earlier outputs say nothing of later noise.
     """
-    return torch.where(state.evaluated, state.logits.argmax(dim=-1), 0)
+    return torch.where(state.evaluated, state.modes, 0)
