@@ -24,7 +24,7 @@ import click
 import pandas as pd
 
 from arm_core.errors import InputError
-from benchmarks import Benchmark
+from benchmarks.command import Benchmark
 from harness.jobs.machine import provenance
 from harness.report.formats import markdown_rows
 from harness.report.selection import select

@@ -19,7 +19,7 @@ import click
 import numpy as np
 
 from arm_core.errors import InputError
-from benchmarks import ROOT, Benchmark
+from benchmarks.command import ROOT, Benchmark
 from harness.console import CONSOLE
 from harness.store import Store, job_folder
 

@@ -4,6 +4,7 @@ Sample k of seed s has the noise of (s, k) in every sampler and at every width: 
 slots of a stream. Warm-ups are recorded and marked.
 """
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,15 +14,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from arm_core import AutoregressiveModel, Checkpoint, InputError, SampleTrace, load_checkpoint
+from arm_core import Checkpoint, InputError, SampleTrace, load_checkpoint
 from arm_core.registry import ARMS
-from arm_core.samplers.mode import sampling_mode
 from harness.jobs.clock import Clock, clock_for
 from harness.jobs.latents import decoded_columns
 from harness.jobs.machine import device_of_this_job, device_state, other_cpu_seconds, provenance
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import DATA, Rows
-from harness.jobs.sampling import Draw, Sampler, as_run, make_sampler
+from harness.jobs.sampling import Draw, Sampler, as_run, decided, make_sampler
 from harness.sweep import SamplerSpec, TimingJob
 
 REFERENCE_WIDTH = 16
@@ -83,8 +83,12 @@ def check_in_float64(checkpoint: Checkpoint, specs: Sequence[SamplerSpec], count
         if not spec.resampled:
             draw = Draw.of(arm, 0, max(1, count - 1) if spec.stream else count, count)
             drawn[spec.described()] = make_sampler(spec, checkpoint)(draw).x
-    ancestral = drawn[next(spec.described() for spec in specs if spec.sampler == "ancestral")]
-    different = [name for name, x in drawn.items() if not torch.equal(x, ancestral)]
+    references = {_decision(spec): drawn[spec.described()] for spec in specs if spec.sampler == "ancestral"}
+    different = [
+        spec.described()
+        for spec in specs
+        if not spec.resampled and not torch.equal(drawn[spec.described()], references[_decision(spec)])
+    ]
     if different:
         raise InputError(f"not the ancestral samples in float64: {', '.join(different)}. Nothing was timed")
 
@@ -107,11 +111,7 @@ class Progress(Protocol):
 
 
 class Bench:
-    """One run: the samplers, and the ancestral samples that they are compared with.
-
-    Attributes:
-        skipped: (sampler, width) -> the seconds that a run would have taken, if the job is not so patient.
-    """
+    """One run: the samplers, and the ancestral samples that they are compared with, those of the same decision."""
 
     def __init__(
         self,
@@ -123,27 +123,26 @@ class Bench:
     ) -> None:
         self.job, self.arm, self.samplers, self.clock, self.progress = job, checkpoint.arm, samplers, clock, progress
         self.checkpoint = checkpoint
-        self.reference = next(spec for spec, _ in samplers if spec.sampler == "ancestral")
         self.seconds: dict[tuple[str, int], float] = {}  # of a sample, by sampler and width, in the last run
-        self.skipped: dict[tuple[str, int], float] = {}
         streams = any(spec.stream for spec, _ in samplers)
         self.widths = sorted({*job.batch_sizes, *(job.slots if streams else ())})
         self.done = 0
         runs = sum(len(job.slots if spec.stream else job.batch_sizes) for spec, _ in samplers)
-        ancestral = 1 + len(job.seeds[job.ancestral_seeds :])  # rounds without it: the warm-up, and later seeds
-        self.total = len(samplers) + runs * (1 + len(job.seeds)) - len(job.batch_sizes) * ancestral
+        references = sum(spec.sampler == "ancestral" for spec, _ in samplers) * len(job.batch_sizes)
+        without = 1 + len(job.seeds[job.ancestral_seeds :])  # rounds: the warm-up, and later seeds
+        self.total = len(samplers) + runs * (1 + len(job.seeds)) - references * without
 
     def figures(self) -> Rows:
         """Samples and mistakes for the figures: the same noise for every sampler."""
         job, layout = self.job, self.arm.layout
         draw = Draw.of(self.arm, job.figure_seed, job.figure_count)
         traces = [(spec, self._step(spec, "figures", partial(run, draw))) for spec, run in self.samplers]
-        reference = next(trace for spec, trace in traces if spec == self.reference)
+        references = {_decision(spec): trace.x for spec, trace in traces if spec.sampler == "ancestral"}
         samples, mistakes = [], []
         for spec, trace in traces:
             named = {"job": job.id, **{name: self.checkpoint.metadata.get(name) for name in DATA}}
             named["sampler"] = spec.described()
-            exact = (trace.x == reference.x).all(dim=1).tolist()
+            exact = (trace.x == references[_decision(spec)]).all(dim=1).tolist()
             maps = [layout.unflatten(part).cpu() for part in (trace.x, trace.mistakes, trace.settled_at)]
             decoded = decoded_columns(self.checkpoint, trace.x)
             for k, (image, wrong, settled) in enumerate(zip(*maps, strict=True)):
@@ -175,11 +174,13 @@ class Bench:
         for width in self.widths:  # a whole round of warm-ups: allocator, kernel choice, caches
             rows += [row for _, row, _ in self._round(width, job.seeds[0], is_warmup=True)]
         for seed in job.seeds:
-            known: Tensor = torch.zeros(0, self.arm.layout.dims, dtype=torch.int64)  # samples of the reference
+            known: dict[str, Tensor] = {}  # ancestral samples, as many as were drawn, by their decision
             for width in self.widths:
                 found = self._round(width, seed, is_warmup=False)
-                known = max([known, *(trace.x for spec, _, trace in found if spec == self.reference)], key=len)
-                rows += [row if spec.resampled else self._compared(row, trace, known) for spec, row, trace in found]
+                known |= {_decision(spec): trace.x for spec, _, trace in found if spec.sampler == "ancestral"}
+                rows += [
+                    row if spec.resampled else self._compared(spec, row, trace, known) for spec, row, trace in found
+                ]
         return [{"run_order": order, **row} for order, row in enumerate(rows)]
 
     def _round(
@@ -221,32 +222,35 @@ class Bench:
 
     def _takes_too_long(self, spec: SamplerSpec, width: int, count: int) -> bool:
         """Whether a sample at a smaller width took so long that this run would exceed the job's patience."""
-        if self.job.patience is None or (spec == self.reference and width <= REFERENCE_WIDTH):
+        if self.job.patience is None or (spec.sampler == "ancestral" and width <= REFERENCE_WIDTH):
             return False
         name = spec.described()
         known = [each for (other, size), each in self.seconds.items() if other == name and size <= width]
-        too_long = bool(known) and known[-1] * count > self.job.patience
-        if too_long:
-            self.skipped[name, width] = known[-1] * count
-        return too_long
+        return bool(known) and known[-1] * count > self.job.patience
 
-    def _compared(self, row: dict[str, Any], trace: SampleTrace, known: Tensor) -> dict[str, Any]:
+    def _compared(
+        self, spec: SamplerSpec, row: dict[str, Any], trace: SampleTrace, known: dict[str, Tensor]
+    ) -> dict[str, Any]:
         """The row with how many of its samples are right: all of them are looked at.
 
         A sample that the reference drew too is compared with that one. One that it did not draw (a stream draws more
         than any batch) must be the fixed point of its noise, of which there is only one.
         """
-        exact, gaps = 0, []
+        if spec.resampled:  # exact in law: there is no sample that it should equal
+            return row
+        exact, gaps, drawn = 0, [], known.get(_decision(spec), trace.x[:0])
         for start in range(0, len(trace.x), _COMPARED):
             x = trace.x[start : start + _COMPARED]
             noise = Draw.noise_of(self.arm, row["seed"], range(start, start + len(x)))
-            twins = known[start : start + len(x)].to(x.device)
+            twins = drawn[start : start + len(x)]
             if len(twins) < len(x):
-                twins = torch.cat([twins, image_of(self.arm, x[len(twins) :], noise[len(twins) :])])
-            exact += int((x == twins).all(dim=1).sum())
-            gaps.append(smallest_gap(self.arm, noise, twins, x))
-        gap = min((gap for gap in gaps if gap is not None), default=None)
-        return {**row, "exact_fraction": exact / len(trace.x), "smallest_gap": gap}
+                twins = torch.cat([twins, decided(spec, self.checkpoint, x[len(twins) :], noise[len(twins) :])[0]])
+            differ = (x != twins).any(dim=1)
+            exact += int((~differ).sum())
+            if differ.any():
+                _, scores = decided(spec, self.checkpoint, twins[differ], noise[differ])
+                gaps.append(smallest_gap(scores, twins[differ], x[differ]))
+        return {**row, "exact_fraction": exact / len(trace.x), "smallest_gap": min(gaps, default=None)}
 
     def _step(self, spec: SamplerSpec, what: str, run: Callable[[], Any]) -> Any:
         self.progress.update(self.done, self.total, note=f"{spec.sampler or spec.forecaster}, {what}")
@@ -255,25 +259,19 @@ class Bench:
         return result
 
 
-def image_of(arm: AutoregressiveModel, x: Tensor, noise: Tensor) -> Tensor:
-    """argmax(logits(x) + noise): x itself, if and only if x is the ancestral sample under this noise."""
-    with sampling_mode(arm):
-        return (arm(x).logits + noise).argmax(dim=-1)
-
-
-def smallest_gap(arm: AutoregressiveModel, noise: Tensor, reference: Tensor, x: Tensor) -> float | None:
-    """Smallest gap between the best two of logits + noise where a sample first left the reference; None: it never did.
+def smallest_gap(scores: Tensor, reference: Tensor, x: Tensor) -> float:
+    """Smallest gap between the best two scores where a sample first left the reference, as each of them did.
 
     Rounding explains a mismatch only if the gap is as small as the difference that rounding makes in logits.
     """
-    gaps = []
-    for k in (x != reference).any(dim=1).nonzero().flatten().tolist():
-        first = int((x[k] != reference[k]).nonzero()[0])
-        with sampling_mode(arm):
-            score = arm(reference[k : k + 1]).logits[0, first] + noise[k, first]
-        best, second = score.topk(2).values.tolist()
-        gaps.append(best - second)
-    return min(gaps) if gaps else None
+    first = (x != reference).int().argmax(dim=1)
+    best, second = scores[torch.arange(len(x)), first].topk(2).values.T
+    return float((best - second).min())
+
+
+def _decision(spec: SamplerSpec) -> str:
+    """What samplers agree in that draw the same samples."""
+    return json.dumps(spec.decision, sort_keys=True)
 
 
 def _busy(before: float | None, after: float | None, wall_s: float) -> bool | None:

@@ -17,6 +17,8 @@ NAMES = {
     "jacobi_gs": "Jacobi-GS",
     "cached_sequential": "cached sequential",
 }
+DECISION = {"temperature": "temperature", "top_k": "top-k", "top_p": "top-p", "min_p": "min-p"}
+DECISION |= {"guidance": "guidance", "context": "class"}
 LEARNED = ("learned", "gated")
 FRESH = "fresh noise: "
 """Starts the names of samplers that are exact in law only."""
@@ -29,11 +31,15 @@ class Named(NamedTuple):
 
     Attributes:
         label: its name, with everything that tells it from others.
+        base: the same without what changes its samples.
+        decision: what does (temperature, top-k, ...); "" for the ARM's own distribution.
         family: "ancestral", "paper" (whole batches of the paper's algorithm), "others" (samplers of other papers) or
             "ours" (windows, slots, dropped samples); "law" if it is exact in law only.
     """
 
     label: str
+    base: str
+    decision: str
     family: str
 
 
@@ -53,8 +59,9 @@ def named(description: str) -> Named:
         parts.append({"image": "finished dropped", "auto": "auto window"}.get(window, f"window {window}"))
     if settings.get("stream"):
         parts.append("slots")
-    label = (FRESH if settings.get("resampled") else "") + ", ".join(parts)
-    return Named(label, _family(settings))
+    base = (FRESH if settings.get("resampled") else "") + ", ".join(parts)
+    decision = ", ".join(f"{text} {settings[key]}" for key, text in DECISION.items() if key in settings)
+    return Named(f"{base}, {decision}" if decision else base, base, decision, _family(settings))
 
 
 def _family(settings: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 from arm_core.errors import InputError
 from arm_core.registry import suggest
 from harness.report.comparable import BLOCK, MIXABLE, comparable, few
-from harness.report.naming import named
+from harness.report.naming import Named, named
 from harness.report.statistics import GROUP, RATIOS, paired_speedup
 from harness.store import SCHEMAS, Ragged, Store
 
@@ -237,16 +237,15 @@ def looked_up(rows: pd.DataFrame, key: str, column: str, keys: pd.Series) -> np.
 def _repetitions(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """A row a repetition of a run that counts.
 
-    Columns: job, those of `GROUP`, kind, data_status, train_seed, sampler (described), label and family
-    (`naming.Named`), batch_size (slots, where samples went through slots), seed, samples, calls_percent (of the slowest
+    Columns: job, those of `GROUP`, kind, data_status, train_seed, sampler (described), those of
+    `naming.Named`, batch_size (slots, where samples went through slots), seed, samples, calls_percent (of the slowest
     sample, in percent of the dimensions), work (full passes a sample), seconds (a sample), those of `RATIOS`,
     exact_fraction, smallest_gap, busy, in_law. Rows that repeat a sampler in one run count as one, their mean.
     """
     of, described = pd.factorize(rows["sampler"])  # a million rows share a few descriptions
     names = [named(str(each)) for each in described]
     found = rows[["job", "sampler"]].assign(
-        label=np.array([name.label for name in names], object)[of],
-        family=np.array([name.family for name in names], object)[of],
+        **{key: np.array([getattr(name, key) for name in names], object)[of] for key in Named._fields},
         batch_size=rows["batch_size"].fillna(0).astype(int),
         seed=rows["seed"],
         samples=rows["samples"].clip(lower=1),

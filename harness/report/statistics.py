@@ -23,15 +23,15 @@ _RESAMPLES = 2000
 
 
 def paired_speedup(repetitions: pd.DataFrame, reference_label: str) -> np.ndarray:
-    """Seconds a sample of a twin over one's own: same job, width and seed; nan where there is no twin.
+    """Seconds a sample of a twin over one's own: same job, width, seed and decision; nan where there is no twin.
 
     Args:
-        repetitions: with job, label, batch_size, seed and seconds.
-        reference_label: of the twins.
+        repetitions: with job, base, decision, batch_size, seed and seconds.
+        reference_label: of the twins, without their decision.
     """
     each = repetitions["seconds"]
-    twin = ["job", "batch_size", "seed"]
-    reference = each[repetitions["label"] == reference_label]
+    twin = ["job", "batch_size", "seed", "decision"]
+    reference = each[repetitions["base"] == reference_label]
     keys = pd.MultiIndex.from_frame(repetitions.loc[reference.index, twin])
     reference = reference.set_axis(keys)
     reference = reference[~keys.duplicated()]
@@ -45,10 +45,11 @@ def speedup(repetitions: pd.DataFrame) -> pd.DataFrame:
         repetitions: from `selection.select`.
 
     Returns:
-        Columns: those of `GROUP`, kind, data_status, sampler, family (`naming.Named`), batch_size, trainings,
-        repetitions, samples (drawn in each), and for each of `MEASURES` mean, `_std` (Bessel-corrected, over units;
-        not of ratios), `_low` and `_high` (`mean_interval`); equal (every sample equal to the ancestral one), busy
-        (repetitions during which others used the machine), query (the rows of `timings` behind it, for pandas).
+        Columns: those of `GROUP`, kind, data_status, sampler, family and decision (`naming.Named`), batch_size,
+        trainings, repetitions, samples (drawn in each), and for each of `MEASURES` mean, `_std` (Bessel-corrected, over
+        units; not of ratios), `_low` and `_high` (`mean_interval`); equal (every sample equal to the ancestral one),
+        in_law (nothing to be equal to), busy (repetitions during which others used the machine), query (the rows of
+        `timings` behind it, for pandas).
     """
     by = ["kind", "data_status", *GROUP, "label", "batch_size"]
     groups = repetitions.groupby(by, dropna=False, observed=True, sort=False)
@@ -57,6 +58,7 @@ def speedup(repetitions: pd.DataFrame) -> pd.DataFrame:
         repetitions=("seed", "size"),
         samples=("samples", "max"),
         family=("family", "first"),
+        decision=("decision", "first"),
         least_exact=("exact_fraction", "min"),
         busy=("busy", "sum"),
         in_law=("in_law", "first"),
@@ -82,6 +84,7 @@ def speedup(repetitions: pd.DataFrame) -> pd.DataFrame:
 
 _NUMBERS = [
     "family",
+    "decision",
     "trainings",
     "repetitions",
     "samples",

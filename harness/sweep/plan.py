@@ -315,9 +315,12 @@ def _samplers(sweep: Sweep, horizon: int | None, remedy: str) -> list[SamplerSpe
     assert sweep.timing is not None
     count = len(sweep.timing.samplers)
     samplers = [sampler_of(sweep, index, horizon=horizon, remedy=remedy) for index in range(count)]
-    if not any(spec.sampler == "ancestral" for spec in samplers):
-        place = ("timing", "samplers")
-        raise sweep.error(place, "'ancestral' is missing: it is what the others are compared with; add it")
+    references = [spec.decision for spec in samplers if spec.sampler == "ancestral"]
+    for spec in samplers:
+        if spec.decision not in references:
+            missing = json.dumps({"sampler": "ancestral", **spec.decision}) if spec.decision else "'ancestral'"
+            why = f"{missing} is missing: it is what the others are compared with; add it"
+            raise sweep.error(("timing", "samplers"), why)
     return samplers
 
 

@@ -21,6 +21,8 @@ WithoutForecasts = Literal["ancestral", "jacobi", "gs_jacobi", "jacobi_gs", "cac
 LEARNED = ("learned", "gated")
 """The forecasters that are made of a checkpoint's modules."""
 BLOCKS = ("gs_jacobi", "jacobi_gs")
+DECISION = ("temperature", "top_k", "top_p", "min_p", "guidance", "context")
+"""The settings that change samples; all others change only what they cost."""
 Dims = Annotated[int, Field(ge=1)]
 
 
@@ -37,6 +39,10 @@ class SamplerSpec(BaseModel):
         horizon: of `learned` and `gated`: how many modules; `auto` measures it on held-out noise; None uses all.
         resampled: fresh noise at every call (exact in law only), an ablation.
         options: of a forecaster of one's own; of `gated` its `gate`.
+        temperature: that logits are divided by; 0: the likeliest category.
+        top_k, top_p, min_p: leave out unlikely categories of each row (`arm_core.top_k` and its like).
+        guidance: scale of classifier-free guidance (`arm_core.arms.Guided`), with a `context`.
+        context: a class label, of all samples.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -48,6 +54,12 @@ class SamplerSpec(BaseModel):
     horizon: Dims | Literal["auto"] | None = None
     resampled: bool = False
     options: dict[str, Any] = {}
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    top_k: Dims | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    guidance: float | None = None
+    context: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -59,6 +71,11 @@ class SamplerSpec(BaseModel):
     def described(self) -> str:
         """JSON of every setting that is not at its default: what rows hold and reports read."""
         return json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True)
+
+    @property
+    def decision(self) -> dict[str, Any]:
+        """The settings that decide which samples are drawn; samplers that agree in them draw the same ones."""
+        return self.model_dump(include=set(DECISION), exclude_defaults=True)
 
     @property
     def needs_spans(self) -> bool:
@@ -80,6 +97,8 @@ def sampler_of(sweep: "Sweep", index: int, *, horizon: int | None, remedy: str) 
     """
     assert sweep.timing is not None
     place, given = ("timing", "samplers", index), sweep.timing.samplers[index]
+    if given.guidance is not None and given.context is None:
+        raise sweep.error((*place, "guidance"), "needs a `context:` to guide to; add a class label")
     if given.forecaster is None:
         _check_without_forecasts(sweep, place, given)
         return given
@@ -103,10 +122,9 @@ def sampler_of(sweep: "Sweep", index: int, *, horizon: int | None, remedy: str) 
 def _check_without_forecasts(sweep: "Sweep", place: tuple[str | int, ...], given: SamplerSpec) -> None:
     if given.sampler is None:
         raise sweep.error(place, "needs a `forecaster:`, or a `sampler:`")
-    taken = {"sampler", *(["block"] if given.sampler in BLOCKS else [])}
-    for name in sorted(given.model_fields_set - taken):
-        shown = " and ".join(sorted(taken, reverse=True))
-        raise sweep.error((*place, name), f"{given.sampler} takes {shown} only; leave it out")
+    taken = ["sampler", *(["block"] if given.sampler in BLOCKS else []), *DECISION]
+    for name in sorted(given.model_fields_set - set(taken)):
+        raise sweep.error((*place, name), f"{given.sampler} takes {', '.join(taken)} only; leave it out")
 
 
 def _excluded(given: SamplerSpec) -> Iterator[tuple[str, str]]:

@@ -28,7 +28,16 @@ OWN = {"forecaster": "m.py:C", "window": 8, "stream": True, "options": {"rows": 
     ],
 )
 def test_samplers_are_named_for_people(sampler, label, family):
-    assert named(SamplerSpec.model_validate(sampler).described()) == (label, family)
+    found = named(SamplerSpec.model_validate(sampler).described())
+    assert (found.label, found.family) == (label, family) and (found.base, found.decision) == (label, "")
+
+
+def test_what_changes_samples_stands_last_in_a_name():
+    settings = {"forecaster": "zeros", "temperature": 0.8, "top_k": 5, "top_p": 0.9, "min_p": 0.1}
+    spec = SamplerSpec.model_validate({**settings, "guidance": 2.0, "context": 3})
+    found = named(spec.described())
+    assert found.decision == "temperature 0.8, top-k 5, top-p 0.9, min-p 0.1, guidance 2.0, class 3"
+    assert found.label == f"forecast zeros, {found.decision}" and found.base == "forecast zeros"
 
 
 def test_samplers_stand_in_the_order_in_which_they_ask_for_more():
