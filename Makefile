@@ -21,11 +21,11 @@ gpu:
 	$(PYTHON) -m benchmarks.gpu --out $(OUT) $(GPU)
 
 test: lint
-	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "not ray"
-	CI=$${CI:-1} $(BIN)/python -m pytest -q -m ray
+	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "not ray and not nightly"
+	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "ray and not nightly"
 
 fast: .venv/installed
-	$(BIN)/python -m pytest -q -m "not ray and not slow"
+	$(BIN)/python -m pytest -q -m "not ray and not slow and not nightly"
 
 lint: .venv/installed
 	$(BIN)/ruff check .

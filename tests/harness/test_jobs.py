@@ -1,6 +1,5 @@
 import json
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from arm_core.forecasters import fixed_point
 from harness.jobs import checkpoint_of, failed_rows, job_folder, run_job
 from harness.jobs.clock import clock_for
 from harness.jobs.progress import Reporter, read_progress
-from harness.jobs.rows import clear_rows, read_rows, status_of, write_rows
 from harness.jobs.sampling import Draw, make_sampler
 from harness.jobs.timing import Bench, time_samplers
 from harness.report.selection import select
@@ -26,14 +24,13 @@ def jobs_of(file, **options):
     return [planned.job for planned in make_plan(load_sweep(file, **options), {}).jobs]
 
 
-def test_rows_survive_their_file(tmp_path):
-    rows = {"timings": [{"a": 1, "b": b"\x00\xff", "c": datetime(2026, 1, 2, 3, tzinfo=UTC), "d": None, "e": [1.5]}]}
-    assert read_rows(tmp_path) is None
-    write_rows(tmp_path, rows)
-    assert read_rows(tmp_path) == rows
-    clear_rows(tmp_path)
-    assert read_rows(tmp_path) is None
-    assert status_of({"timings": [{"status": "done"}, {"status": "failed"}]}) == "failed"
+def run_both(file, tmp_path):
+    """The store of a training and its timing that have run, and their plan."""
+    store, plan = Store(tmp_path / "store"), make_plan(load_sweep(file), {})
+    for planned in plan.jobs:
+        status = run_job(planned.job, store.root, threads=1)
+        assert status == "done", (job_folder(store.root, planned.job.id) / "log.txt").read_text()
+    return store, plan
 
 
 def test_progress_survives_its_file_and_estimates_what_is_left(tmp_path, monkeypatch):
@@ -84,11 +81,8 @@ def test_the_cuda_clock_synchronises_before_and_after(monkeypatch):
 
 @pytest.mark.slow
 def test_a_training_and_its_timing_leave_rows_that_fit_the_tables(small_sweep, tmp_path):
-    train, timing = jobs_of(small_sweep)
-    store = Store(tmp_path / "store")
-    for job in (train, timing):
-        assert run_job(job, store.root, threads=1) == "done", (job_folder(store.root, job.id) / "log.txt").read_text()
-        store.write_job(job.id, read_rows(job_folder(store.root, job.id)))
+    store, plan = run_both(small_sweep, tmp_path)
+    train = plan.jobs[0].job
     trial = store.read("trials").iloc[0]
     assert trial["iterations"] == 4 and trial["dataset_status"] == "sample" and trial["threads"] == 1
     assert store.read("curves")["step"].tolist() == [2, 4]
@@ -181,10 +175,10 @@ def test_a_training_that_was_cut_off_ends_with_the_same_bits(small_sweep, tmp_pa
     first, second = (load_checkpoint(checkpoint_of(tmp_path / name, train.id)) for name in ("whole", "cut"))
     for name, value in first.arm.state_dict().items():
         assert torch.equal(value, second.arm.state_dict()[name])
-    curves = [read_rows(job_folder(tmp_path / name, train.id))["curves"] for name in ("whole", "cut")]
-    assert [[row["step"], row["valid_bits_per_dim"]] for row in curves[0]] == [
-        [row["step"], row["valid_bits_per_dim"]] for row in curves[1]
+    curves = [
+        Store(tmp_path / name).read("curves", columns=["step", "valid_bits_per_dim"]) for name in ("whole", "cut")
     ]
+    assert len(curves[0]) == 2 and curves[0].equals(curves[1])
 
 
 @pytest.mark.slow
@@ -200,6 +194,13 @@ def test_a_damaged_newest_state_is_passed_over(small_sweep, tmp_path, monkeypatc
     assert run_job(train, tmp_path / "cut", threads=1) == "done"
     assert "damaged" in (folder / "log.txt").read_text()
     assert not list(folder.glob("state-*")), "a finished training needs no states"
+    files = Store(tmp_path / "cut").done(train.id).files
+    assert {name.split("/")[0] for name in files} == {
+        "trials.parquet",
+        "curves.parquet",
+        "checkpoint",
+        "checkpoint-best",
+    }
     ends = [load_checkpoint(checkpoint_of(tmp_path / name, train.id)).arm.state_dict() for name in ("whole", "cut")]
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
@@ -211,7 +212,7 @@ def test_a_failing_job_leaves_a_failed_row_and_its_traceback(small_sweep, tmp_pa
     )
     (train,) = jobs_of(file)
     assert run_job(train, tmp_path, threads=1) == "failed"
-    row = read_rows(job_folder(tmp_path, train.id))["trials"][0]
+    row = Store(tmp_path).read("trials").iloc[0]
     assert row["error"].startswith("DivergedError: the loss became")
     assert "Traceback" in (job_folder(tmp_path, train.id) / "log.txt").read_text()
     assert read_progress(job_folder(tmp_path, train.id)).state == "failed"
@@ -263,17 +264,14 @@ def test_chosen_horizons_gates_and_fresh_noise_are_timed_and_recorded(small_swee
     samplers = "[ancestral, {forecaster: learned, horizon: auto}, {forecaster: gated, horizon: auto}, {forecaster: gated, options: {gate: 2}}, {forecaster: most_likely, resampled: true}, {forecaster: learned, resampled: true}]"
     text = small_sweep.read_text().replace("[ancestral, zeros, fixed_point, learned]", samplers)
     small_sweep.write_text(text.replace("seeds: [0, 1, 2]", "seeds: [0]"))
-    train, timing = jobs_of(small_sweep)
-    store = Store(tmp_path / "store")
-    for job in (train, timing):
-        assert run_job(job, store.root, threads=1) == "done", (job_folder(store.root, job.id) / "log.txt").read_text()
-        store.write_job(job.id, read_rows(job_folder(store.root, job.id)))
+    store, plan = run_both(small_sweep, tmp_path)
     timings = store.read("timings")
     timed = timings[~timings["is_warmup"]]
     settings = timed["sampler"].map(json.loads)
     assert all(1 <= one["horizon"] <= 2 for one in settings if one.get("forecaster") in ("learned", "gated"))
     law = settings.map(lambda one: one.get("resampled", False))
     assert law.sum() == 4 and timed[law]["exact_fraction"].isna().all() and (timed[~law]["exact_fraction"] == 1).all()
+    store.write_sweep(plan.record())
     report = speedup(select(store).repetitions)
     assert report["equal"].all()
     assert {"fresh noise: most likely", "fresh noise: learned, T=2"} <= set(report["sampler"])
@@ -284,11 +282,7 @@ def test_windows_streams_and_peers_are_timed_and_recorded(small_sweep, tmp_path)
     samplers = "[ancestral, fixed_point, {forecaster: fixed_point_above, window: 8}, {forecaster: learned, window: auto, stream: true}, {forecaster: fixed_point, stream: true}, jacobi, cached_sequential, {peer: gs_jacobi, block: 16}, jacobi_gs]"
     text = small_sweep.read_text().replace("[ancestral, zeros, fixed_point, learned]", samplers)
     small_sweep.write_text(text.replace("seeds: [0, 1, 2]", "slots: [3]\n  samples_per_slot: 2\n  seeds: [0]"))
-    train, timing = jobs_of(small_sweep)
-    store = Store(tmp_path / "store")
-    for job in (train, timing):
-        assert run_job(job, store.root, threads=1) == "done", (job_folder(store.root, job.id) / "log.txt").read_text()
-        store.write_job(job.id, read_rows(job_folder(store.root, job.id)))
+    store, plan = run_both(small_sweep, tmp_path)
     timed = store.read("timings").query("not is_warmup")
     assert (timed["exact_fraction"] == 1).all(), "those of a stream that no batch drew among them"
     settings = timed["sampler"].map(json.loads)
@@ -298,6 +292,7 @@ def test_windows_streams_and_peers_are_timed_and_recorded(small_sweep, tmp_path)
     assert (streams["samples"] == 6).all()
     windows = {one["forecaster"]: one.get("window") for one in settings if "forecaster" in one and one.get("stream")}
     assert windows == {"learned": "auto", "fixed_point": None}
+    store.write_sweep(plan.record())
     report = speedup(select(store).repetitions)
     names = {"GS-Jacobi, block 16", "Jacobi-GS, block 8", "Jacobi", "cached sequential", "fixed point, slots"}
     assert names | {"fixed point above, window 8", "learned, T=2, auto window, slots"} <= set(report["sampler"])

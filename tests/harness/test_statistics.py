@@ -16,7 +16,8 @@ def repetitions(*rows):
         batch_calls=[max(calls) for calls in frame["arm_calls"]],
         work=[np.mean(work) for work in frame["arm_work"]],
     )
-    runs = frame.drop_duplicates("job").assign(kind="explicit", data_status="sample")
+    names = {"sweep": "q", "profile": None, "dataset": "digits", "variant": "default"}
+    runs = frame.drop_duplicates("job").assign(kind="explicit", data_status="sample", **names)
     return _repetitions(frame, runs)
 
 
