@@ -46,7 +46,7 @@ def main() -> None:
     \b
     Start here:
       harness sweep quickstart
-      harness report --out results/
+      harness report --out reports/
 
     \b
     Shell completion, for this shell (bash; or zsh, fish):
@@ -88,7 +88,7 @@ def sweep(**options: Any) -> None:
 
 @main.command()
 @click.option(
-    "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Folder to write to."
+    "--out", default="reports", show_default=True, type=click.Path(path_type=Path), help="Folder to write to."
 )
 @click.option("--sweep", "sweeps", multiple=True, metavar="NAME", help="Only this sweep's jobs; may be repeated.")
 @click.option(
@@ -101,27 +101,18 @@ def sweep(**options: Any) -> None:
     "--figures", default=6, show_default=True, type=click.IntRange(min=0), help="Most panels and datasets drawn."
 )
 @STORE
-def report(
-    out: Path,
-    sweeps: tuple[str, ...],
-    only: tuple[str, ...],
-    mix: tuple[str, ...],
-    reference: Path | None,
-    other: Path | None,
-    figures: int,
-    store: Path,
-) -> None:
+def report(store: Path, out: Path, **options: Any) -> None:
     """Write tables, figures and one HTML page from the results in the store.
 
     \b
     Examples:
-      harness report --out results/ --sweep table1@laptop --sweep ablations
+      harness report --sweep table1@laptop --sweep ablations --out reports/tables
       harness report --only dataset=mnist5k --reference published.csv
       harness report --diff runs-of-last-week/
     """
     from harness.commands.report import run_report
 
-    run_report(store, out, sweeps=sweeps, only=only, mix=mix, reference=reference, other=other, figures=figures)
+    run_report(store, out, **options)
 
 
 @main.command()
@@ -210,6 +201,30 @@ def sample(
 
     how = Sampling(checkpoint.absolute(), reference, sampler, horizon, window, slots, seed, temperature)
     draw_samples(how, count=count, out=out, workers=workers, address=address)
+
+
+@main.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--out", default="reports/bench", show_default=True, type=click.Path(path_type=Path), help="Folder.")
+@click.option("--slots", default="1,4,16,64", show_default=True, help="Batch sizes and numbers of slots.")
+@click.option("--repetitions", default=5, show_default=True, type=click.IntRange(min=1), help="Each with its noise.")
+@click.option("--samples-per-slot", default=4, show_default=True, type=click.IntRange(min=1), help="Of a stream.")
+@click.option("--patience", default=60.0, show_default=True, help="Leave out runs of more seconds than this.")
+@click.option("--arm", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
+@STORE
+def bench(checkpoint: Path, out: Path, **options: Any) -> None:
+    """Compare all samplers on the ARM in CHECKPOINT: equality first, then calls, work and time side by side.
+
+    Writes a sweep file over the checkpoint, runs it in this process, and reports it; edit the file for more.
+
+    \b
+    Examples:
+      harness bench runs/jobs/JOB/checkpoint
+      harness bench results/checkpoint --slots 16 --repetitions 3 --out reports/sixteen
+    """
+    from harness.commands.bench import run_bench
+
+    raise SystemExit(run_bench(checkpoint, out, **options))
 
 
 @main.command()

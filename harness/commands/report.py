@@ -12,12 +12,12 @@ def run_report(
     root: Path,
     out: Path,
     *,
-    sweeps: Sequence[str],
-    only: Sequence[str],
-    mix: Sequence[str],
-    reference: Path | None,
-    other: Path | None,
-    figures: int,
+    sweeps: Sequence[str] = (),
+    only: Sequence[str] = (),
+    mix: Sequence[str] = (),
+    reference: Path | None = None,
+    other: Path | None = None,
+    figures: int = 6,
 ) -> None:
     """Write the report and print its tables."""
     from harness.report import formats, write_report

@@ -13,7 +13,7 @@ from harness.report.comparison import Comparison, compare
 from harness.report.lead import Lead, leads
 from harness.report.references import load_references, unmatched
 from harness.report.selection import select
-from harness.report.statistics import few_repetitions, speedup
+from harness.report.statistics import few_repetitions, not_timed, speedup
 from harness.report.tables import Table, models, paper_tables
 from harness.store import Store
 
@@ -86,7 +86,7 @@ def write_report(
     out.mkdir(parents=True, exist_ok=True)
     drawn, not_drawn = draw_all(store, selection, table, tables, out / "figures", limit=figures)
     missing = unmatched(references, table, trained) if references is not None else []
-    left_out = [*selection.left_out, *missing, *not_drawn]
+    left_out = [*selection.left_out, *missing, *not_timed(table), *not_drawn]
     files = [path for made in tables for path in _write_table(out, made)]
     files += _write_frames(out, {"speedup": table, "models": trained})
     if comparison is not None:

@@ -117,8 +117,8 @@ def tex(text: str) -> str:
     return "".join(_TEX.get(letter, letter) for letter in text)
 
 
-_SHORT = {"batch": "batch", "ARM calls (%)": "calls %", "full passes": "passes", "ms a sample": "ms"}
-_SHORT |= {"over ancestral": "over anc.", "over the paper's": "over paper's", "equal to ancestral": "exact"}
+_SHORT = {"batch": "batch", "full passes": "passes", "ms a sample": "ms", "over ancestral": "x anc."}
+_SHORT |= {"over the paper's": "x paper", "equal to ancestral": "exact"}
 
 
 def terminal(table: Table, *, most: int) -> list[RichTable]:
@@ -149,7 +149,7 @@ def terminal_lead(lead: Lead) -> RichTable:
     for place, heading in enumerate(HEADINGS):
         rich.add_column(heading, justify="right" if place > 1 else "left", overflow="fold")
     for row in lead.rows:
-        rich.add_row(*(_flat(cell) for cell in row))
+        rich.add_row(*(cell.text for cell in row))
     return rich
 
 

@@ -174,6 +174,21 @@ def few_repetitions(speedup: pd.DataFrame) -> list[str]:
     return [f"{len(few)} of {len(speedup)} rows have fewer than {FEWEST_FOR_BOOTSTRAP} repetitions: {rule}."]
 
 
+def not_timed(speedup: pd.DataFrame) -> list[str]:
+    """A sentence for each sampler that lacks a width at which others of its kind ran."""
+    said: list[str] = []
+    if speedup.empty:
+        return said
+    is_stream = speedup["sampler"].str.contains(", slots")
+    for _, part in speedup.groupby([speedup[GROUP].fillna("").agg(" ".join, axis=1), is_stream], sort=False):
+        widths = set(part["batch_size"])
+        for name, rows in part.groupby("sampler", sort=False):
+            if missing := sorted(widths - set(rows["batch_size"])):
+                at = ", ".join(map(str, missing))
+                said.append(f"{rows['dataset'].iloc[0]}: {name} was not timed at {at}, by its run's patience.")
+    return said
+
+
 def _queries(repetitions: pd.DataFrame, codes: np.ndarray) -> list[str]:
     """For each code a pandas query that selects its rows of the table `timings`."""
     distinct = repetitions[["job", "sampler", "batch_size"]].assign(_code=codes).drop_duplicates()

@@ -4,9 +4,8 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from arm_core import Checkpoint, InputError, Layout, ancestral_sample, load_checkpoint, predictive_sample
+from arm_core import Checkpoint, InputError, Layout, load_checkpoint
 from arm_core.data import load_dataset
-from arm_core.forecasters import fixed_point
 from harness.jobs import checkpoint_of, failed_rows, job_folder, run_job
 from harness.jobs.clock import clock_for
 from harness.jobs.progress import Reporter, read_progress
@@ -18,6 +17,18 @@ from harness.store import Store
 from harness.sweep import SamplerSpec, load_sweep, make_plan
 from tests.conftest import ConstantArm, TableArm
 from tests.harness.rows import ANCESTRAL
+
+
+class LabelledTableArm(TableArm):
+    """A label shifts the logits of every second dimension; -1, and no context, is no label."""
+
+    def forward(self, x, context=None):
+        output = super().forward(x)
+        if context is None:
+            return output
+        shift = torch.linspace(0, 3, self.layout.dims * self.layout.categories, dtype=torch.float64).sin()
+        label = (context + 1).to(torch.float64)[:, None, None]
+        return output._replace(logits=output.logits + 2 * label * shift.view(self.layout.dims, -1))
 
 
 def jobs_of(file, **options):
@@ -109,19 +120,37 @@ def test_a_training_and_its_timing_leave_rows_that_fit_the_tables(small_sweep, t
     assert len(store.read("mistakes")) == 4 * 64
 
 
-def test_every_sample_is_compared_those_too_that_the_reference_did_not_draw():
+@pytest.mark.parametrize("decision", [{}, {"temperature": 0.5, "top_k": 1}, {"top_p": 0.7, "min_p": 0.1}])
+def test_every_sample_is_compared_those_too_that_the_reference_did_not_draw(decision):
     arm = TableArm(Layout(1, 3, 3, 2))
+    spec = SamplerSpec(forecaster="fixed_point", stream=True, **decision)
     bench = Bench.__new__(Bench)
-    bench.arm = arm
-    trace = predictive_sample(arm, Draw.noise_of(arm, 0, range(40)), fixed_point)
-    known = ancestral_sample(arm, Draw.noise_of(arm, 0, range(2))).x
+    bench.arm, bench.checkpoint = arm, Checkpoint(arm, None, None, {}, "")
+    trace = make_sampler(spec, bench.checkpoint)(Draw.of(arm, 0, 4, 40))
+    ancestral = make_sampler(SamplerSpec(sampler="ancestral", **decision), bench.checkpoint)(Draw.of(arm, 0, 2))
+    known = {json.dumps(spec.decision, sort_keys=True): ancestral.x}
     row = {"seed": 0}
-    assert bench._compared(row, trace, known)["exact_fraction"] == 1
+    assert bench._compared(spec, row, trace, known)["exact_fraction"] == 1
     for wrong in (1, 2, 39):  # among the known ones, just after them, and in the last part
         x = trace.x.clone()
         x[wrong, 4] ^= 1
-        found = bench._compared(row, replace(trace, x=x), known)
+        found = bench._compared(spec, row, replace(trace, x=x), known)
         assert found["exact_fraction"] == 39 / 40 and found["smallest_gap"] > 0, wrong
+    assert "exact_fraction" not in bench._compared(spec.model_copy(update={"resampled": True}), row, trace, known)
+
+
+def test_guidance_and_classes_reach_every_sampler():
+    arm = LabelledTableArm(Layout(1, 3, 3, 2))
+    checkpoint = Checkpoint(arm, None, None, {}, "")
+    drawn = {}
+    for guidance, context in ((None, None), (None, 1), (None, 2), (2.0, 1)):
+        settings = {"guidance": guidance, "context": context}
+        specs = [{"sampler": "ancestral"}, {"forecaster": "zeros"}, {"forecaster": "fixed_point", "stream": True}]
+        found = [make_sampler(SamplerSpec(**spec, **settings), checkpoint)(Draw.of(arm, 0, 3)).x for spec in specs]
+        assert all(torch.equal(found[0], x) for x in found), settings
+        drawn[guidance, context] = found[0]
+    names = list(drawn)
+    assert not any(torch.equal(drawn[a], drawn[b]) for a in names for b in names if a != b)
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ def test_a_sweep_becomes_a_training_and_a_timing_per_dataset_and_seed(plan_of):
         ("    forecasting: {horizon: 4, filters: 12}", "    training: {learning_rate: 1" + 400 * "0" + "}", "must be a finite number below"),
         ("horizon: 2}", "block: 8}", "q.yaml:19: timing.samplers.2.block: is for gs_jacobi and jacobi_gs"),
         ("horizon: 2}", "stream: true, resampled: true}", "timing.samplers.2.stream: fresh noise at every call knows no"),
-        ("forecaster: learned, horizon: 2", "peer: jacobi, block: 8", "timing.samplers.2.block: jacobi takes sampler only"),
+        ("forecaster: learned, horizon: 2", "peer: jacobi, block: 8", "timing.samplers.2.block: jacobi takes sampler, temperature,"),
         ("forecaster: learned, horizon: 2", "peer: jakobi", "q.yaml:19: timing.samplers.2.peer"),
         ("forecaster: learned, horizon: 2", "window: 8", "timing.samplers.2: needs a `forecaster:`, or a `sampler:`"),
         ("horizon: 2", "horizon: 2, sampler: jacobi", "timing.samplers.2: ancestral and the samplers of other papers take no"),
