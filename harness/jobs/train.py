@@ -111,15 +111,21 @@ def _settings(job: TrainJob) -> dict[str, Any]:
     }
 
 
-def _build(job: TrainJob, layout: Layout) -> Training:
+def networks(job: TrainJob, layout: Layout) -> tuple[AutoregressiveModel, ForecastingModules | None]:
+    """The ARM that a job trains, and its modules if it has any, with weights by torch's generator."""
     cls = ARMS.resolve(job.arm.name)
-    config, settings = make_config(cls, job.arm.options), fill(TrainingConfig, job.training)
+    config = make_config(cls, job.arm.options)
+    arm: AutoregressiveModel = cls(layout) if config_type(cls) is None else cls(layout, config)
+    if job.forecasting is None:
+        return arm, None
+    return arm, ForecastingModules(layout, fill(ForecastingConfig, job.forecasting), arm.hidden_features)
+
+
+def _build(job: TrainJob, layout: Layout) -> Training:
+    settings = fill(TrainingConfig, job.training)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
-        arm: AutoregressiveModel = cls(layout) if config_type(cls) is None else cls(layout, config)
-        modules = None
-        if job.forecasting is not None:
-            modules = ForecastingModules(layout, fill(ForecastingConfig, job.forecasting), arm.hidden_features)
+        arm, modules = networks(job, layout)
     if job.init_from is not None:
         _initialise(arm, modules, job.init_from)
     for module in (arm, modules):
