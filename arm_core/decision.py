@@ -53,6 +53,7 @@ class Decision:
         if not (math.isfinite(temperature) and temperature >= 0):
             raise InputError(f"temperature must be a finite number of at least 0, got {temperature}")
         self.processors = row_functions(logits_processor)
+        self.recordable = all(getattr(processor, "recordable", False) for processor in self.processors)
         self.temperature = temperature
 
     def __call__(self, logits: Rows, noise: Rows) -> Decided:
@@ -150,6 +151,12 @@ class _WithoutHistory:
             ) from error
 
 
+def _named(processor: RowFunction, name: str) -> RowFunction:
+    processor.__name__ = name
+    processor.recordable = True  # type: ignore[attr-defined]
+    return processor
+
+
 def top_k(k: int) -> RowFunction:
     """Keep the `k` most likely categories of each row, and all that are as likely as the last of them."""
     if k < 1:
@@ -161,8 +168,7 @@ def top_k(k: int) -> RowFunction:
         least = logits.topk(k, dim=-1).values[:, -1:]
         return logits.masked_fill(logits < least, -torch.inf)
 
-    top_k_of.__name__ = f"top_k({k})"
-    return top_k_of
+    return _named(top_k_of, f"top_k({k})")
 
 
 def top_p(p: float | int) -> RowFunction:
@@ -182,8 +188,7 @@ def top_p(p: float | int) -> RowFunction:
         last = (before < p).sum(dim=-1, keepdim=True).sub_(1).clamp_min_(0)
         return logits.masked_fill(logits < ordered.gather(-1, last), -torch.inf)
 
-    top_p_of.__name__ = f"top_p({p})"
-    return top_p_of
+    return _named(top_p_of, f"top_p({p})")
 
 
 def min_p(p: float | int) -> RowFunction:
@@ -195,5 +200,4 @@ def min_p(p: float | int) -> RowFunction:
     def min_p_of(logits: Rows) -> Rows:
         return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + margin, -torch.inf)
 
-    min_p_of.__name__ = f"min_p({p})"
-    return min_p_of
+    return _named(min_p_of, f"min_p({p})")

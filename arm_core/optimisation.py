@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 
 from arm_core.errors import InputError
 
 Images = UInt8[Tensor, "count *shape"]
+Labels = Int[Tensor, "_"]  # (count,)
 Networks = Mapping[str, nn.Module]
 Figures = dict[str, Tensor]
 
@@ -107,14 +108,15 @@ class Optimisation:
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
 
-    def loss(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Figures]:
+    def loss(self, images: Tensor, labels: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Figures]:
         """The mean loss of a batch and what else is reported of it.
 
         Args:
             images: (batch, ...) as they are in the data, on the device of the networks.
+            labels: (batch,) of the images, if the data have labels, on the same device.
             generator: for draws that the loss needs, on the same device.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define loss(images, generator)")
+        raise NotImplementedError(f"{type(self).__name__} must define loss(images, labels, generator)")
 
     def state(self) -> dict[str, Tensor]:
         """All that a later process needs to go on, as named tensors."""
@@ -154,27 +156,36 @@ def _laid_out(moment: Tensor, *, like: Tensor) -> Tensor:
     return torch.empty_like(like, dtype=moment.dtype).copy_(moment) if moment.shape == like.shape else moment
 
 
-def fit(training: Optimisation, data: Images | Drawn) -> Iterator[StepMetrics]:
+def fit(training: Optimisation, data: Images | Drawn, labels: Labels | None = None) -> Iterator[StepMetrics]:
     """Take the steps that are left, one for each `next`.
 
     Args:
         training: changed in place; between two steps its `state()` can be saved.
         data: all training images; may be memory-mapped, only the rows of a batch are read and moved. Or what draws
             them: by a generator of (seed, step).
+        labels: of all of them, for an ARM that is conditioned on labels.
 
     Raises:
         DivergedError: the loss is not finite; the weights are those before the failing step.
-        InputError: there is no training image.
+        InputError: there is no training image, or not a label for each.
     """
     if len(data) == 0:
         raise InputError("training needs at least one image, got none")
+    check_labels(labels, len(data))
     while training.step < training.config.iterations:
         rows = batch_rows(len(data), training.config.batch_size, step=training.step, seed=training.seed)
         if isinstance(data, Tensor):
             images = data[rows]
         else:
             images = data.draw(rows, torch.Generator().manual_seed((training.seed << 31) + training.step ^ 1 << 61))
-        yield _take_step(training, images, learning_rate(training.config, training.step, len(data)))
+        named = None if labels is None else labels[rows]
+        yield _take_step(training, images, named, learning_rate(training.config, training.step, len(data)))
+
+
+def check_labels(labels: Tensor | None, count: int) -> None:
+    """Refuse labels that do not stand side by side with `count` images."""
+    if labels is not None and len(labels) != count:
+        raise InputError(f"there must be a label for each image, got {len(labels)} labels for {count} images")
 
 
 def learning_rate(config: FitConfig, step: int, count: int) -> float:
@@ -195,7 +206,7 @@ def _epoch_order(count: int, epoch: int, seed: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed((seed << 31) + epoch))
 
 
-def _take_step(training: Optimisation, images: Tensor, rate: float) -> StepMetrics:
+def _take_step(training: Optimisation, images: Tensor, labels: Tensor | None, rate: float) -> StepMetrics:
     config, device = training.config, training.device
     for group in training.optimiser.param_groups:
         group["lr"] = rate
@@ -207,9 +218,11 @@ def _take_step(training: Optimisation, images: Tensor, rate: float) -> StepMetri
     generator = torch.Generator(device).manual_seed(draw ^ 1 << 62)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(draw)
-        for part in images.chunk(config.accumulate):
+        parts = images.chunk(config.accumulate)
+        named = [None] * len(parts) if labels is None else labels.to(device).chunk(config.accumulate)
+        for part, label in zip(parts, named, strict=True):
             with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast):
-                loss, seen = training.loss(part.to(device), generator)
+                loss, seen = training.loss(part.to(device), label, generator)
             share = len(part) / len(images)
             (loss * share).backward()
             for name, value in {"loss": loss, **seen}.items():

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -11,8 +10,8 @@ from arm_core.decision import Decision, Processors
 from arm_core.gumbel import KeyedNoise
 from arm_core.samplers.mode import sampling_mode
 from arm_core.samplers.options import check_context, check_end, check_prefix, noise_source, span_cache
-from arm_core.samplers.step import step
-from arm_core.samplers.work import Work
+from arm_core.samplers.recorded import Steps
+from arm_core.samplers.work import WholeImages, Work
 
 
 def predictive_sample(
@@ -51,18 +50,18 @@ def predictive_sample(
             the ARM has no windows.
     """
     source, decision = noise_source(arm, noise), Decision(logits_processor, temperature)
-    batch, dims = len(source), arm.layout.dims
+    batch = len(source)
     check_context(arm, context, batch)
     ends = check_end(arm.layout, end)
     if prefix is not None:
         prefix = check_prefix(arm.layout, prefix, batch)
     with sampling_mode(arm):
-        cache = span_cache(arm, batch, dims if window is None else window)
+        cache = WholeImages(arm, compact=False) if window is None else span_cache(arm, batch, window)
         work = Work(arm, batch, cache, forecaster, source, decision)
         work.begin(list(range(batch)), list(range(batch)), prefix, context)
-        everything = torch.zeros_like(work.full), dims
+        take = Steps(work, whole=window is None)
         while not all(work.finished()):
-            step(work, *(everything if window is None else work.spans()))
+            take()
             if ends:
                 work.end_at(ends)
         return work.trace()

@@ -18,6 +18,7 @@ from arm_core.fixed_point import fixed_point_above
 from arm_core.gumbel import KeyedNoise
 from arm_core.samplers.mode import sampling_mode
 from arm_core.samplers.options import check_context, check_end, check_prefix, span_cache
+from arm_core.samplers.recorded import Steps
 from arm_core.samplers.window import WindowChoice
 from arm_core.samplers.work import Work
 
@@ -153,6 +154,7 @@ def _finished(asked: _Asked, slots: int) -> Iterator[tuple[int, SampleTrace]]:
     with sampling_mode(arm):  # never held across a yield: what the caller does there is not ours to change
         cache = span_cache(arm, slots, choice.widest)
         work = Work(arm, slots, cache, asked.forecaster, asked.noise, asked.decision)
+        take = Steps(work)
     holds: dict[int, int] = {}  # slot -> row
     waiting, free = range(len(asked.noise)), list(range(slots))
     while waiting or holds:
@@ -163,7 +165,7 @@ def _finished(asked: _Asked, slots: int) -> Iterator[tuple[int, SampleTrace]]:
                 work.begin(starting, new, None if prefix is None else prefix[new], contexts)
                 holds |= dict(zip(starting, new, strict=True))
             if prefix is None or prefix.shape[1] < work.dims:
-                choice.step(work)
+                choice.step(take)
             if asked.ends:
                 work.end_at(asked.ends)
             done = work.finished()

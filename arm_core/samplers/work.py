@@ -30,22 +30,29 @@ DECIDED_AT_ONCE = 2**20
 
 
 class WholeImages:
-    """A `SpanCache` of any ARM: whole images, evaluated anew at every call, of the slots whose span is not empty."""
+    """A `SpanCache` of any ARM: whole images, evaluated anew at every call.
 
-    def __init__(self, arm: AutoregressiveModel) -> None:
-        self.arm, self.window = arm, arm.layout.dims
+    Args:
+        arm: any ARM.
+        compact: leave out slots whose span is empty; otherwise every call has the same shape.
+    """
+
+    def __init__(self, arm: AutoregressiveModel, *, compact: bool = True) -> None:
+        self.arm, self.window, self.compact = arm, arm.layout.dims, compact
+        self.recordable = arm.recordable and not compact
         self.contexts: dict[int, Contexts] = {}
 
     def begin(self, slots: list[int], contexts: Contexts) -> None:
         """See `SpanCache`."""
+        self.recordable = False  # contexts may be anything
         self.contexts |= {slot: select_contexts(contexts, [row]) for row, slot in enumerate(slots)}
 
     def evaluate(
         self, x: Int[Tensor, "slots dims"], start: Int[Tensor, " slots"], stop: Int[Tensor, " slots"]
     ) -> SpanOutput:
         """See `SpanCache`; a span that is not empty is the whole image."""
-        busy = (start < stop).nonzero().flatten()
-        logits, hidden = self.arm(x[busy], **self._conditions(busy))
+        busy = (start < stop).nonzero().flatten() if self.compact else torch.arange(len(x), device=x.device)
+        logits, hidden = self.arm(x[busy] if self.compact else x, **self._conditions(busy))
         index = busy[:, None] * self.window + torch.arange(self.window, device=x.device)
         return SpanOutput(index.flatten(), logits.flatten(0, 1), hidden.flatten(0, 1), float(len(busy)))
 
@@ -74,6 +81,7 @@ class SlotNoise:
         if isinstance(source, KeyedNoise) and size <= DENSE_BYTES:
             shape = (slots + 1, layout.dims, layout.categories)
             self._dense = DenseNoise(torch.zeros(shape, dtype=source.dtype, device=source.device))
+        self.recordable = self._dense is not None or getattr(source, "recordable", False)
 
     def __len__(self) -> int:
         return self.slots
@@ -105,6 +113,9 @@ class Work:
         forecaster: guesses the dimensions past the frontiers.
         noise: of the samples that will come, see `begin`.
         decision: how rows are decided.
+
+    Attributes:
+        recordable: whether all but the forecaster can be recorded, see `arm_core.samplers.recorded`.
     """
 
     def __init__(
@@ -117,6 +128,8 @@ class Work:
         decision: Decision,
     ) -> None:
         layout = arm.layout
+        self.noise, self.decision = SlotNoise(noise, slots, layout), decision
+        self.recordable = all(getattr(part, "recordable", False) for part in (cache, self.noise, decision))
         self.slots, self.dims, self.forecaster = slots, layout.dims, forecaster
         self.granule = arm.granule if cache.window < self.dims and arm.granule else self.dims
         self._caches = {cache.window: cache}
@@ -131,7 +144,6 @@ class Work:
         self.ahead = torch.arange(cache.window, device=noise.device)
         self.full = torch.full_like(self.calls, self.dims)
         self.reached = self.full.clone()  # how far a slot has been evaluated; behind the frontier in a prefix only
-        self.noise, self.decision = SlotNoise(noise, slots, layout), decision
         x, fed, outputs, evaluated = (
             buffer[:, : self.dims] for buffer in (self.x, self.fed, self.outputs, self.evaluated)
         )
@@ -140,9 +152,9 @@ class Work:
             noise=self.noise,
             decision=decision,
             x=x,
-            known=self.full,
-            start=self.full,
-            stop=self.full,
+            known=self.full.clone(),
+            start=self.full.clone(),
+            stop=self.full.clone(),
             fed=fed,
             outputs=outputs,
             evaluated=evaluated,
@@ -174,7 +186,7 @@ class Work:
         known = 0 if prefix is None else prefix.shape[1]
         if prefix is not None:
             self.x[at, :known] = prefix.to(self.x)
-        self.state.known = self.state.known.index_fill(0, at, known)
+        self.state.known.index_fill_(0, at, known)
         if contexts is not None:
             self._caches[len(self.ahead)].begin(slots, contexts)  # type: ignore[attr-defined]
 
@@ -187,6 +199,11 @@ class Work:
         wide = len(self.ahead) if width is None else min(-(-width // self.granule) * self.granule, len(self.ahead))
         start = torch.minimum(self.state.known, self.reached).div(self.granule, rounding_mode="floor") * self.granule
         return torch.where(self.state.known < self.dims, start, self.dims), wide
+
+    def place(self, start: Int[Tensor, " slots"], width: int) -> None:
+        """Set the spans of the next evaluation."""
+        self.state.start.copy_(start)
+        self.state.stop.copy_((start + width).clamp_max(self.dims))
 
     def evaluate(self, width: int) -> float:
         """One call of the ARM on the spans of the state, decided and written into the buffers; returns its work."""
@@ -236,7 +253,7 @@ class Work:
             inner.copy_(torch.where(after, value, inner))
         for buffer in (self.mistakes, self.faults):
             buffer[: self.slots, : self.dims].masked_fill_(after, 0)
-        state.known = torch.where(first[:, 0] < self.dims, self.dims, state.known)
+        state.known.masked_fill_(first[:, 0] < self.dims, self.dims)
 
     def finished(self) -> list[bool]:
         """Which slots hold a finished sample, or none."""

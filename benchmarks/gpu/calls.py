@@ -12,8 +12,13 @@ import torch
 from torch import Tensor
 
 import arm_core
+from arm_core import KeyedNoise
 from arm_core.contracts import SpanCache
+from arm_core.decision import Decision
+from arm_core.forecasters import fixed_point_above
 from arm_core.samplers.mode import sampling_mode
+from arm_core.samplers.recorded import WARM_UP, Steps
+from arm_core.samplers.work import WholeImages, Work
 from benchmarks.gpu.exact import offered
 from benchmarks.gpu.models import Model, Size, model_of
 from benchmarks.gpu.rows import Row
@@ -49,7 +54,11 @@ def kinds_of_call(model: Model, slots: int, device: torch.device) -> Iterator[tu
     for way, maker in ways(model.arm).items():
         for window in (size.layout.channels, size.row):
             head = {"what": "span", "mode": way, "window": window}
-            yield head, partial(_spans, partial(maker, slots, window), x, window)
+            yield head, partial(_spans, partial(maker, slots, window), x, window, recorded=way == "recorded")
+            yield {**head, "what": "step"}, partial(_steps, model, partial(maker, slots, window), slots)
+    for way in ("as it is", "recorded"):
+        cache = partial(WholeImages, model.arm, compact=way != "recorded")
+        yield {"what": "step of whole images", "mode": way}, partial(_steps, model, cache, slots)
     yield {"what": "noise of a span", "window": size.row}, partial(_noise, model, x)
 
 
@@ -78,20 +87,46 @@ def captured(run: Call, device: torch.device) -> Call:
     return replay
 
 
-def _spans(make: Callable[[], SpanCache], x: Tensor, window: int) -> Call:
+def _spans(make: Callable[[], SpanCache], x: Tensor, window: int, *, recorded: bool) -> Call:
     """The next span of every sample, row by row through the image and then again; after once through it."""
     cache, (slots, dims) = make(), x.shape
     ahead = max(window, dims // 32 // window * window)  # small windows skip most places: this is about costs
     starts = [torch.full((slots,), start, device=x.device) for start in range(0, dims, ahead)]
-    stops = [(start + window).clamp_max(dims) for start in starts]
-    turn = -1
+    turn, start = -1, starts[0].clone()
+
+    def evaluate() -> Any:
+        return cache.evaluate(x, start, (start + window).clamp_max(dims))
+
+    run = captured(evaluate, x.device) if recorded else evaluate
 
     def call() -> Any:
         nonlocal turn
         turn = (turn + 1) % len(starts)
-        return cache.evaluate(x, starts[turn], stops[turn])
+        start.copy_(starts[turn])
+        return run()
 
     for _ in starts:
+        call()
+    return call
+
+
+def _steps(model: Model, make: Callable[[], SpanCache], slots: int) -> Call:
+    """Steps of a sampler from the first dimension on, again and again, each waited for as samplers do."""
+    cache, weight = make(), next(model.arm.parameters())
+    layout = model.size.layout
+    noise = KeyedNoise(layout, seed=0, sample_ids=range(slots), dtype=weight.dtype, device=weight.device)
+    work = Work(model.arm, slots, cache, fixed_point_above, noise, Decision())
+    take, rows, turn = Steps(work, whole=isinstance(cache, WholeImages)), list(range(slots)), -1
+
+    def call() -> Any:
+        nonlocal turn
+        turn += 1
+        if turn % 32 == 0:
+            work.begin(rows, rows)
+        take()
+        return work.finished()
+
+    for _ in range(2 * WARM_UP):
         call()
     return call
 

@@ -27,7 +27,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "size": (str, "height x width x channels x categories"),
     "dtype": (str, "of the weights"),
     "what": (str, "the sampler, the call or the fact"),
-    "mode": (str, "how a span is evaluated: compact, fixed or graph"),
+    "mode": (str, "how a span is evaluated: compact, fixed or recorded"),
     "window": (float, "dims that a call evaluates of each sample; none where it is chosen while sampling"),
     "slots": (float, "samples in work at a time, or the batch"),
     "samples": (float, "finished samples that the row's seconds, calls, work and joules are those of"),

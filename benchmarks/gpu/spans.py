@@ -1,8 +1,8 @@
 """How the spans of a PixelCNN are evaluated: the ways that its `SpanCache` has, each by its name.
 
-compact: what a span does not cover is left out; its shapes change from call to call.
-fixed:   every call has the same shapes; what is not covered is computed in vain.
-graph:   fixed shapes, captured as CUDA graphs and replayed.
+compact:  what a span does not cover is left out; its shapes change from call to call.
+fixed:    every call has the same shapes; what is not covered is computed in vain.
+recorded: fixed shapes; samplers record whole steps of them as CUDA graphs (`arm_core.samplers.recorded`).
 """
 
 from collections.abc import Callable, Iterator
@@ -22,18 +22,20 @@ def ways(arm: AutoregressiveModel) -> dict[str, Maker]:
     assert isinstance(arm, PixelCNN)
 
     def spans(slots: int, window: int, *, compact: bool) -> PixelCNNSpans:
-        return PixelCNNSpans(arm.layout, arm.trunk, slots, window, compact=compact)
+        cache = PixelCNNSpans(arm.layout, arm.trunk, slots, window, compact=compact)
+        cache.recordable = False
+        return cache
 
     found: dict[str, Maker] = {"compact": partial(spans, compact=True), "fixed": partial(spans, compact=False)}
     if arm.head.weight.is_cuda:
-        found["graph"] = partial(PixelCNN.span_cache, arm)
+        found["recorded"] = partial(PixelCNN.span_cache, arm)
     return found
 
 
 def best_way(arm: AutoregressiveModel) -> str:
-    """The fastest that there is: graphs, where the device has them."""
+    """The fastest that there is: recorded, where the device can."""
     there = list(ways(arm))
-    return "graph" if "graph" in there else there[0]
+    return "recorded" if "recorded" in there else there[0]
 
 
 @contextmanager

@@ -36,7 +36,7 @@ class Grid:
     """
 
     def __init__(self, height: int, width: int, depth: int, slots: int, device: torch.device) -> None:
-        self.width, self.cells = width, height * width
+        self.width, self.cells, self.slots = width, height * width, slots
         across = width + 2
         self.per_slot = (depth + 2) * across
         self.places = slots * self.per_slot

@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from arm_core.causal_conv import (
@@ -23,7 +23,9 @@ from arm_core.causal_conv import (
     shift_down,
     shift_right,
 )
+from arm_core.contracts import Contexts
 from arm_core.elementwise import Maps, concat_elu, gated
+from arm_core.errors import InputError
 from arm_core.layout import Layout
 
 U_KERNEL, UL_KERNEL = (2, 3), (2, 2)
@@ -39,12 +41,36 @@ class PixelCNNConfig:
         filters: features of every layer (F), a multiple of the layout's channels.
         dropout: rate in [0, 1).
         dropout_unit: what is dropped: whole feature maps, as the code that the paper builds on does, or elements.
+        classes: labels that can condition it; 0: it takes none, and has no parameters for them.
     """
 
     resnets: int = 5
     filters: int = 162
     dropout: float = 0.5
     dropout_unit: Literal["map", "element"] = "map"
+    classes: int = 0
+
+
+def label_rows(context: Contexts, classes: int, count: int) -> Int[Tensor, " count"]:
+    """The rows of `GatedResnet.label_biases` of a context: labels in [0, classes), `classes` where it says -1.
+
+    Raises:
+        InputError: it is not one label or -1 for each of `count` samples, or there are no classes.
+    """
+    if classes == 0:
+        raise InputError("this PixelCNN has no classes; leave context out, or train one with classes of at least 1")
+    try:
+        labels = torch.as_tensor(context)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"context must hold integer labels ({error})") from None
+    if labels.shape != (count,) or labels.is_floating_point() or labels.dtype == torch.bool:
+        got = f"{labels.dtype} of shape {tuple(labels.shape)}"
+        raise InputError(f"context must be one integer label for each of the {count} samples, got {got}")
+    labels = labels.long()
+    if count and not -1 <= int(labels.min()) <= int(labels.max()) < classes:
+        bad = next(label for label in labels.tolist() if not -1 <= label < classes)
+        raise InputError(f"labels must be in [0, {classes}), or -1 for none, got {bad}")
+    return torch.where(labels < 0, classes, labels)
 
 
 class Stream:
@@ -107,10 +133,13 @@ class Stem(nn.Module):
 class GatedResnet(nn.Module):
     """x + p * sigmoid(q), where (p, q) come from x and from what skips to it.
 
+    A label adds its own bias to p and q, as the conditional PixelCNN does (van den Oord et al., 2016, "Conditional
+    image generation with PixelCNN decoders", equation 4); it begins at zero.
+
     Args:
         groups: channel group of each of the F features of x.
         kernel: of both convolutions.
-        config: for the dropout.
+        config: for the dropout and the classes.
         skip: channel group of each feature of the second input, or None when there is none.
     """
 
@@ -124,9 +153,10 @@ class GatedResnet(nn.Module):
             self.skip = CausalConv2d(2 * len(skip), filters, (1, 1), here=visible)
         self.dropout, self.by_map = config.dropout, config.dropout_unit == "map"
         self.outward = CausalConv2d(2 * filters, 2 * filters, kernel, here=may_see(doubled, doubled, strict=False))
+        self.label = nn.Parameter(torch.zeros(config.classes, 2 * filters)) if config.classes else None
         self.register_load_state_dict_pre_hook(_rename_aside)
 
-    def forward(self, x: Stream, *skips: Stream) -> Stream:
+    def forward(self, x: Stream, *skips: Stream, labels: Tensor | None) -> Stream:
         y = self.inward(x.active)
         if self.skip is not None:
             bias = self.skip.bias  # once: the skips are one input, read stream by stream
@@ -134,7 +164,15 @@ class GatedResnet(nn.Module):
                 y, bias = F.conv2d(stream.active, weight, bias).add_(y), None
         dropout = self.dropout if self.training else 0.0
         active = concat_elu(y, dropout=dropout, by_map=self.by_map, margin=self.outward.margin)
-        return Stream(gated(x.maps, self.outward.of_padded(active)))
+        gates = self.outward.of_padded(active)
+        if labels is not None:
+            gates = gates + F.embedding(labels, self.label_biases()).to(gates.dtype)[:, :, None, None]
+        return Stream(gated(x.maps, gates))
+
+    def label_biases(self) -> Float[Tensor, "classes_and_none gates"]:
+        """What each label adds to (p, q); zeros, the last row, where there is none."""
+        assert self.label is not None
+        return F.pad(self.label, (0, 0, 0, 1))
 
     def skip_weights(self, streams: int) -> list[Tensor]:
         """The part of `skip` that reads each stream: concat_elu([u, ul]) is elu([u, ul, -u, -ul])."""
@@ -158,9 +196,9 @@ class ResnetPair(nn.Module):
         self.u = GatedResnet(free, U_KERNEL, config, skip=free if skips else None)
         self.ul = GatedResnet(groups, UL_KERNEL, config, skip=torch.cat([free, groups]) if skips else free)
 
-    def forward(self, streams: Streams, skip: Streams | None = None) -> Streams:
-        u = self.u(streams.u, *(() if skip is None else (skip.u,)))
-        return Streams(u, self.ul(streams.ul, u, *(() if skip is None else (skip.ul,))))
+    def forward(self, streams: Streams, skip: Streams | None, labels: Tensor | None) -> Streams:
+        u = self.u(streams.u, *(() if skip is None else (skip.u,)), labels=labels)
+        return Streams(u, self.ul(streams.ul, u, *(() if skip is None else (skip.ul,)), labels=labels))
 
 
 class Resample(nn.Module):

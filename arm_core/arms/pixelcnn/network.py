@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from arm_core.arms.graphs import CudaGraphs, GraphedSpans
-from arm_core.arms.pixelcnn.layers import PixelCNNConfig, Trunk, build_trunk
+from arm_core.arms.pixelcnn.layers import PixelCNNConfig, Trunk, build_trunk, label_rows
 from arm_core.arms.pixelcnn.spans import PixelCNNSpans
-from arm_core.contracts import ArmOutput, AutoregressiveModel, SpanCache
+from arm_core.contracts import ArmOutput, AutoregressiveModel, Contexts, SpanCache
 from arm_core.elementwise import Maps
 from arm_core.errors import InputError
 from arm_core.layout import Layout
@@ -26,6 +25,8 @@ class PixelCNN(AutoregressiveModel):
     Raises:
         InputError: height or width is no multiple of 4, or filters no multiple of the channels.
     """
+
+    recordable = True
 
     def __init__(self, layout: Layout, config: PixelCNNConfig) -> None:
         _check(layout, config)
@@ -40,11 +41,20 @@ class PixelCNN(AutoregressiveModel):
         return Trunk(self.stem, self.up, self.shrink, self.down, self.grow, self.head)
 
     def span_cache(self, slots: int, window: int) -> SpanCache:
-        on_gpu = self.head.weight.is_cuda
-        spans = PixelCNNSpans(self.layout, self.trunk, slots, window, compact=not on_gpu)
-        return GraphedSpans(spans, CudaGraphs()) if on_gpu else spans
+        on_gpu = self.head.weight.is_cuda  # where calls of fixed shapes are recorded
+        return PixelCNNSpans(self.layout, self.trunk, slots, window, classes=self.config.classes, compact=not on_gpu)
 
-    def forward(self, x: Int[Tensor, "batch dims"]) -> ArmOutput:
+    def example_contexts(self, count: int) -> Contexts | None:
+        return torch.arange(count) % (self.config.classes + 1) - 1 if self.config.classes else None
+
+    def forward(self, x: Int[Tensor, "batch dims"], context: Contexts | None = None) -> ArmOutput:
+        """See `AutoregressiveModel`.
+
+        Args:
+            x: any sequences.
+            context: a label in [0, config.classes) for each of them, or -1 for none; None: none for all.
+        """
+        labels = None if context is None else label_rows(context, self.config.classes, len(x)).to(x.device)
         streams = self.stem(self.layout.unflatten(x))
         stack = [streams]
         for level, block in enumerate(self.up):
@@ -52,14 +62,14 @@ class PixelCNN(AutoregressiveModel):
                 streams = self.shrink[level - 1](streams)
                 stack.append(streams)
             for pair in block:
-                streams = pair(streams)
+                streams = pair(streams, None, labels)
                 stack.append(streams)
         streams = stack.pop()
         for level, block in enumerate(self.down):
             if level > 0:
                 streams = self.grow[level - 1](streams)
             for pair in block:
-                streams = pair(streams, stack.pop())
+                streams = pair(streams, stack.pop(), labels)
         hidden = streams.ul.maps
         return ArmOutput(self._flat(self.head(F.elu(hidden))), self._flat(hidden))
 
@@ -83,6 +93,8 @@ def _check(layout: Layout, config: PixelCNNConfig) -> None:
             f"PixelCNN: filters must be a positive multiple of the channels ({layout.channels}), "
             f"got {config.filters}; nearest: {nearest}"
         )
+    if config.classes < 0:
+        raise InputError(f"PixelCNN: classes must not be negative, got {config.classes}; 0: no labels")
     if not 0 <= config.dropout < 1:
         raise InputError(f"PixelCNN: dropout must be in [0, 1), got {config.dropout}")
     if config.dropout_unit not in ("map", "element"):

@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from arm_core.arms.pixelcnn.cells import LEVELS, CellPair, Cells, Grid, SpanCells, build_grids
-from arm_core.arms.pixelcnn.layers import Block, GatedResnet, Resample, Stem, Trunk
+from arm_core.arms.pixelcnn.layers import Block, GatedResnet, Resample, Stem, Trunk, label_rows
 from arm_core.causal_conv import CausalConv2d, CausalConvTranspose2d
-from arm_core.contracts import SpanOutput
+from arm_core.contracts import Contexts, SpanOutput
 from arm_core.elementwise import Rows, concat_elu_of_rows
 from arm_core.layout import Layout
 
@@ -38,13 +38,16 @@ class PixelCNNSpans:
         trunk: in its final dtype and on its device; later changes of its weights go unnoticed.
         slots: how many samples are in work.
         window: most dims of a span, rounded up to whole pixels.
+        classes: labels that can condition a slot; none does before `begin` says so.
         compact: see `SpanCells`.
     """
 
-    def __init__(self, layout: Layout, trunk: Trunk, slots: int, window: int, *, compact: bool = True) -> None:
-        self.layout, self.slots, self.pixels = layout, slots, layout.height * layout.width
+    def __init__(
+        self, layout: Layout, trunk: Trunk, slots: int, window: int, *, classes: int = 0, compact: bool = True
+    ) -> None:
+        self.layout, self.slots, self.pixels, self.classes = layout, slots, layout.height * layout.width, classes
         pixels = self._pixels(window)
-        self.window = pixels * layout.channels
+        self.window, self.recordable = pixels * layout.channels, not compact
         self.grids = grids = build_grids(layout, slots, pixels, trunk.head.weight.device)
         self.cells = SpanCells(grids, slots, pixels, compact=compact)
         self.channels = torch.arange(layout.channels, device=trunk.head.weight.device)
@@ -67,6 +70,15 @@ class PixelCNNSpans:
         other.window = pixels * self.layout.channels
         other.cells = SpanCells(self.grids, self.slots, pixels, compact=self.cells.compact)
         return other
+
+    def begin(self, slots: list[int], contexts: Contexts) -> None:
+        """Give these slots the labels of their new samples, -1 for none."""
+        device = self.channels.device
+        labels = label_rows(contexts, self.classes, len(slots)).to(device)
+        at = torch.tensor(slots, dtype=torch.int64, device=device)
+        for block in (*self.up, *self.down):
+            for resnet in (resnet for pair in block.pairs for resnet in pair):
+                resnet.begin(at, labels)
 
     def evaluate(
         self, x: Int[Tensor, "slots dims"], start: Int[Tensor, " slots"], stop: Int[Tensor, " slots"]
@@ -159,7 +171,7 @@ def _bias(conv: Conv) -> Tensor:
 
 
 class _Resnet:
-    """A gated resnet; of several skips each has its own part of the weights."""
+    """A gated resnet; of several skips each has its own part of the weights, and each slot the bias of its label."""
 
     def __init__(self, net: GatedResnet, grid: Grid, skips: int) -> None:
         bias = _bias(net.inward)
@@ -167,13 +179,19 @@ class _Resnet:
         if net.skip is not None:
             bias = bias + _bias(net.skip)
             self.skips = [weight[:, :, 0, 0].detach().T.contiguous() for weight in net.skip_weights(skips)]
-        self.inward, self.outward = (
-            _Product(_matrix(net.inward), bias),
-            _Product(_matrix(net.outward), _bias(net.outward)),
-        )
+        self.inward, self.outward = _Product(_matrix(net.inward), bias), _matrix(net.outward).contiguous()
+        self.by_label, self.gate_bias = None, _bias(net.outward)
+        if net.label is not None:
+            self.by_label = net.label_biases().detach() + self.gate_bias
+            self.gate_bias = self.by_label[-1:].repeat(grid.slots, 1)
         self.filters = len(bias)
         self.between = ActivationCache(grid, 2 * self.filters, net.inward.weight.shape[3], bias)
-        self.cost = sum(part.numel() for part in (self.inward.matrix, self.outward.matrix, *self.skips))
+        self.cost = sum(part.numel() for part in (self.inward.matrix, self.outward, *self.skips))
+
+    def begin(self, slots: Int[Tensor, " new"], labels: Int[Tensor, " new"]) -> None:
+        """Put new labels into slots."""
+        assert self.by_label is not None
+        self.gate_bias.index_copy_(0, slots, self.by_label.index_select(0, labels))
 
     def __call__(self, x: Rows, kept: ActivationCache, at: Cells, skips: list[Rows]) -> Rows:
         if len(at.numbers) == 0:
@@ -182,7 +200,8 @@ class _Resnet:
         for rows, matrix in zip(skips, self.skips, strict=True):
             y.addmm_(rows, matrix)
         self.between.put(concat_elu_of_rows(y), at)
-        z = self.outward(self.between.read(at.reads))
+        bias = self.gate_bias if self.by_label is None else self.gate_bias.index_select(0, at.slots)
+        z = torch.addmm(bias, self.between.read(at.reads), self.outward)
         gate = z.sigmoid()
         return torch.addcmul(x, z[:, : self.filters], gate[:, self.filters :])
 
