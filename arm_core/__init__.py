@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from arm_core.checkpoint import Checkpoint, load_arm, load_checkpoint, save_arm
     from arm_core.contracts import ArmOutput, AutoregressiveModel, Forecaster, SamplerState, SampleTrace
+    from arm_core.decision import min_p, top_k, top_p
     from arm_core.errors import InputError
-    from arm_core.gumbel import posterior_gumbel, sample_noise
+    from arm_core.gumbel import KeyedNoise, posterior_gumbel, sample_noise
     from arm_core.layout import Layout
     from arm_core.samplers import (
         FinishedSample,
@@ -30,12 +31,14 @@ __all__ = [
     "FinishedSample",
     "Forecaster",
     "InputError",
+    "KeyedNoise",
     "Layout",
     "SampleTrace",
     "SamplerState",
     "ancestral_sample",
     "load_arm",
     "load_checkpoint",
+    "min_p",
     "posterior_gumbel",
     "predictive_sample",
     "resampled_sample",
@@ -43,6 +46,8 @@ __all__ = [
     "sample_noise",
     "save_arm",
     "stream_samples",
+    "top_k",
+    "top_p",
 ]
 
 _HOMES = {
@@ -52,12 +57,14 @@ _HOMES = {
     "FinishedSample": "arm_core.samplers",
     "Forecaster": "arm_core.contracts",
     "InputError": "arm_core.errors",
+    "KeyedNoise": "arm_core.gumbel",
     "Layout": "arm_core.layout",
     "SampleTrace": "arm_core.contracts",
     "SamplerState": "arm_core.contracts",
     "ancestral_sample": "arm_core.samplers",
     "load_arm": "arm_core.checkpoint",
     "load_checkpoint": "arm_core.checkpoint",
+    "min_p": "arm_core.decision",
     "posterior_gumbel": "arm_core.gumbel",
     "predictive_sample": "arm_core.samplers",
     "resampled_sample": "arm_core.samplers",
@@ -65,6 +72,8 @@ _HOMES = {
     "sample_noise": "arm_core.gumbel",
     "save_arm": "arm_core.checkpoint",
     "stream_samples": "arm_core.samplers",
+    "top_k": "arm_core.decision",
+    "top_p": "arm_core.decision",
 }
 
 

@@ -4,15 +4,17 @@ Everything is flat: `x: Int (batch, dims)`, `logits, noise: Float (batch, dims, 
 This module knows no network and no sampler.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from arm_core.decision import Decision
 from arm_core.errors import InputError
+from arm_core.gumbel import NoiseSource
 from arm_core.layout import Layout
 
 
@@ -27,7 +29,8 @@ class AutoregressiveModel(nn.Module):
     """An ARM: it maps a flat integer sequence to logits that are strictly triangular in it.
 
     Subclass it, call `super().__init__(layout, hidden_features)` and write `forward`. `arm_core.testing` proves
-    whether the triangularity holds.
+    whether the triangularity holds. An ARM that is conditioned takes one context per sample, of any kind, as a second
+    argument: `forward(x, context=None)`.
 
     Attributes:
         layout: shape and categories of the images.
@@ -43,6 +46,8 @@ class AutoregressiveModel(nn.Module):
         """Logits and hidden features of every dimension, in one pass."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(x) -> ArmOutput")
 
+    recordable: bool = False
+    """Whether `forward` on a GPU can be recorded as a CUDA graph, see `arm_core.samplers.recorded`."""
     granule: int | None = None
     """Dims that spans of this ARM begin and end on (a PixelCNN: the channels of a pixel); None: it has no spans."""
 
@@ -56,6 +61,10 @@ class AutoregressiveModel(nn.Module):
             f"{type(self).__name__} has no cached windows, so window={window} is not possible; leave window out "
             "for the whole image, or define `granule` and `span_cache` (arm_core.contracts.SpanCache)"
         )
+
+    def example_contexts(self, count: int) -> "Contexts | None":
+        """Contexts to check an ARM that is conditioned with (`harness check`); None: it takes none, or offers none."""
+        return None
 
     def log_prob(self, x: Int[Tensor, "batch dims"]) -> Float[Tensor, " batch"]:
         """log P(x) in nats, summed over the dimensions."""
@@ -80,6 +89,10 @@ class SpanOutput(NamedTuple):
 @runtime_checkable
 class SpanCache(Protocol):
     """An ARM that evaluates a span of each slot on top of what earlier calls left: each slot at its own place.
+
+    Two more methods may be there. `begin(slots: list[int], contexts)` is told the contexts, one per slot, of samples
+    that slots begin, if there are any. `narrowed(width)` gives the same cache for spans of at most `width` dims, for
+    caches whose calls have fixed shapes.
 
     The caller promises that every dimension i before `start` was evaluated since the slot's sample began, and last with
     the x_<i that `x` holds now. A slot begins a new sample by a span that starts at 0; nothing needs to be cleared.
@@ -109,27 +122,31 @@ def log_likelihood(
     return logits.log_softmax(dim=-1).gather(-1, x.unsqueeze(-1)).squeeze(-1)
 
 
-@dataclass(frozen=True)
+@dataclass
 class SamplerState:
-    """What a sampler knows between two calls, and all that a forecaster may read.
+    """What a sampler knows between two calls, and all that a forecaster may read. The step changes it in place.
 
     The buffers span the whole image; each evaluated span is written into them, so that one forecaster serves whole
-    images and windows alike.
+    images and windows alike. What is large is kept only for a forecaster that reads it: `hidden`, `logits`, `margins`
+    and `modes` are kept from the first time that they are asked for.
 
     Attributes:
         layout: shape and categories of the images.
-        noise: standard Gumbel noise, drawn once per sample.
+        noise: of the sample in each slot: `noise.at(slots, dims)`.
+        decision: how rows of logits and noise become categories: `decision(logits, noise).values`.
         x: the sequence; right in [0, known), without meaning beyond.
         known: the frontier of every slot: how many leading dimensions are final.
         start, stop: the span of the next evaluation is [start, stop).
         fed: the sequence that the last evaluation was given.
-        outputs: argmax(logits + noise) where `evaluated`, else 0.
+        outputs: the category that the last evaluation of each dimension decided on; 0 where not `evaluated`.
         evaluated: which dimensions some evaluation has covered.
-        hidden, logits: what the last evaluation of each dimension gave; 0 where not `evaluated`.
+        hidden_features: of the ARM.
+        readings: what is kept beyond that, by name; one slot and one dimension more than there are.
     """
 
     layout: Layout
-    noise: Float[Tensor, "slots dims categories"]
+    noise: NoiseSource
+    decision: Decision
     x: Int[Tensor, "slots dims"]
     known: Int[Tensor, " slots"]
     start: Int[Tensor, " slots"]
@@ -137,14 +154,59 @@ class SamplerState:
     fed: Int[Tensor, "slots dims"]
     outputs: Int[Tensor, "slots dims"]
     evaluated: Bool[Tensor, "slots dims"]
-    hidden: Float[Tensor, "slots dims features"]
-    logits: Float[Tensor, "slots dims categories"]
+    hidden_features: int = 0
+    readings: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def is_known(self) -> Bool[Tensor, "slots dims"]:
         """Which dimensions are final."""
         positions = torch.arange(self.layout.dims, device=self.x.device)
         return positions < self.known[:, None]
+
+    @property
+    def hidden(self) -> Float[Tensor, "slots dims features"]:
+        """The hidden features that the last evaluation of each dimension gave; 0 where not `evaluated`."""
+        return self._reading("hidden", (self.hidden_features,), self.noise.dtype)
+
+    @property
+    def logits(self) -> Float[Tensor, "slots dims categories"]:
+        """The ARM's logits, likewise. Large where there are many categories; `margins` and `modes` are not."""
+        return self._reading("logits", (self.layout.categories,), self.noise.dtype)
+
+    @property
+    def margins(self) -> Float[Tensor, "slots dims"]:
+        """By how much the best of logits + noise led the second, likewise (in units of the logits)."""
+        return self._reading("margins", (), self.noise.dtype)
+
+    @property
+    def modes(self) -> Int[Tensor, "slots dims"]:
+        """The most likely category whatever the noise, likewise."""
+        return self._reading("modes", (), torch.int64)
+
+    def _reading(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        slots, dims = self.x.shape
+        if name not in self.readings:
+            if bool(self.evaluated.any()):
+                raise InputError(
+                    f"this state keeps no {name}: read state.{name} in the first call already, so that it is kept"
+                )
+            self.readings[name] = torch.zeros(slots + 1, dims + 1, *shape, dtype=dtype, device=self.x.device)
+        return self.readings[name][:slots, :dims]
+
+
+Contexts = Tensor | Sequence[Any]
+"""One context per sample: a tensor whose first axis counts the samples, or a list."""
+
+
+def select_contexts(contexts: Contexts, rows: Sequence[int]) -> Contexts:
+    """The contexts of some samples."""
+    return contexts[list(rows)] if isinstance(contexts, Tensor) else [contexts[row] for row in rows]
+
+
+def recordable(forecaster: Callable[[SamplerState], Tensor]) -> Callable[[SamplerState], Tensor]:
+    """Mark a forecaster that can be recorded as part of a CUDA graph, see `arm_core.samplers.recorded`."""
+    forecaster.recordable = True  # type: ignore[attr-defined]
+    return forecaster
 
 
 Forecaster = Callable[[SamplerState], Tensor]

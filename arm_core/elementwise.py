@@ -8,12 +8,16 @@ is filled in the default memory format and has to be reordered, gradients of hal
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+Rows = Float[Tensor, "_ _"]  # (entries, features)
 Maps = Float[Tensor, "_ _ _ _"]  # (batch, features, height, width)
 Margin = tuple[int, int, int]  # left, right, above
+SMALL = 4096
+"""Elements below which fewer operations count more than fewer exponentials."""
 
 
 def crop(x: Maps, height: int, width: int) -> Maps:
@@ -31,6 +35,14 @@ def concat_elu(x: Maps, *, dropout: float = 0.0, by_map: bool = True, margin: Ma
         margin: columns of zeros to put on its left and right and rows to put above it.
     """
     return _ConcatElu.apply(x, dropout, by_map, margin)
+
+
+def concat_elu_of_rows(x: Rows) -> Rows:
+    """The same for rows of features, without gradients."""
+    if x.numel() < SMALL:
+        return F.elu_(torch.cat([x, -x], dim=1))
+    below = x.abs().neg_().expm1_()
+    return torch.cat([torch.maximum(x, below), torch.maximum(-x, below)], dim=1)
 
 
 def gated(x: Maps, both: Maps) -> Maps:

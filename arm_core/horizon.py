@@ -12,13 +12,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from arm_core.contracts import AutoregressiveModel, Forecaster
+from arm_core.decision import Decision
 from arm_core.errors import InputError
 from arm_core.forecasters import ForecastingModules, GatedForecaster, LearnedForecaster, fixed_point
-from arm_core.gumbel import sample_noise
+from arm_core.gumbel import DenseNoise, sample_noise
 from arm_core.objectives import forecasting_kls, kl
 from arm_core.samplers import predictive_sample, sample_many
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.step import advance, initial_state
+from arm_core.samplers.step import step
+from arm_core.samplers.work import WholeImages, Work
 
 HORIZONS = (1, 2, 3, 4, 6, 8, 12, 16, 20)
 GATES = (0.5, 1.0, 2.0)
@@ -135,10 +137,14 @@ def hit_rates(
     forecasters: list[Forecaster] = [LearnedForecaster(modules), fixed_point]
     horizon, width = modules.config.horizon, modules.unit_dims
     hits, seen = torch.zeros(2, horizon, dtype=torch.float64), torch.zeros(horizon, dtype=torch.float64)
-    state = initial_state(arm, noise)
     with sampling_mode(arm):
-        state = advance(arm, state, fixed_point)
-        while bool((state.known < dims).any()):
+        work = Work(arm, len(noise), WholeImages(arm), fixed_point, DenseNoise(noise), Decision())
+        work.begin(list(range(len(noise))), list(range(len(noise))))
+        _ = work.state.hidden  # from the first call on: the modules read it later
+        everything = torch.zeros_like(work.full), dims
+        step(work, *everything)
+        while not all(work.finished()):
+            state = work.state
             positions = torch.arange(dims, device=state.x.device)
             unit = state.known.div(width, rounding_mode="floor")[:, None]
             ahead = positions.div(width, rounding_mode="floor") - unit  # 0 for the unit of the frontier
@@ -147,7 +153,7 @@ def hit_rates(
                 right = (forecaster(state) == final) & counted
                 hits[row] += torch.bincount(ahead[right], minlength=horizon).double().cpu()
             seen += torch.bincount(ahead[counted], minlength=horizon).double().cpu()
-            state = advance(arm, state, fixed_point)
+            step(work, *everything)
     shares = hits / seen.clamp_min(1)
     return HitRates(shares[0], shares[1])
 

@@ -5,19 +5,19 @@ Nothing is kept between steps but weights, the optimiser and the step number: th
 on a CPU. This module knows no particular network, no Ray, no logger and no files.
 """
 
-import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 
 from arm_core.errors import InputError
 
 Images = UInt8[Tensor, "count *shape"]
+Labels = Int[Tensor, "_"]  # (count,)
 Networks = Mapping[str, nn.Module]
 Figures = dict[str, Tensor]
 
@@ -35,7 +35,6 @@ class FitConfig:
         weight_decay: L2 penalty inside Adam.
         accumulate: parts in which a batch goes through the networks, one after the other; saves memory.
         autocast: compute in bfloat16 where that is safe; weights, losses and optimiser stay as they are.
-        data_parallel: split every batch over all devices of the trial.
         keep: the weights that are the result: the last ones, or those that were best on validation.
         evaluate_every: iterations between two validations.
         checkpoint_every: iterations between two saved states.
@@ -49,7 +48,6 @@ class FitConfig:
     weight_decay: float = 1e-6
     accumulate: int = 1
     autocast: bool = False
-    data_parallel: bool = False
     keep: Literal["last", "best"] = "last"
     evaluate_every: int = 1000
     checkpoint_every: int = 1000
@@ -94,43 +92,31 @@ class Optimisation:
     """Networks in training: weights, optimiser and the number of steps done. Subclasses say what a batch costs.
 
     Args:
-        networks: by name; trained in place.
+        networks: by name; trained in place, on the device where they are.
         config: how.
         seed: of the data order and of all draws, in [0, 2^32).
-        devices: None: where the networks are. Several: each gets a copy of the networks and its share of every batch;
-            the first must be where they are.
     """
 
-    def __init__(
-        self, networks: Networks, config: FitConfig, *, seed: int, devices: Sequence[torch.device] | None = None
-    ) -> None:
+    def __init__(self, networks: Networks, config: FitConfig, *, seed: int) -> None:
         if not 0 <= seed < 2**32:
             raise InputError(f"training seed must be in [0, 2^32), got {seed}")
         self.networks, self.config, self.seed = dict(networks), config, seed
         self.step = 0
         self.parameters = [p for network in self.networks.values() for p in network.parameters()]
-        self.devices = list(devices) if devices is not None else [self.parameters[0].device]
-        if config.data_parallel != (len(self.devices) > 1):
-            raise InputError(
-                f"data_parallel={str(config.data_parallel).lower()} with {len(self.devices)} device(s): it needs at "
-                "least two, and several need it; in a sweep file set training: data_parallel and resources: train: gpus"
-            )
-        copies = [{name: copy.deepcopy(network).to(device) for name, network in self.networks.items()}
-                  for device in self.devices[1:]]  # fmt: skip
-        self.replicas: list[Networks] = [self.networks, *copies]
+        self.device = self.parameters[0].device
         self.optimiser = torch.optim.Adam(
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
 
-    def loss(self, networks: Networks, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Figures]:
+    def loss(self, images: Tensor, labels: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Figures]:
         """The mean loss of a batch and what else is reported of it.
 
         Args:
-            networks: those of the device that holds the images.
-            images: (batch, ...) as they are in the data.
+            images: (batch, ...) as they are in the data, on the device of the networks.
+            labels: (batch,) of the images, if the data have labels, on the same device.
             generator: for draws that the loss needs, on the same device.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define loss(networks, images, generator)")
+        raise NotImplementedError(f"{type(self).__name__} must define loss(images, labels, generator)")
 
     def state(self) -> dict[str, Tensor]:
         """All that a later process needs to go on, as named tensors."""
@@ -170,27 +156,36 @@ def _laid_out(moment: Tensor, *, like: Tensor) -> Tensor:
     return torch.empty_like(like, dtype=moment.dtype).copy_(moment) if moment.shape == like.shape else moment
 
 
-def fit(training: Optimisation, data: Images | Drawn) -> Iterator[StepMetrics]:
+def fit(training: Optimisation, data: Images | Drawn, labels: Labels | None = None) -> Iterator[StepMetrics]:
     """Take the steps that are left, one for each `next`.
 
     Args:
         training: changed in place; between two steps its `state()` can be saved.
         data: all training images; may be memory-mapped, only the rows of a batch are read and moved. Or what draws
             them: by a generator of (seed, step).
+        labels: of all of them, for an ARM that is conditioned on labels.
 
     Raises:
         DivergedError: the loss is not finite; the weights are those before the failing step.
-        InputError: there is no training image.
+        InputError: there is no training image, or not a label for each.
     """
     if len(data) == 0:
         raise InputError("training needs at least one image, got none")
+    check_labels(labels, len(data))
     while training.step < training.config.iterations:
         rows = batch_rows(len(data), training.config.batch_size, step=training.step, seed=training.seed)
         if isinstance(data, Tensor):
             images = data[rows]
         else:
             images = data.draw(rows, torch.Generator().manual_seed((training.seed << 31) + training.step ^ 1 << 61))
-        yield _take_step(training, images, learning_rate(training.config, training.step, len(data)))
+        named = None if labels is None else labels[rows]
+        yield _take_step(training, images, named, learning_rate(training.config, training.step, len(data)))
+
+
+def check_labels(labels: Tensor | None, count: int) -> None:
+    """Refuse labels that do not stand side by side with `count` images."""
+    if labels is not None and len(labels) != count:
+        raise InputError(f"there must be a label for each image, got {len(labels)} labels for {count} images")
 
 
 def learning_rate(config: FitConfig, step: int, count: int) -> float:
@@ -211,47 +206,33 @@ def _epoch_order(count: int, epoch: int, seed: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed((seed << 31) + epoch))
 
 
-def _take_step(training: Optimisation, images: Tensor, rate: float) -> StepMetrics:
-    config, devices = training.config, training.devices
+def _take_step(training: Optimisation, images: Tensor, labels: Tensor | None, rate: float) -> StepMetrics:
+    config, device = training.config, training.device
     for group in training.optimiser.param_groups:
         group["lr"] = rate
-    for networks in training.replicas:
-        for name, network in networks.items():
-            network.train()
-            network.zero_grad()
-            if networks is not training.networks:
-                network.load_state_dict(training.networks[name].state_dict())
+    for network in training.networks.values():
+        network.train()
+        network.zero_grad()
     figures: Figures = {}
     draw = (training.seed << 31) + training.step
-    generators = [torch.Generator(device).manual_seed(draw ^ 1 << 62 ^ place) for place, device in enumerate(devices)]
-    with torch.random.fork_rng([device for device in devices if device.type == "cuda"]):
+    generator = torch.Generator(device).manual_seed(draw ^ 1 << 62)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(draw)
-        for turn, part in enumerate(images.chunk(config.accumulate * len(devices))):
-            place = turn % len(devices)
-            with torch.autocast(devices[place].type, torch.bfloat16, enabled=config.autocast):
-                loss, seen = training.loss(training.replicas[place], part.to(devices[place]), generators[place])
+        parts = images.chunk(config.accumulate)
+        named = [None] * len(parts) if labels is None else labels.to(device).chunk(config.accumulate)
+        for part, label in zip(parts, named, strict=True):
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast):
+                loss, seen = training.loss(part.to(device), label, generator)
             share = len(part) / len(images)
             (loss * share).backward()
-            seen = {"loss": loss.detach(), **seen}
-            for name, value in seen.items():
-                figures[name] = figures.get(name, 0.0) + value.detach().to(devices[0]) * share
-    _gather_gradients(training)
+            for name, value in {"loss": loss, **seen}.items():
+                figures[name] = figures.get(name, 0.0) + value.detach() * share
     values = {name: value.item() for name, value in figures.items()}
     if not math.isfinite(values.pop("loss")):
         raise DivergedError(_where(training, figures["loss"].item(), rate))
     training.optimiser.step()
     training.step += 1
     return StepMetrics(training.step, rate, values)
-
-
-def _gather_gradients(training: Optimisation) -> None:
-    """Add the gradients of all copies to those of the networks themselves."""
-    for networks in training.replicas[1:]:
-        for name, network in training.networks.items():
-            for own, other in zip(network.parameters(), networks[name].parameters(), strict=True):
-                if other.grad is not None:
-                    gradient = other.grad.to(own.device)
-                    own.grad = gradient if own.grad is None else own.grad + gradient
 
 
 def _where(training: Optimisation, loss: float, rate: float) -> str:

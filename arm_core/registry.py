@@ -117,7 +117,7 @@ def _load_file(kind: str, path: str) -> ModuleType:
     return module
 
 
-ARMS = Registry("arm", {"pixelcnn": "arm_core.arms.pixelcnn:PixelCNN"})
+ARMS = Registry("arm", {"pixelcnn": "arm_core.arms.pixelcnn.network:PixelCNN"})
 
 FORECASTERS = Registry(
     "forecaster",
@@ -125,9 +125,9 @@ FORECASTERS = Registry(
         "zeros": "arm_core.forecasters.baselines:zeros",
         "predict_last": "arm_core.forecasters.baselines:predict_last",
         "row_above": "arm_core.forecasters.baselines:row_above",
-        "fixed_point": "arm_core.forecasters.fixed_point:fixed_point",
-        "fixed_point_above": "arm_core.forecasters.fixed_point:fixed_point_above",
-        "most_likely": "arm_core.forecasters.fixed_point:most_likely",
+        "fixed_point": "arm_core.fixed_point:fixed_point",
+        "fixed_point_above": "arm_core.fixed_point:fixed_point_above",
+        "most_likely": "arm_core.fixed_point:most_likely",
         "learned": "arm_core.forecasters.learned:LearnedForecaster",
         "gated": "arm_core.forecasters.learned:GatedForecaster",
     },

@@ -1,7 +1,7 @@
 """Contract checks for ARMs, forecasters and datasets: ours run them in the tests, yours by `harness check`.
 
-Each check raises AssertionError with what it saw. They run in float64, on layouts small enough to perturb every
-dimension.
+Each check raises AssertionError with what it saw, under `python -O` too. They run in float64, on layouts small enough
+to perturb every dimension.
 """
 
 import tempfile
@@ -13,14 +13,16 @@ from typing import Any
 import torch
 
 from arm_core.checkpoint import load_arm, save_arm
-from arm_core.contracts import AutoregressiveModel, Forecaster
+from arm_core.contracts import ArmOutput, AutoregressiveModel, Contexts, Forecaster, select_contexts
+from arm_core.decision import Decision
 from arm_core.errors import InputError
 from arm_core.forecasters import fixed_point, predict_last, row_above, zeros
-from arm_core.gumbel import sample_noise
+from arm_core.gumbel import DenseNoise, sample_noise
 from arm_core.layout import Layout
 from arm_core.samplers import ancestral_sample, predictive_sample, sample_many
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.slots import Slots
+from arm_core.samplers.step import step
+from arm_core.samplers.work import Work
 
 SMALL_LAYOUTS = (Layout(1, 8, 8, 3), Layout(3, 4, 8, 4), Layout(4, 8, 4, 2))
 FORECASTERS: dict[str, Forecaster] = {
@@ -41,6 +43,12 @@ def randomise(module: torch.nn.Module, *, seed: int = 0, scale: float = 0.25) ->
             parameter.copy_(drawn * scale)
 
 
+def require(holds: bool | torch.Tensor, message: str) -> None:
+    """Raise an AssertionError unless it holds; an `assert` would vanish under PYTHONOPTIMIZE."""
+    if not holds:
+        raise AssertionError(message)
+
+
 def check_triangular(arm: AutoregressiveModel) -> None:
     """Row i of logits and hidden depends on x_<i only: perturb every dimension and compare every row.
 
@@ -52,12 +60,20 @@ def check_triangular(arm: AutoregressiveModel) -> None:
     x = base.repeat(layout.dims, 1)
     x.diagonal().add_(1).remainder_(layout.categories)
     with torch.inference_mode():
-        moved, still = arm.eval()(x), arm(base.repeat(layout.dims, 1))
+        moved, still = _evaluated(arm.eval(), x), _evaluated(arm, base.repeat(layout.dims, 1))
     for name, after, before in zip(("logits", "hidden"), moved, still, strict=True):
-        difference = (after - before).abs().amax(dim=-1) if after.shape[-1] else torch.zeros(x.shape)
+        apart = torch.where(after == before, 0.0, (after - before).abs())  # equal infinities are equal
+        difference = apart.nan_to_num(torch.inf).amax(dim=-1) if after.shape[-1] else torch.zeros(x.shape)
         forbidden = difference.tril()  # (perturbed i, row j <= i)
-        assert forbidden.max() < 1e-9, _leak(name, forbidden)
-        assert name == "hidden" or layout.dims == 1 or difference.max() > 1e-9, f"{name} do not depend on x at all"
+        require(forbidden.max() < 1e-9, _leak(name, forbidden))
+        depends = name == "hidden" or layout.dims == 1 or difference.max() > 1e-9
+        require(depends, f"{name} do not depend on x at all")
+
+
+def _evaluated(arm: AutoregressiveModel, x: torch.Tensor) -> ArmOutput:
+    """With contexts, if the ARM offers some: all rows the same."""
+    context = arm.example_contexts(1)
+    return arm(x) if context is None else arm(x, context=select_contexts(context, [0] * len(x)))
 
 
 def _leak(name: str, forbidden: torch.Tensor) -> str:
@@ -73,54 +89,83 @@ def check_shapes(arm: AutoregressiveModel) -> None:
             logits, hidden = arm(torch.zeros(batch, layout.dims, dtype=torch.int64))
         for name, got, last in (("logits", logits, layout.categories), ("hidden", hidden, arm.hidden_features)):
             expected = (batch, layout.dims, last)
-            assert tuple(got.shape) == expected, f"{name} must have shape {expected}, got {tuple(got.shape)}"
+            require(tuple(got.shape) == expected, f"{name} must have shape {expected}, got {tuple(got.shape)}")
 
 
-def _ancestral(arm: AutoregressiveModel, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _ancestral(
+    arm: AutoregressiveModel, count: int, seed: int, context: Contexts | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Noise in the ARM's dtype, and the ancestral samples under it."""
     dtype = next(arm.parameters(), torch.empty(0, dtype=torch.float64)).dtype
     noise = sample_noise(arm.layout, seed=seed, sample_ids=range(count), dtype=dtype)
-    return noise, ancestral_sample(arm, noise).x
+    return noise, ancestral_sample(arm, noise, context=context).x
+
+
+def _require_equal(got: torch.Tensor, expected: torch.Tensor, where: str = "") -> None:
+    differ = int((got != expected).any(1).sum())
+    require(differ == 0, f"{where}{differ} of {len(expected)} samples differ from the ancestral ones")
 
 
 def check_exact(arm: AutoregressiveModel, forecaster: Forecaster, *, count: int = 3, seed: int = 0) -> None:
     """Predictive samples equal the ancestral ones under the same noise, in at most `dims` calls."""
     noise, expected = _ancestral(arm, count, seed)
     got = predictive_sample(arm, noise, forecaster)
-    assert torch.equal(got.x, expected), f"{int((got.x != expected).any(1).sum())} of {count} samples differ"
-    assert bool((got.arm_calls <= arm.layout.dims).all()), (
-        f"more than {arm.layout.dims} calls: {got.arm_calls.tolist()}"
-    )
+    _require_equal(got.x, expected)
+    dims = arm.layout.dims
+    require((got.arm_calls <= dims).all(), f"more than {dims} calls: {got.arm_calls.tolist()}")
 
 
 def check_exact_in_windows(arm: AutoregressiveModel, forecaster: Forecaster, *, count: int = 3, seed: int = 0) -> None:
     """The same in cached windows, with fewer slots than samples."""
     (_, expected), window = _ancestral(arm, count, seed), arm.layout.width * arm.layout.channels + 1
     got = sample_many(arm, count=count, seed=seed, slots=2, forecaster=forecaster, window=window).x
-    differ = int((got != expected).any(1).sum())
-    assert differ == 0, f"window {window}: {differ} of {count} samples differ"
+    _require_equal(got, expected, f"window {window}: ")
 
 
 def check_windows(arm: AutoregressiveModel, *, count: int = 5, seed: int = 0) -> None:
     """Cached windows, narrow and wide, give the ancestral samples while slots are refilled, and the logits of a pass.
 
-    Logits and hidden features of the spans may differ from those of a whole pass by rounding only.
+    Logits and hidden features of the spans may differ from those of a whole pass by rounding only. An ARM that offers
+    contexts is checked under them.
     """
-    row = arm.layout.width * arm.layout.channels
-    noise, expected = _ancestral(arm, count, seed)
+    row, context = arm.layout.width * arm.layout.channels, arm.example_contexts(count)
+    noise, expected = _ancestral(arm, count, seed, context)
+    rows = list(range(count))
     for window in (1, row + 1, 2 * row):
-        got = sample_many(arm, count=count, seed=seed, slots=2, window=window)
-        differ = int((got.x != expected).any(1).sum())
-        assert differ == 0, f"window {window}: {differ} of {count} samples differ from the ancestral ones"
+        got = sample_many(arm, count=count, seed=seed, slots=2, window=window, context=context)
+        _require_equal(got.x, expected, f"window {window}: ")
         with sampling_mode(arm):
-            work = Slots(arm, count, arm.span_cache(count, window), fixed_point)
-            work.begin(list(range(count)), noise)
+            work = Work(arm, count, arm.span_cache(count, window), fixed_point, DenseNoise(noise), Decision())
+            work.begin(rows, rows, contexts=context)
+            streamed = {"logits": work.state.logits, "hidden": work.state.hidden}
             while not all(work.finished()):
-                work.step()
-            for name, whole in arm(work.state.x)._asdict().items():
-                error = (getattr(work.state, name) - whole).abs().max() if whole.numel() else 0.0
-                allowed = 1e-9 * max(1.0, float(whole.abs().max())) if whole.numel() else 0.0
-                assert error <= allowed, f"window {window}: {name} differ by {error:.3g} from those of a whole pass"
+                step(work, *work.spans())
+            whole = arm(work.state.x) if context is None else arm(work.state.x, context=context)
+            for name, full in whole._asdict().items():
+                finite = full.isfinite()
+                require(torch.equal(streamed[name][~finite], full[~finite]), f"window {window}: {name} differ")
+                apart = (streamed[name] - full)[finite].abs()
+                error, largest = (
+                    float(values.max()) if apart.numel() else 0.0 for values in (apart, full[finite].abs())
+                )
+                message = f"window {window}: {name} differ by {error:.3g} from those of a whole pass"
+                require(error <= 1e-9 * max(1.0, largest), message)
+
+
+def check_contexts(arm: AutoregressiveModel, *, count: int = 4, seed: int = 0) -> None:
+    """Every sample reads its own context and no other, on whole images, and contexts make a difference."""
+    context = arm.example_contexts(count)
+    if context is None or len(context) != count:
+        raise AssertionError(f"example_contexts({count}) must give {count} contexts")
+    noise, expected = _ancestral(arm, count, seed, context)
+    _require_equal(predictive_sample(arm, noise, fixed_point, context=context).x, expected, "whole images: ")
+    for row in range(count):
+        alone = ancestral_sample(arm, noise[row : row + 1], context=select_contexts(context, [row])).x
+        _require_equal(alone, expected[row : row + 1], f"context {row} alone: ")
+    x = expected[:1].expand(count, -1)
+    with torch.inference_mode():
+        logits = arm(x, context=context).logits
+    require((logits != logits[:1]).any(), "the logits do not depend on the context at all")
 
 
 def check_saves(arm: AutoregressiveModel) -> None:
@@ -130,7 +175,8 @@ def check_saves(arm: AutoregressiveModel) -> None:
         loaded = load_arm(Path(folder) / "arm", arm=type(arm))
     x = torch.zeros(2, arm.layout.dims, dtype=torch.int64)
     with torch.inference_mode():
-        assert torch.equal(arm.eval()(x).logits, loaded(x).logits), "logits differ after saving and loading"
+        equal = torch.equal(arm.eval()(x).logits, loaded(x).logits)
+    require(equal, "logits differ after saving and loading")
 
 
 def check_moves(arm: AutoregressiveModel) -> None:
@@ -139,7 +185,7 @@ def check_moves(arm: AutoregressiveModel) -> None:
     for dtype in (torch.float32, torch.float64):
         with torch.inference_mode():
             got = arm.to(dtype)(x).logits.dtype
-        assert got == dtype, f"moved to {dtype}, the ARM gives {got}"
+        require(got == dtype, f"moved to {dtype}, the ARM gives {got}")
 
 
 def arm_checks(
@@ -168,6 +214,8 @@ def arm_checks(
                 f"{on}: windows give the ancestral samples, and the logits of a whole pass",
                 partial(check_windows, arm),
             )
+        if arm.example_contexts(1) is not None:
+            yield f"{on}: every sample follows its own context", partial(check_contexts, arm)
         yield f"{on}: saves and loads", partial(check_saves, arm)
         yield f"{on}: moves between dtypes", partial(check_moves, arm)
     if len(refused) == len(layouts):
@@ -191,10 +239,9 @@ def check_dataset(dataset: Any) -> None:
     for name in ("train", "valid", "test"):
         images = dataset.split(name)
         expected = (layout.channels, layout.height, layout.width)
-        assert images.dtype == torch.uint8, f"{name} must be uint8, got {images.dtype}"
-        assert tuple(images.shape[1:]) == expected, f"{name} must be (n, {expected}), got {tuple(images.shape)}"
-        assert len(images) > 0, f"{name} is empty"
-        assert int(images.max()) < layout.categories, (
-            f"{name} has the value {int(images.max())}, categories are {layout.categories}"
-        )
-        assert torch.equal(images, dataset.split(name)), f"{name} differs between two readings"
+        require(images.dtype == torch.uint8, f"{name} must be uint8, got {images.dtype}")
+        require(tuple(images.shape[1:]) == expected, f"{name} must be (n, {expected}), got {tuple(images.shape)}")
+        require(len(images) > 0, f"{name} is empty")
+        most = int(images.max())
+        require(most < layout.categories, f"{name} has the value {most}, categories are {layout.categories}")
+        require(torch.equal(images, dataset.split(name)), f"{name} differs between two readings")

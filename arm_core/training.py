@@ -4,7 +4,7 @@ This module knows the losses. It knows no Ray, no logger and no files.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from arm_core.contracts import ArmOutput, AutoregressiveModel
 from arm_core.errors import InputError
-from arm_core.forecasters.fixed_point import fixed_point
+from arm_core.fixed_point import fixed_point
 from arm_core.forecasters.modules import ForecastingModules
 from arm_core.gumbel import posterior_gumbel, standard_gumbel
 from arm_core.latents import CodebookUsage, DiscreteAutoencoder, codebook_usage
@@ -24,10 +24,12 @@ from arm_core.optimisation import (
     Figures,
     FitConfig,
     Images,
+    Labels,
     Networks,
     Optimisation,
     StepMetrics,
     batch_rows,
+    check_labels,
     fit,
     learning_rate,
 )
@@ -57,14 +59,19 @@ class TrainingConfig(FitConfig):
 
     Attributes:
         forecasting_weight: of the forecasting loss, beside the likelihood in nats per dimension.
+        label_dropout: share of the labels, if there are any, that a step replaces by -1, none: the ARM then learns both
+            distributions that guidance needs (Ho & Salimans, 2022).
     """
 
     forecasting_weight: float = 0.01
+    label_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.forecasting_weight < math.inf:
             raise InputError(f"forecasting_weight must be finite and not negative, got {self.forecasting_weight}")
+        if not 0 <= self.label_dropout <= 1:
+            raise InputError(f"label_dropout must be in [0, 1], got {self.label_dropout}")
 
 
 class Training(Optimisation):
@@ -75,7 +82,6 @@ class Training(Optimisation):
         modules: trained with it, or None.
         config: how.
         seed: of the data order and of all draws, in [0, 2^32).
-        devices: see `Optimisation`.
     """
 
     def __init__(
@@ -85,31 +91,39 @@ class Training(Optimisation):
         config: TrainingConfig,
         *,
         seed: int,
-        devices: Sequence[torch.device] | None = None,
     ) -> None:
-        self.arm, self.modules, self.weight = arm, modules, config.forecasting_weight
+        self.arm, self.modules = arm, modules
+        self.weight, self.label_dropout = config.forecasting_weight, config.label_dropout
         networks: Networks = {"arm": arm} if modules is None else {"arm": arm, "modules": modules}
-        super().__init__(networks, config, seed=seed, devices=devices)
+        super().__init__(networks, config, seed=seed)
 
-    def loss(self, networks: Networks, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Figures]:
+    def loss(self, images: Tensor, labels: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Figures]:
         """Nats per dimension, plus the weighted forecasting loss (paper app. A.2)."""
         x = _sequences(self.arm.layout, images)
-        output = _in_float(networks["arm"](x))
+        if labels is not None:
+            dropped = torch.rand(len(labels), generator=generator, device=labels.device) < self.label_dropout
+            labels = labels.long().masked_fill(dropped, -1)
+        output = _in_float(_run(self.arm, x, labels))
         bits = bits_per_dim(output.logits, x).mean()
         loss, figures = bits * math.log(2), {"train_bits_per_dim": bits}
         # There is no noise that leads to x once the bits have diverged: the step is refused for them then.
         if self.modules is not None and ("noise" not in self.modules.config.inputs or bool(bits.isfinite())):
             if self.modules.config.pairs == "model":
-                kl = _kl_on_samples(networks["arm"], networks["modules"], x, generator)
+                kl = _kl_on_samples(self.arm, self.modules, x, labels, generator)
             else:
-                kl = _forecasting_kl(networks["modules"], output, x, generator)
+                kl = _forecasting_kl(self.modules, output, x, generator)
             loss, figures = loss + self.weight * kl, {**figures, "forecasting_kl_nats": kl}
         return loss, figures
 
 
 @torch.inference_mode()
 def evaluate(
-    arm: AutoregressiveModel, modules: ForecastingModules | None, data: Images, *, batch_size: int = 64
+    arm: AutoregressiveModel,
+    modules: ForecastingModules | None,
+    data: Images,
+    *,
+    labels: Labels | None = None,
+    batch_size: int = 64,
 ) -> tuple[float, float | None]:
     """(bits/dim, forecasting KL in nats or None) over every image of `data`, in eval mode.
 
@@ -117,16 +131,19 @@ def evaluate(
         arm: left in the mode (train or eval) in which it came.
         modules: of the ARM, or None.
         data: at least one image, as sequences or (n, C, H, W); may be memory-mapped.
+        labels: of the images, for an ARM that is conditioned on labels; None: it is evaluated without.
         batch_size: images a pass; changes nothing but memory and time (and the draws of modules that read noise).
     """
     was_training = arm.training
     arm.eval()
     device = next(arm.parameters()).device
     generator = torch.Generator(device).manual_seed(0)
+    check_labels(labels, len(data))
     bits, kl = 0.0, 0.0
-    for chunk in _chunks(data, batch_size):
+    for place, chunk in enumerate(_chunks(data, batch_size)):
         x = _sequences(arm.layout, chunk.to(device))
-        output = arm(x)
+        named = None if labels is None else labels[place * batch_size :][: len(x)].to(device)
+        output = _run(arm, x, named)
         bits += bits_per_dim(output.logits, x).double().sum().item()
         if modules is not None:
             kl += _forecasting_kl(modules, output, x, generator).item() * len(x)
@@ -150,14 +167,13 @@ class AutoencoderTraining(Optimisation):
         config: AutoencoderTrainingConfig,
         *,
         seed: int,
-        devices: Sequence[torch.device] | None = None,
     ) -> None:
         self.autoencoder = autoencoder
-        super().__init__({"autoencoder": autoencoder}, config, seed=seed, devices=devices)
+        super().__init__({"autoencoder": autoencoder}, config, seed=seed)
 
-    def loss(self, networks: Networks, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Figures]:
-        """The mean squared error on [-1, 1] (paper app. A.3)."""
-        mse = reconstruction_mse(networks["autoencoder"](images).float(), self.autoencoder.scaled(images))
+    def loss(self, images: Tensor, labels: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Figures]:
+        """The mean squared error on [-1, 1] (paper app. A.3), whatever the labels."""
+        mse = reconstruction_mse(self.autoencoder(images).float(), self.autoencoder.scaled(images))
         return mse, {"train_mse": mse}
 
 
@@ -183,24 +199,36 @@ def evaluate_autoencoder(
     return total / len(data), usage
 
 
-def _forecasting_kl(modules: torch.nn.Module, output: ArmOutput, x: Tensor, generator: torch.Generator) -> Tensor:
+def _forecasting_kl(modules: ForecastingModules, output: ArmOutput, x: Tensor, generator: torch.Generator) -> Tensor:
     """The forecasting loss on data, with posterior noise if the modules read noise (paper app. B)."""
-    assert isinstance(modules, ForecastingModules)
     noise = None
     if "noise" in modules.config.inputs:
         noise = posterior_gumbel(output.logits.detach(), x, generator=generator)
     return forecasting_kl(output.logits, _in_float_one(modules(output.hidden, x, noise)))
 
 
-def _kl_on_samples(arm: torch.nn.Module, modules: torch.nn.Module, like: Tensor, generator: torch.Generator) -> Tensor:
+def _run(arm: AutoregressiveModel, x: Tensor, labels: Tensor | None) -> ArmOutput:
+    """With labels if there are any: an ARM that takes none need not know of them."""
+    output: ArmOutput = arm(x) if labels is None else arm(x, context=labels)
+    return output
+
+
+def _kl_on_samples(
+    arm: AutoregressiveModel,
+    modules: ForecastingModules,
+    like: Tensor,
+    labels: Tensor | None,
+    generator: torch.Generator,
+) -> Tensor:
     """The forecasting loss on samples of the ARM as it is, with the noise that they come from."""
-    assert isinstance(arm, AutoregressiveModel) and isinstance(modules, ForecastingModules)
     kind = next(arm.parameters()).dtype
     empty = torch.empty(*like.shape, arm.layout.categories, dtype=kind, device=like.device)
     noise = standard_gumbel(empty, generator)
     with torch.autocast(like.device.type, enabled=False):
-        x = predictive_sample(arm, noise, fixed_point).x.clone()  # a tensor of inference mode takes no gradient
-    output = _in_float(arm(x))
+        x = predictive_sample(
+            arm, noise, fixed_point, context=labels
+        ).x.clone()  # a tensor of inference mode takes no gradient
+    output = _in_float(_run(arm, x, labels))
     return forecasting_kl(output.logits, _in_float_one(modules(output.hidden, x, noise)))
 
 

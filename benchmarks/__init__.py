@@ -1,22 +1,5 @@
 """What measures this project itself, a module each: `python -m benchmarks.training`. Not in the wheel.
 
-A module's first part is a library that tests call, its last part the command.
+A module's first part is a library that tests call, its last part the command. Importing this package loads nothing:
+`benchmarks.gpu` runs where nothing but `arm_core` is at hand.
 """
-
-from pathlib import Path
-from typing import Any
-
-import click
-
-from harness.cli import refusals
-
-ROOT = Path(__file__).parents[1]
-"""Of the repository, where `python -m benchmarks...` is run."""
-
-
-class Benchmark(click.Command):
-    """A command whose bad input ends in one message and exit code 2, as with `harness`."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with refusals():
-            return super().invoke(ctx)

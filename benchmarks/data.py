@@ -20,7 +20,7 @@ from arm_core.data.base import SPLITS
 from arm_core.data.imagenet32 import PUBLISHED, SHAPE
 from arm_core.data.prepare import preparation
 from arm_core.data.store import FORMAT, place_of
-from benchmarks import ROOT, Benchmark
+from benchmarks.command import ROOT, Benchmark
 from harness.console import CONSOLE
 
 _OPEN = """

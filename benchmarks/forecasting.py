@@ -23,7 +23,7 @@ from arm_core.forecasters import LearnedForecaster, fixed_point, most_likely
 from arm_core.forecasters.modules import INPUTS
 from arm_core.horizon import arm_calls, choose_horizon, divergences, hit_rates
 from arm_core.registry import ARMS
-from benchmarks import Benchmark
+from benchmarks.command import Benchmark
 from harness.jobs.machine import device_of_this_job, provenance
 from harness.report.formats import markdown_rows as markdown
 

@@ -19,7 +19,7 @@ from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.data import load_dataset
 from arm_core.errors import InputError
 from arm_core.training import Training, TrainingConfig, fit
-from benchmarks import ROOT, Benchmark
+from benchmarks.command import ROOT, Benchmark
 from harness.console import CONSOLE
 from harness.jobs.machine import available_cpus
 from harness.store import Store

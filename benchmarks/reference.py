@@ -24,8 +24,7 @@ import click
 import pandas as pd
 
 from arm_core.errors import InputError
-from benchmarks import Benchmark
-from harness.benches.samplers_report import conditions, front_table, own_height, summary
+from benchmarks.command import Benchmark
 from harness.jobs.machine import provenance
 from harness.report.formats import markdown_rows
 from harness.report.selection import select
@@ -177,13 +176,6 @@ def _took(item: dict[str, Any]) -> str:
     return f"{item['wall_s']:.0f} s" + (f" ({item['note']})" if "note" in item else "")
 
 
-def samplers_table(out: Path) -> str:
-    """The samplers of `harness bench` side by side."""
-    rows = pd.read_parquet(out / "samplers" / "samplers.parquet")
-    found = summary(rows)
-    return f"{front_table(found, own_height(rows))}\n{conditions(rows, found)}\n"
-
-
 def fill_readme(readme: Path, out: Path) -> list[str]:
     """Put each table between its markers, `<!-- NAME -->` and `<!-- end of NAME -->`; returns the names found.
 
@@ -195,7 +187,7 @@ def fill_readme(readme: Path, out: Path) -> list[str]:
     made: dict[str, Callable[[], str]] = {
         f"results of {name}": partial(quickstart_table, out, name) for name in datasets
     }
-    made |= {"wall times": partial(wall_table, out), "samplers": partial(samplers_table, out)}
+    made |= {"wall times": partial(wall_table, out)}
     made["quickstart"] = partial(overview_table, out)
     for name, table in made.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"

@@ -19,17 +19,17 @@ import click
 import numpy as np
 
 from arm_core.errors import InputError
-from benchmarks import ROOT, Benchmark
+from benchmarks.command import ROOT, Benchmark
 from harness.console import CONSOLE
 from harness.store import Store, job_folder
 
 SAMPLERS = [
-    ("ancestral", None, None, 1.0),
-    ("predictive", "zeros", None, 0.5),
-    ("predictive", "predict_last", None, 0.4),
-    ("predictive", "fixed_point", None, 0.25),
-    ("predictive", "learned", 4, 0.2),
-]  # sampler, forecaster, horizon, share of the ancestral calls
+    ('{"sampler": "ancestral"}', 1.0),
+    ('{"forecaster": "zeros"}', 0.5),
+    ('{"forecaster": "predict_last"}', 0.4),
+    ('{"forecaster": "fixed_point"}', 0.25),
+    ('{"forecaster": "learned", "horizon": 4}', 0.2),
+]  # as rows hold them, and the share of the ancestral calls
 BATCHES = (1, 8, 32)
 TRAIN_SEEDS = 5
 LAYOUT = {"channels": 1, "height": 8, "width": 8, "categories": 17}
@@ -152,8 +152,8 @@ def _timing(
     shared |= {"dtype": "float32", "checkpoint_sha256": f"{train:0>64}", "is_warmup": False, **_machine()}
     timings: list[dict[str, Any]] = []
     samples, mistakes = [], []
-    for name, forecaster, horizon, share in SAMPLERS:
-        named = {"sampler": name, "forecaster": forecaster, "horizon": horizon}
+    for name, share in SAMPLERS:
+        named = {"sampler": name}
         for batch in BATCHES:
             calls = np.full((seeds, batch), DIMS)
             if share < 1:
@@ -164,6 +164,7 @@ def _timing(
                         **shared,
                         **named,
                         "batch_size": batch,
+                        "samples": batch,
                         "seed": seed,
                         "run_order": len(timings),
                         "wall_s": float(row.max() * (0.001 + 0.0005 * batch) * generator.lognormal(0, 0.05)),

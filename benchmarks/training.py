@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from arm_core import InputError, Layout
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.training import StepMetrics, Training, TrainingConfig, fit
-from benchmarks import Benchmark
+from benchmarks.command import Benchmark
 from harness.console import CONSOLE
 from harness.jobs.clock import clock_for
 from harness.jobs.machine import device_of_this_job, peak_memory

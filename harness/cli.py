@@ -46,7 +46,7 @@ def main() -> None:
     \b
     Start here:
       harness sweep quickstart
-      harness report --out results/
+      harness report --out reports/
 
     \b
     Shell completion, for this shell (bash; or zsh, fish):
@@ -65,7 +65,8 @@ def _complete_sweep(_: click.Context, __: click.Parameter, incomplete: str) -> l
 @click.argument("file", type=click.Path(path_type=Path), shell_complete=_complete_sweep)
 @click.option("--profile", help="One of the file's profiles, which override its settings.")
 @click.option("--only", multiple=True, metavar="KEY=VALUE", help="dataset=, variant= or seed=; may be repeated.")
-@click.option("--dry-run", is_flag=True, help="Show what would run, and why; run nothing.")
+@click.option("--dry-run", is_flag=True, help="Build the models, show what would run; run nothing.")
+@click.option("--verbose", is_flag=True, help="With --dry-run: every setting of every job.")
 @click.option("--serial", is_flag=True, help="Run the jobs one after the other in this process, without Ray.")
 @click.option("--address", default="local", show_default=True, metavar="local|HOST:PORT", help="The Ray cluster.")
 @click.option("--dashboard/--no-dashboard", default=True, show_default=True, help="Of the local Ray.")
@@ -88,7 +89,7 @@ def sweep(**options: Any) -> None:
 
 @main.command()
 @click.option(
-    "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Folder to write to."
+    "--out", default="reports", show_default=True, type=click.Path(path_type=Path), help="Folder to write to."
 )
 @click.option("--sweep", "sweeps", multiple=True, metavar="NAME", help="Only this sweep's jobs; may be repeated.")
 @click.option(
@@ -101,27 +102,18 @@ def sweep(**options: Any) -> None:
     "--figures", default=6, show_default=True, type=click.IntRange(min=0), help="Most panels and datasets drawn."
 )
 @STORE
-def report(
-    out: Path,
-    sweeps: tuple[str, ...],
-    only: tuple[str, ...],
-    mix: tuple[str, ...],
-    reference: Path | None,
-    other: Path | None,
-    figures: int,
-    store: Path,
-) -> None:
+def report(store: Path, out: Path, **options: Any) -> None:
     """Write tables, figures and one HTML page from the results in the store.
 
     \b
     Examples:
-      harness report --out results/ --sweep table1@laptop --sweep ablations
+      harness report --sweep table1@laptop --sweep ablations --out reports/tables
       harness report --only dataset=mnist5k --reference published.csv
       harness report --diff runs-of-last-week/
     """
     from harness.commands.report import run_report
 
-    run_report(store, out, sweeps=sweeps, only=only, mix=mix, reference=reference, other=other, figures=figures)
+    run_report(store, out, **options)
 
 
 @main.command()
@@ -212,47 +204,28 @@ def sample(
     draw_samples(how, count=count, out=out, workers=workers, address=address)
 
 
-@main.command("bench")
+@main.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--out", default="results/samplers", show_default=True, type=click.Path(path_type=Path), help="Folder.")
+@click.option("--out", default="reports/bench", show_default=True, type=click.Path(path_type=Path), help="Folder.")
 @click.option("--slots", default="1,4,16,64", show_default=True, help="Batch sizes and numbers of slots.")
-@click.option("--heights", default="", metavar="16,28,56", help="Image heights to run the same weights at.")
-@click.option(
-    "--repetitions", default=5, show_default=True, type=click.IntRange(min=1), help="With noise of their own."
-)
+@click.option("--repetitions", default=5, show_default=True, type=click.IntRange(min=1), help="Each with its noise.")
 @click.option("--samples-per-slot", default=4, show_default=True, type=click.IntRange(min=1), help="Of a stream.")
 @click.option("--patience", default=60.0, show_default=True, help="Leave out runs of more seconds than this.")
-@click.option("--sampler", "samplers", multiple=True, help="Only this one, beside the references; may be repeated.")
-@click.option("--arm", "reference", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
-def bench_samplers(
-    checkpoint: Path,
-    out: Path,
-    slots: str,
-    heights: str,
-    repetitions: int,
-    samples_per_slot: int,
-    patience: float,
-    samplers: tuple[str, ...],
-    reference: str | None,
-) -> None:
-    """Compare all samplers on the ARM in CHECKPOINT: equality first, then calls, work and seconds side by side.
+@click.option("--arm", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
+@STORE
+def bench(checkpoint: Path, out: Path, **options: Any) -> None:
+    """Compare all samplers on the ARM in CHECKPOINT: equality first, then calls, work and time side by side.
+
+    Writes a sweep file over the checkpoint, runs it in this process, and reports it; edit the file for more.
 
     \b
     Examples:
       harness bench runs/jobs/JOB/checkpoint
-      harness bench runs/jobs/JOB/checkpoint --slots 16 --sampler "auto window" --repetitions 3
+      harness bench results/checkpoint --slots 16 --repetitions 3 --out reports/sixteen
     """
-    from harness.benches.samplers import Settings, numbers, run_bench
+    from harness.commands.bench import run_bench
 
-    settings = Settings(
-        numbers("--slots", slots),
-        repetitions,
-        samples_per_slot,
-        patience,
-        numbers("--heights", heights) if heights else (),
-        names=samplers,
-    )
-    raise SystemExit(run_bench(checkpoint, out, settings, reference=reference))
+    raise SystemExit(run_bench(checkpoint, out, **options))
 
 
 @main.command()

@@ -14,6 +14,10 @@ from torch import Tensor
 from arm_core import ArmOutput, AutoregressiveModel, InputError, Layout
 from arm_core.contracts import SpanOutput
 from arm_core.data import load_dataset
+from arm_core.decision import Decision
+from arm_core.gumbel import DenseNoise
+from arm_core.samplers.step import step
+from arm_core.samplers.work import WholeImages, Work
 
 settings.register_profile(
     "fixed",
@@ -95,6 +99,66 @@ class TableSpans:
         index = spanned.flatten().nonzero().flatten()
         work = len(index) / dims
         return SpanOutput(index, output.logits.flatten(0, 1)[index], output.hidden.flatten(0, 1)[index], work)
+
+
+class ContextArm(SpanTableArm):
+    """A SpanTableArm whose logits also depend on a context: a number, or several (of which the sum counts)."""
+
+    KINDS = 5
+
+    def __init__(self, layout: Layout, granule: int = 1, seed: int = 0) -> None:
+        super().__init__(layout, granule, seed)
+        generator = torch.Generator().manual_seed(seed + 1)
+        bias = torch.randn(self.KINDS, layout.dims, layout.categories, generator=generator, dtype=torch.float64)
+        self.register_buffer("bias", 2 * bias)
+
+    def forward(self, x: Tensor, context: object = None) -> ArmOutput:
+        logits, hidden = super().forward(x)
+        if context is not None:
+            kinds = [int(torch.as_tensor(one).sum()) % self.KINDS for one in context]
+            logits = logits + self.bias[kinds]
+        return ArmOutput(logits, hidden)
+
+    def span_cache(self, slots: int, window: int) -> "ContextSpans":
+        return ContextSpans(self, slots, window)
+
+    def example_contexts(self, count: int) -> Tensor:
+        return torch.arange(count) + 1
+
+
+class ContextSpans(TableSpans):
+    """Remembers the context of each slot until the next one begins."""
+
+    def __init__(self, arm: ContextArm, slots: int, window: int) -> None:
+        super().__init__(arm, slots, window)
+        self.contexts: list[object] = [None] * slots
+
+    def begin(self, slots: list[int], contexts: object) -> None:
+        for slot, context in zip(slots, contexts, strict=True):
+            self.contexts[slot] = context
+
+    def evaluate(self, x: Tensor, start: Tensor, stop: Tensor) -> SpanOutput:
+        where, logits, hidden, work = super().evaluate(x, start, stop)
+        slot, dim = where // self.arm.layout.dims, where % self.arm.layout.dims
+        for row, (s, d) in enumerate(zip(slot.tolist(), dim.tolist(), strict=True)):
+            if self.contexts[s] is not None:
+                logits[row] += self.arm.bias[int(torch.as_tensor(self.contexts[s]).sum()) % self.arm.KINDS, d]
+        return SpanOutput(where, logits, hidden, work)
+
+
+def work_of(arm, noise, forecaster, *, cache=None):
+    """The samples of some noise in work, one a slot; on whole images without a cache."""
+    work = Work(arm, len(noise), cache or WholeImages(arm), forecaster, DenseNoise(noise), Decision())
+    rows = list(range(len(noise)))
+    work.begin(rows, rows)
+    return work
+
+
+def finish(work):
+    """Take all samples on until they are finished."""
+    while not all(work.finished()):
+        step(work, *work.spans())
+    return work
 
 
 @pytest.fixture(scope="session")

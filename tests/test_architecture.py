@@ -15,7 +15,6 @@ STAGES = {  # harness.<stage> -> what it may import of harness
     "jobs": {"jobs", "sweep", "store"},
     "execution": {"execution", "jobs", "sweep", "store"},
     "report": {"report", "store"},
-    "benches": {"benches", "console", "jobs", "sweep", "report"},
     "commands": {"commands", "console", "execution", "jobs", "sweep", "store", "report", "fetch"},
 }
 

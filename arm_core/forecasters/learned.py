@@ -7,14 +7,14 @@ from torch import Tensor
 
 from arm_core.contracts import Forecaster, SamplerState
 from arm_core.errors import InputError
-from arm_core.forecasters.fixed_point import fixed_point
+from arm_core.fixed_point import fixed_point
 from arm_core.forecasters.modules import ForecastingModules
 
 
 class LearnedForecaster:
     """Modules for the first `horizon` units past the frontier, another forecaster beyond them (paper app. C).
 
-    A forecast is the argmax of a module's logits plus the sampler's own noise at that dimension.
+    A forecast is what the sampler would decide on a module's logits with its own noise at that dimension.
 
     Args:
         modules: trained with the ARM that samples, in its dtype and on its device.
@@ -49,9 +49,12 @@ class LearnedForecaster:
         unit = state.known.div(modules.unit_dims, rounding_mode="floor") * modules.unit_dims
         ahead = torch.arange(self.horizon * modules.unit_dims, device=state.x.device)
         positions = unit[:, None] + ahead
-        logits = modules.at(state.hidden, state.known, state.x, state.noise)[:, : self.horizon].flatten(1, 2)
+        logits = modules.at(state.hidden, state.known, state.x, state.noise)[:, : self.horizon].flatten(0, 2)
         index = positions.clamp_max(dims - 1)
-        scores = logits if self.mode else logits + _at(state.noise, index)
+        if not self.mode:
+            slots = torch.arange(len(index), device=index.device)[:, None].expand_as(index)
+            logits = state.decision(logits, state.noise.at(slots.flatten(), index.flatten())).scores
+        scores = logits.unflatten(0, index.shape)
         beyond = F.pad(self.fallback(state), (0, len(ahead)))  # room for the forecasts past the last dimension
         said = torch.where(self._trusted(state, scores, index), scores.argmax(dim=-1), beyond.gather(1, positions))
         return beyond.scatter(1, positions, said)[:, :dims]
@@ -91,14 +94,7 @@ class GatedForecaster(LearnedForecaster):
     def _trusted(
         self, state: SamplerState, scores: Float[Tensor, "slots ahead categories"], index: Int[Tensor, "slots ahead"]
     ) -> Bool[Tensor, "slots ahead"]:
-        own = _gap(_at(state.logits, index) + _at(state.noise, index))
-        return ~state.evaluated.gather(1, index) | (_gap(scores) > self.gate * own)
-
-
-def _at(
-    values: Float[Tensor, "slots dims categories"], index: Int[Tensor, "slots ahead"]
-) -> Float[Tensor, "slots ahead categories"]:
-    return values.gather(1, index[:, :, None].expand(-1, -1, values.shape[-1]))
+        return ~state.evaluated.gather(1, index) | (_gap(scores) > self.gate * state.margins.gather(1, index))
 
 
 def _gap(scores: Float[Tensor, "slots ahead categories"]) -> Float[Tensor, "slots ahead"]:

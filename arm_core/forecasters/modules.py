@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from arm_core.causal_conv import channel_groups, conv_one_hot, may_see
 from arm_core.elementwise import crop
 from arm_core.errors import InputError
+from arm_core.gumbel import NoiseSource
 from arm_core.layout import Layout
 
 INPUTS = (("hidden",), ("hidden", "x"), ("hidden", "noise"), ("hidden", "x", "noise"))
@@ -128,11 +129,11 @@ class ForecastingModules(nn.Module):
         hidden: Float[Tensor, "slots dims features"],
         frontier: Int[Tensor, " slots"],
         x: Int[Tensor, "slots dims"] | None = None,
-        noise: Float[Tensor, "slots dims categories"] | None = None,
+        noise: NoiseSource | None = None,
     ) -> Float[Tensor, "slots horizon unit_dims categories"]:
         """`forward`, at the unit of each slot's frontier only: reads a patch of five pixels instead of the image.
 
-        Of x only what lies before the frontier is used.
+        Of x only what lies before the frontier is used, of the noise what the modules read there.
         """
         layout = self.layout
         pixel = frontier.div(layout.channels, rounding_mode="floor").clamp_max(layout.height * layout.width - 1)
@@ -147,7 +148,7 @@ class ForecastingModules(nn.Module):
         patch = patch.view(*inside.shape, -1) * inside[:, :, None]
         grown = F.linear(patch.flatten(1), self.inward.weight * self.mask_in, self.inward.bias)
         if "noise" in self.config.inputs:
-            grown = grown + self._heard(self._windows_at(self._units(noise), pixel))[:, 0]
+            grown = grown + self._heard(self._windows_at(noise, pixel))[:, 0]
         said = self._outward(grown[:, :, None, None]).view(len(hidden), self.config.horizon, layout.channels, -1)
         if self.config.unit == "pixel":
             return said
@@ -170,20 +171,21 @@ class ForecastingModules(nn.Module):
     def _units(self, noise: Tensor | None) -> Tensor:
         """(batch, units, unit_dims * categories)."""
         if noise is None:
-            raise InputError("these forecasting modules read noise: pass it beside the hidden features")
+            raise _lacks_noise()
         return noise.reshape(len(noise), self.layout.dims // self.unit_dims, -1)
 
-    def _windows_at(self, units: Tensor, pixel: Tensor) -> Tensor:
+    def _windows_at(self, noise: NoiseSource | None, pixel: Tensor) -> Tensor:
         """(slots, units of the pixel, heard, horizon): the noise from the unit before each one on; 0 outside."""
-        groups, horizon = self.layout.channels // self.unit_dims, self.config.horizon
-        offsets = torch.arange(groups, device=pixel.device)[:, None] + torch.arange(
-            -1, horizon - 1, device=pixel.device
-        )
-        index = (pixel * groups)[:, None, None] + offsets
-        inside = (index >= 0) & (index < units.shape[1])
-        flat = torch.where(inside, index, 0).flatten(1)[:, :, None].expand(-1, -1, units.shape[2])
-        windows = units.gather(1, flat) * inside.flatten(1)[:, :, None]
-        return windows.view(len(pixel), groups, horizon, -1).transpose(2, 3)
+        if noise is None:
+            raise _lacks_noise()
+        groups, horizon, width = self.layout.channels // self.unit_dims, self.config.horizon, self.unit_dims
+        ahead = torch.arange(-1, horizon - 1, device=pixel.device)
+        unit = (pixel * groups)[:, None, None] + torch.arange(groups, device=pixel.device)[:, None] + ahead
+        inside = (unit >= 0) & (unit < self.layout.dims // width)
+        dims = torch.where(inside, unit, 0)[..., None] * width + torch.arange(width, device=pixel.device)
+        slots = torch.arange(len(pixel), device=pixel.device)[:, None, None, None].expand_as(dims)
+        heard = noise.at(slots.flatten(), dims.flatten()).view(*inside.shape, -1)
+        return (heard * inside[..., None]).transpose(2, 3)
 
     def _heard(self, windows: Tensor) -> Tensor:
         """What windows (batch, units, heard, horizon) add to the modules: (batch, pixels, horizon * filters)."""
@@ -205,6 +207,10 @@ class ForecastingModules(nn.Module):
         if self.config.unit == "pixel":
             return split.permute(0, 4, 5, 1, 2, 3).flatten(1, 2)
         return split.permute(0, 4, 5, 2, 1, 3).flatten(1, 3).unsqueeze(3)
+
+
+def _lacks_noise() -> InputError:
+    return InputError("these forecasting modules read noise: pass it beside the hidden features")
 
 
 def _check(layout: Layout, config: ForecastingConfig, hidden_features: int) -> None:

@@ -1,36 +1,40 @@
 """What the samplers' keywords may be, checked once before a sampler starts."""
 
-import math
+import inspect
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from arm_core.contracts import AutoregressiveModel, SpanCache
+from arm_core.contracts import AutoregressiveModel, Contexts, SpanCache
 from arm_core.errors import InputError
+from arm_core.gumbel import DenseNoise, KeyedNoise, NoiseSource
 from arm_core.layout import Layout
-from arm_core.samplers.slots import WholeImages
+from arm_core.samplers.work import WholeImages
+
+Noise = Tensor | KeyedNoise
+"""Float (batch, dims, categories), or the same where it is asked for."""
 
 
-def check_noise(arm: AutoregressiveModel, noise: Tensor) -> None:
-    """Raise an InputError unless noise is (batch, dims, categories) of the ARM's dtype and on its device."""
+def noise_source(arm: AutoregressiveModel, noise: Noise) -> NoiseSource:
+    """The noise as a source, or an InputError unless it fits the ARM's layout, dtype and device."""
     dims, categories = arm.layout.dims, arm.layout.categories
-    if noise.ndim != 3 or tuple(noise.shape[1:]) != (dims, categories):
+    if isinstance(noise, KeyedNoise):
+        shape: tuple[int, ...] = (len(noise), noise.layout.dims, noise.layout.categories)
+    else:
+        shape = tuple(noise.shape)
+    if len(shape) != 3 or shape[1:] != (dims, categories):
         raise InputError(
             f"noise must have shape (batch, dims, categories) = (batch, {dims}, {categories}) for this ARM, "
-            f"got {tuple(noise.shape)}; make it with sample_noise(arm.layout, ...)"
+            f"got {shape}; make it with sample_noise(arm.layout, ...)"
         )
     weight = next((p for p in arm.parameters() if p.is_floating_point()), noise)  # an ARM may have no parameters
     for name in ("dtype", "device"):
         wanted, got = getattr(weight, name), getattr(noise, name)
         if wanted != got:
             raise InputError(f"noise must have the ARM's {name}, {wanted}, got {got}; pass {name}= to sample_noise")
-
-
-def check_temperature(temperature: float) -> None:
-    """Raise an InputError unless the temperature is a finite number of at least 0."""
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise InputError(f"temperature must be a finite number of at least 0, got {temperature}")
+    return noise if isinstance(noise, KeyedNoise) else DenseNoise(noise)
 
 
 def check_prefix(layout: Layout, prefix: Tensor, count: int) -> Int[Tensor, "count known"]:
@@ -47,6 +51,26 @@ def check_prefix(layout: Layout, prefix: Tensor, count: int) -> Int[Tensor, "cou
             f"got {int(prefix.min())} to {int(prefix.max())}"
         )
     return prefix.long()
+
+
+def check_end(layout: Layout, end: int | Sequence[int] | None) -> list[int]:
+    """The categories that end a sample, or an InputError unless they are categories of the layout."""
+    ends = [] if end is None else [end] if isinstance(end, int) else list(end)
+    for category in ends:
+        if isinstance(category, bool) or not isinstance(category, int) or not 0 <= category < layout.categories:
+            raise InputError(f"end must be a category in [0, {layout.categories - 1}], or several, got {end!r}")
+    return ends
+
+
+def check_context(arm: AutoregressiveModel, context: Contexts | None, count: int) -> None:
+    """Raise an InputError unless there is no context, or one for each of `count` samples of an ARM that takes them."""
+    if context is None:
+        return
+    if "context" not in inspect.signature(arm.forward).parameters:
+        raise InputError(f"{type(arm).__name__} takes no context; leave it out, or give its forward(x, context=None)")
+    given = "a single one" if isinstance(context, Tensor) and context.ndim == 0 else f"{len(context)}"
+    if given != f"{count}":
+        raise InputError(f"context must hold one context per sample, {count} in all, got {given}")
 
 
 def span_cache(arm: AutoregressiveModel, slots: int, window: int) -> SpanCache:

@@ -1,24 +1,30 @@
 """Predictive sampling with any forecaster (paper Alg. 1; with `fixed_point` its Alg. 2)."""
 
+from collections.abc import Sequence
+
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from arm_core.contracts import AutoregressiveModel, Forecaster, SampleTrace
+from arm_core.contracts import AutoregressiveModel, Contexts, Forecaster, SampleTrace
+from arm_core.decision import Decision, Processors
+from arm_core.gumbel import KeyedNoise
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import check_noise, check_prefix, check_temperature, span_cache
-from arm_core.samplers.slots import Slots
-from arm_core.samplers.step import advance, initial_state
-from arm_core.samplers.trace import account, new_trace
+from arm_core.samplers.options import check_context, check_end, check_prefix, noise_source, span_cache
+from arm_core.samplers.recorded import Steps
+from arm_core.samplers.work import WholeImages, Work
 
 
 def predictive_sample(
     arm: AutoregressiveModel,
-    noise: Float[Tensor, "batch dims categories"],
+    noise: Float[Tensor, "batch dims categories"] | KeyedNoise,
     forecaster: Forecaster,
     *,
     window: int | None = None,
     prefix: Int[Tensor, "batch known"] | None = None,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
+    logits_processor: Processors | None = None,
+    context: Contexts | None = None,
+    end: int | Sequence[int] | None = None,
 ) -> SampleTrace:
     """The samples of `ancestral_sample` under the same noise, in as many calls as the forecaster needs.
 
@@ -29,42 +35,33 @@ def predictive_sample(
 
     Args:
         arm: any ARM.
-        noise: standard Gumbel noise in the ARM's dtype and on its device, see `sample_noise`.
+        noise: standard Gumbel noise in the ARM's dtype and on its device: a tensor (`sample_noise`), or `KeyedNoise`.
         forecaster: guesses the dimensions past the frontier.
         window: dims, rounded up to the ARM's granule; None, the whole image.
-        prefix: leading dimensions that are known; the samples complete them.
-        temperature: logits are divided by it, at least 0; 0 takes the most likely value of each dimension.
+        prefix, temperature, logits_processor, context: as for `ancestral_sample`.
+        end: a category, or several, at which a sample ends; it fills what follows, which costs no call.
 
     Returns:
-        The samples and how they came to be; x equals that of `ancestral_sample` (in float64 always; in float32 up to
-        near ties that rounding can flip between shapes).
+        The samples and how they came to be; x equals that of `ancestral_sample`, up to and including its first `end`
+        (in float64 always; in float32 up to near ties that rounding can flip between shapes).
 
     Raises:
-        InputError: the noise or the prefix does not fit the ARM, the temperature is negative, autocast is on, the
-            forecaster returned something else than integers (batch, dims), or the ARM has no windows.
+        InputError: as `ancestral_sample`; or the forecaster returned something else than integers (batch, dims), or
+            the ARM has no windows.
     """
-    check_noise(arm, noise)
-    check_temperature(temperature)
+    source, decision = noise_source(arm, noise), Decision(logits_processor, temperature)
+    batch = len(source)
+    check_context(arm, context, batch)
+    ends = check_end(arm.layout, end)
     if prefix is not None:
-        prefix = check_prefix(arm.layout, prefix, len(noise))
-    noise = noise * temperature  # argmax(logits / T + noise) = argmax(logits + T noise)
-    if window is not None:
-        return _in_windows(arm, noise, forecaster, window, prefix)
-    state = initial_state(arm, noise, prefix)
-    trace = new_trace(state)
+        prefix = check_prefix(arm.layout, prefix, batch)
     with sampling_mode(arm):
-        while bool((state.known < arm.layout.dims).any()):
-            before, state = state, advance(arm, state, forecaster)
-            trace = account(trace, before, state)
-    return trace
-
-
-def _in_windows(
-    arm: AutoregressiveModel, noise: Tensor, forecaster: Forecaster, window: int, prefix: Tensor | None
-) -> SampleTrace:
-    with sampling_mode(arm):
-        work = Slots(arm, len(noise), span_cache(arm, len(noise), window), forecaster)
-        work.begin(list(range(len(noise))), noise, prefix)
+        cache = WholeImages(arm, compact=False) if window is None else span_cache(arm, batch, window)
+        work = Work(arm, batch, cache, forecaster, source, decision)
+        work.begin(list(range(batch)), list(range(batch)), prefix, context)
+        take = Steps(work, whole=window is None)
         while not all(work.finished()):
-            work.step()
-        return work.trace(slice(None))
+            take()
+            if ends:
+                work.end_at(ends)
+        return work.trace()

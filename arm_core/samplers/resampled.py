@@ -1,21 +1,31 @@
 """Sampling without reparametrisation, the paper's ablation: fresh noise at every call (app. A.2)."""
 
 import itertools
-from dataclasses import replace
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
-from arm_core.contracts import AutoregressiveModel, Forecaster, SampleTrace
+from arm_core.contracts import AutoregressiveModel, Contexts, Forecaster, SampleTrace
+from arm_core.decision import Decision, Processors
 from arm_core.errors import InputError
-from arm_core.gumbel import standard_gumbel
+from arm_core.gumbel import DenseNoise, standard_gumbel
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.step import advance, forecasts, initial_state
-from arm_core.samplers.trace import account, new_trace
+from arm_core.samplers.options import check_context, check_prefix
+from arm_core.samplers.step import guesses, step
+from arm_core.samplers.work import WholeImages, Work
 
 
 def resampled_sample(
-    arm: AutoregressiveModel, *, batch: int, generator: torch.Generator, forecaster: Forecaster
+    arm: AutoregressiveModel,
+    *,
+    batch: int,
+    generator: torch.Generator,
+    forecaster: Forecaster,
+    prefix: Int[Tensor, "batch known"] | None = None,
+    temperature: float | int = 1.0,
+    logits_processor: Processors | None = None,
+    context: Contexts | None = None,
 ) -> SampleTrace:
     """Samples whose noise is drawn anew at every call, after the forecasts.
 
@@ -32,30 +42,31 @@ def resampled_sample(
         batch: samples, at least 0.
         generator: of all noise, on the ARM's device.
         forecaster: guesses the dimensions past the frontier.
+        prefix, temperature, logits_processor, context: as for `ancestral_sample`.
 
     Returns:
         The samples, in at most `dims` calls each; see `SampleTrace`. An output settles when its noise is last drawn.
 
     Raises:
-        InputError: batch is negative, autocast is on, or the forecaster returned something else than integers.
+        InputError: batch is negative; otherwise as `predictive_sample`.
     """
     if batch < 0:
         raise InputError(f"batch must be at least 0, got {batch}")
-    layout = arm.layout
+    layout, decision = arm.layout, Decision(logits_processor, temperature)
+    check_context(arm, context, batch)
+    if prefix is not None:
+        prefix = check_prefix(layout, prefix, batch)
     weights = (tensor for tensor in itertools.chain(arm.parameters(), arm.buffers()) if tensor.is_floating_point())
     weight = next(weights, torch.empty(0, device=generator.device))  # an ARM may have none
-    like = torch.empty(batch, layout.dims, layout.categories, dtype=weight.dtype, device=weight.device)
-    state = initial_state(arm, like)
-    trace = new_trace(state)
+    drawn = DenseNoise(torch.empty(batch, layout.dims, layout.categories, dtype=weight.dtype, device=weight.device))
+    said: list[Tensor] = []
     with sampling_mode(arm):
-        while bool((state.known < layout.dims).any()):
-            guess = forecasts(forecaster, replace(state, noise=standard_gumbel(like, generator)))
-            before = replace(state, noise=standard_gumbel(like, generator))
-            state = advance(arm, before, _said(guess))
-            trace = account(trace, before, state)
-    return trace
-
-
-def _said(guess: Tensor) -> Forecaster:
-    """A forecaster that repeats what was said before the noise was drawn."""
-    return lambda state: guess
+        work = Work(arm, batch, WholeImages(arm), lambda state: said[-1], drawn, decision)
+        rows = list(range(batch))
+        work.begin(rows, rows, prefix, context)
+        while not all(work.finished()):
+            drawn.noise = standard_gumbel(drawn.noise, generator)
+            said[:] = [guesses(forecaster, work.state)]
+            drawn.noise = standard_gumbel(drawn.noise, generator)
+            step(work, torch.zeros_like(work.full), layout.dims)
+        return work.trace()

@@ -1,73 +1,94 @@
-"""One step of predictive sampling, as a pure function from state to state (paper Alg. 1).
+"""One step of predictive sampling (paper Alg. 1): forecast, evaluate spans, decide rows, keep the confirmed prefix.
 
-A forecaster fills the sequence past the frontier, the ARM is evaluated once, and the prefix that it confirms is kept.
-This module knows no particular ARM, no forecaster and no loop.
+The only step there is: a whole image is a span, a batch that waits for its slowest is a driver that refills nothing,
+and a sampler that knows no frontier chooses its own spans. This module knows no particular ARM, no forecaster and no
+loop.
 """
 
-from dataclasses import replace
-
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from arm_core.contracts import AutoregressiveModel, Forecaster, SamplerState
+from arm_core.contracts import Forecaster, SamplerState
 from arm_core.errors import InputError
+from arm_core.samplers.work import Work
 
 
-def initial_state(
-    arm: AutoregressiveModel,
-    noise: Float[Tensor, "slots dims categories"],
-    prefix: Int[Tensor, "slots known"] | None = None,
-) -> SamplerState:
-    """Nothing known but the prefix, nothing evaluated, and a span over the whole image."""
-    slots, dims, _ = noise.shape
-    zeros = torch.zeros(slots, dims, dtype=torch.int64, device=noise.device)
-    start = torch.zeros(slots, dtype=torch.int64, device=noise.device)
-    x, known = zeros, start
-    if prefix is not None:
-        x, known = torch.cat([prefix.to(zeros), zeros[:, prefix.shape[1] :]], dim=1), start + prefix.shape[1]
-    return SamplerState(
-        layout=arm.layout,
-        noise=noise,
-        x=x,
-        known=known,
-        start=start,
-        stop=start + dims,
-        fed=zeros,
-        outputs=zeros,
-        evaluated=torch.zeros_like(zeros, dtype=torch.bool),
-        hidden=noise.new_zeros(slots, dims, arm.hidden_features),
-        logits=torch.zeros_like(noise),
-    )
+def step(
+    work: Work,
+    start: Int[Tensor, " slots"],
+    width: int,
+    *,
+    limit: Int[Tensor, " slots"] | None = None,
+    waiting: Bool[Tensor, " slots"] | None = None,
+    guess: Int[Tensor, "slots dims"] | None = None,
+) -> Bool[Tensor, "slots width"]:
+    """A forecaster guesses the rest of the sequence, and the sampler keeps the prefix that the ARM confirms.
 
+    With L the first dimension of a span whose guess differs from what the ARM says (the end of the span when there is
+    none), the new frontier is L + 1: the outputs up to L saw final inputs only, so the one at L is final as well.
 
-def advance(arm: AutoregressiveModel, state: SamplerState, forecaster: Forecaster) -> SamplerState:
-    """Forecast, evaluate the ARM once, keep the prefix that it confirms.
+    Args:
+        work: changed in place.
+        start: of the span of each slot, a multiple of the ARM's granule; `dims` for none.
+        width: dims of the spans, which end with the image.
+        limit: up to where a frontier may move at most (None: the end of the span).
+        waiting: the slots that bear the cost of the call (None: those that are not finished).
+        guess: of the forecaster, if it has been asked already.
 
-    With L the first dimension of the span whose forecast differs from the output (stop when there is none), the new
-    frontier is min(stop, L + 1): the outputs up to L saw final inputs only, so the one at L is final as well.
-
-    Raises:
-        InputError: the forecaster did not return integers of shape (slots, dims).
+    Returns:
+        Where the spans' outputs differ from what was fed.
     """
-    is_known = state.is_known
-    fed = torch.where(is_known, state.x, forecasts(forecaster, state))
-    logits, hidden = arm(fed)
-    # An output before the frontier is final. Taking it from x keeps it so even where rounding would flip a near tie.
-    outputs = torch.where(is_known, state.x, (logits + state.noise).argmax(dim=-1))
-    return replace(
-        state,
-        x=outputs,
-        known=torch.minimum(state.stop, first_wrong(fed == outputs) + 1),
-        fed=fed,
-        outputs=outputs,
-        evaluated=torch.ones_like(state.evaluated),
-        hidden=hidden,
-        logits=logits,
-    )
+    state, dims = work.state, work.dims
+    work.place(start, width)
+    places = (start[:, None] + work.ahead[:width]).clamp_max(dims)  # at `dims`: the column that is not kept
+    is_known, x = places < state.known[:, None], work.x.gather(1, places)
+    guess = guesses(work.forecaster, state) if guess is None else guess
+    fed = torch.where(is_known, x, guess.gather(1, places.clamp_max(dims - 1)))
+    before, was_evaluated = work.outputs.gather(1, places), work.evaluated.gather(1, places)
+    for buffer in (work.x, work.fed):
+        buffer.scatter_(1, places, fed)
+    cost = work.evaluate(width)
+    # An output before the frontier is final. Taking it from x keeps it so where rounding would flip a near tie.
+    said = torch.where(is_known, x, work.outputs.gather(1, places))
+    for buffer in (work.x, work.outputs):
+        buffer.scatter_(1, places, said)
+    wrong = fed != said
+    frontier = torch.minimum(state.stop, start + (~wrong).cumprod(dim=1).sum(dim=1) + 1)
+    frontier = torch.maximum(state.known, frontier if limit is None else torch.minimum(frontier, limit))
+    waiting = state.known < dims if waiting is None else waiting
+    passed = ~is_known & (places < frontier[:, None])
+    state.known.copy_(frontier)
+    work.reached.copy_(state.stop)
+    moved = ~was_evaluated | (before != said)
+    account(work, places, waiting=waiting, cost=cost, passed=passed, wrong=wrong, moved=moved)
+    return wrong & (places < dims)
 
 
-def forecasts(forecaster: Forecaster, state: SamplerState) -> Int[Tensor, "slots dims"]:
+def account(
+    work: Work,
+    places: Int[Tensor, "slots width"],
+    *,
+    waiting: Bool[Tensor, " slots"],
+    cost: float,
+    passed: Bool[Tensor, "slots width"],
+    wrong: Bool[Tensor, "slots width"],
+    moved: Bool[Tensor, "slots width"],
+) -> None:
+    """What a call cost those that waited for it, and what it did to each place of its spans."""
+    work.calls += waiting
+    work.work += torch.where(waiting, cost / waiting.sum(), 0.0)
+    work.window.masked_fill_(waiting, places.shape[1])
+    calls = work.calls[:, None].expand_as(places)
+    for buffer, mask, value in (
+        (work.converged_at, passed, calls),
+        (work.settled_at, moved, calls),
+        (work.mistakes, passed, wrong),
+    ):
+        buffer.scatter_(1, places, torch.where(mask, value, buffer.gather(1, places)))
+
+
+def guesses(forecaster: Forecaster, state: SamplerState) -> Int[Tensor, "slots dims"]:
     """What the forecaster says, clamped to valid categories."""
     guess = forecaster(state)
     if not isinstance(guess, Tensor) or guess.shape != state.x.shape or guess.is_floating_point():
@@ -76,8 +97,3 @@ def forecasts(forecaster: Forecaster, state: SamplerState) -> Int[Tensor, "slots
             f"a forecaster must return integers of shape (slots, dims) = {tuple(state.x.shape)}, got {got}"
         )
     return guess.to(state.x).clamp(0, state.layout.categories - 1)
-
-
-def first_wrong(right: Bool[Tensor, "slots dims"]) -> Int[Tensor, " slots"]:
-    """The first dimension that is not right in each slot; dims when there is none."""
-    return right.cumprod(dim=1).sum(dim=1)

@@ -4,23 +4,23 @@ The paper's batch waits for its slowest image; here nothing waits. Noise is keye
 number of slots, nor the window, nor the order in which samples finish changes any of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from arm_core.contracts import AutoregressiveModel, Forecaster, SampleTrace
+from arm_core.contracts import AutoregressiveModel, Contexts, Forecaster, SampleTrace, select_contexts
+from arm_core.decision import Decision, Processors
 from arm_core.errors import InputError
-from arm_core.gumbel import sample_noise
-from arm_core.registry import FORECASTERS
+from arm_core.fixed_point import fixed_point_above
+from arm_core.gumbel import KeyedNoise
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import check_prefix, check_temperature, span_cache
-from arm_core.samplers.slots import Slots
+from arm_core.samplers.options import check_context, check_end, check_prefix, span_cache
+from arm_core.samplers.recorded import Steps
 from arm_core.samplers.window import WindowChoice
-
-DEFAULT_FORECASTER = "fixed_point_above"
+from arm_core.samplers.work import Work
 
 
 class FinishedSample(NamedTuple):
@@ -40,7 +40,10 @@ def sample_many(
     window: int | None = None,
     first_id: int = 0,
     prefix: Tensor | None = None,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
+    logits_processor: Processors | None = None,
+    context: Contexts | None = None,
+    end: int | Sequence[int] | None = None,
 ) -> SampleTrace:
     """`count` samples in the order of their ids; see `stream_samples`."""
     stream = stream_samples(
@@ -53,10 +56,15 @@ def sample_many(
         first_id=first_id,
         prefix=prefix,
         temperature=temperature,
+        logits_processor=logits_processor,
+        context=context,
+        end=end,
     )
     finished = [sample.trace for sample in sorted(stream, key=lambda sample: sample.sample_id)]
     if not finished:
-        return Slots(arm, 0, span_cache(arm, 0, arm.layout.dims), _default_forecaster()).trace(slice(0))
+        nothing = _noise(arm, seed, range(0))
+        whole = span_cache(arm, 0, arm.layout.dims)
+        return Work(arm, 0, whole, fixed_point_above, nothing, Decision()).trace()
     names = [field.name for field in fields(SampleTrace)]
     return SampleTrace(**{name: torch.cat([getattr(trace, name) for trace in finished]) for name in names})
 
@@ -71,7 +79,10 @@ def stream_samples(
     window: int | None = None,
     first_id: int = 0,
     prefix: Tensor | None = None,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
+    logits_processor: Processors | None = None,
+    context: Contexts | None = None,
+    end: int | Sequence[int] | None = None,
 ) -> Iterator[FinishedSample]:
     """Samples first_id .. first_id + count - 1 as they finish; memory does not grow with `count`.
 
@@ -86,61 +97,78 @@ def stream_samples(
             image, without a cache. None: chosen by measuring while sampling (whole images if the ARM has no spans).
         first_id: of the first sample; ids key the noise.
         prefix: (known,) or (count, known) integers: the leading dimensions of the samples, which are completed.
-        temperature: logits are divided by it, at least 0; 0 takes the most likely value of each dimension.
+        temperature, logits_processor: as for `ancestral_sample`.
+        context: one per sample in the order of ids, for an ARM that is conditioned.
+        end: a category, or several, at which a sample ends and frees its slot; it fills what follows.
 
     Returns:
-        An iterator over finished samples, each equal to that of `ancestral_sample` under its noise. Their traces tell
-        the window that was in use when they finished.
+        An iterator over finished samples, each equal to that of `ancestral_sample` under its noise, up to and including
+        its first `end`. Their traces tell the window that was in use when they finished.
 
     Raises:
-        InputError: a number out of range, a window for an ARM that has none, autocast, or a forecaster that returns
-            something else.
+        InputError: a number out of range, a window for an ARM that has none, a context for an ARM that takes none,
+            autocast, nothing left to choose from, or a forecaster that returns something else.
     """
     if count < 0 or slots < 1 or first_id < 0:
         raise InputError(
             f"count and first_id must not be negative and slots at least 1, got {count}, {first_id} and {slots}"
         )
-    check_temperature(temperature)
     if prefix is not None:
         prefix = check_prefix(arm.layout, prefix if prefix.ndim == 2 else prefix.expand(count, -1), count)
-    choice = WindowChoice(arm, window, slots)
-    return _stream(arm, range(count), first_id, seed, min(slots, count), forecaster, choice, prefix, temperature)
+    check_context(arm, context, count)
+    asked = _Asked(
+        arm=arm,
+        forecaster=fixed_point_above if forecaster is None else forecaster,
+        noise=_noise(arm, seed, range(first_id, first_id + count)),
+        decision=Decision(logits_processor, temperature),
+        choice=WindowChoice(arm, window, slots),
+        prefix=prefix,
+        context=context,
+        ends=check_end(arm.layout, end),
+    )
+    finished = _finished(asked, min(slots, count)) if count else iter(())
+    return (FinishedSample(first_id + row, trace) for row, trace in finished)
 
 
-def _default_forecaster() -> Forecaster:
-    found: Forecaster = FORECASTERS.resolve(DEFAULT_FORECASTER)  # by name: samplers import no forecaster
-    return found
+class _Asked(NamedTuple):
+    """A stream as it was asked for; row k of its noise, prefix and context is that of its k-th sample."""
+
+    arm: AutoregressiveModel
+    forecaster: Forecaster
+    noise: KeyedNoise
+    decision: Decision
+    choice: WindowChoice
+    prefix: Tensor | None
+    context: Contexts | None
+    ends: list[int]
 
 
-def _stream(
-    arm: AutoregressiveModel,
-    waiting: range,
-    first_id: int,
-    seed: int,
-    slots: int,
-    forecaster: Forecaster | None,
-    choice: WindowChoice,
-    prefix: Tensor | None,
-    temperature: float,
-) -> Iterator[FinishedSample]:
-    if not waiting:
-        return
-    holds: dict[int, int] = {}  # slot -> sample, counted from 0
-    free, parts = list(range(slots)), list(arm.modules())
+def _noise(arm: AutoregressiveModel, seed: int, ids: range) -> KeyedNoise:
+    weight = next((p for p in arm.parameters() if p.is_floating_point()), torch.empty(0, dtype=torch.float64))
+    return KeyedNoise(arm.layout, seed=seed, sample_ids=ids, dtype=weight.dtype, device=weight.device)
+
+
+def _finished(asked: _Asked, slots: int) -> Iterator[tuple[int, SampleTrace]]:
+    """The rows as they finish."""
+    arm, prefix, choice, parts = asked.arm, asked.prefix, asked.choice, list(asked.arm.modules())
     with sampling_mode(arm):  # never held across a yield: what the caller does there is not ours to change
-        work = Slots(arm, slots, span_cache(arm, slots, choice.widest), forecaster or _default_forecaster())
-    like = work.state.noise
+        cache = span_cache(arm, slots, choice.widest)
+        work = Work(arm, slots, cache, asked.forecaster, asked.noise, asked.decision)
+        take = Steps(work)
+    holds: dict[int, int] = {}  # slot -> row
+    waiting, free = range(len(asked.noise)), list(range(slots))
     while waiting or holds:
         with sampling_mode(arm, parts):
             if new := list(waiting[: len(free)]):
                 waiting, starting = waiting[len(new) :], free[: len(new)]
-                ids = [first_id + sample for sample in new]
-                noise = sample_noise(arm.layout, seed=seed, sample_ids=ids, dtype=like.dtype, device=like.device)
-                work.begin(starting, noise * temperature, None if prefix is None else prefix[new])
+                contexts = None if asked.context is None else select_contexts(asked.context, new)
+                work.begin(starting, new, None if prefix is None else prefix[new], contexts)
                 holds |= dict(zip(starting, new, strict=True))
-            if prefix is None or prefix.shape[1] < arm.layout.dims:
-                choice.step(work)
+            if prefix is None or prefix.shape[1] < work.dims:
+                choice.step(take)
+            if asked.ends:
+                work.end_at(asked.ends)
             done = work.finished()
         free = [slot for slot in holds if done[slot]]
         for slot in free:
-            yield FinishedSample(first_id + holds.pop(slot), work.trace([slot]))
+            yield holds.pop(slot), work.trace(slice(slot, slot + 1))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from arm_core.contracts import AutoregressiveModel
-from arm_core.samplers.slots import Slots
+from arm_core.samplers.recorded import Steps
 
 ROWS = (1 / 8, 1 / 4, 1 / 2, 1, 3 / 2, 2, 3)
 """Windows on the ladder in rows of the image, beside the granule."""
@@ -22,6 +22,8 @@ PAUSE = 16
 """Calls between the first two comparisons that change nothing; then twice as many, and so on."""
 MARGIN = 1.05
 """How many times faster a neighbour must be than the window in use."""
+LOGITS = 2**25
+"""Most logits of a call, over all slots; wider windows are not tried."""
 
 
 class WindowChoice:
@@ -48,8 +50,9 @@ class WindowChoice:
             self.ladder = [dims if window is None else window]
         else:
             granules = {1, *(max(1, round(rows * row / arm.granule)) for rows in ROWS)}
-            self.ladder = sorted({min(granule * arm.granule, dims) for granule in granules})
-        start = next(rows for most, rows in START if slots <= most) * row
+            most = max(1, LOGITS // (slots * arm.granule * arm.layout.categories))  # granules of a slot
+            self.ladder = sorted({min(granule * arm.granule, dims) for granule in granules if granule <= most})
+        start = next(rows for fewest, rows in START if slots <= fewest) * row
         self.center = min(range(len(self.ladder)), key=lambda place: abs(self.ladder[place] - start))
         self.widest = self.ladder[-1]
         self.confirmed, self.seconds = [0.0] * len(self.ladder), [0.0] * len(self.ladder)
@@ -69,18 +72,22 @@ class WindowChoice:
         """Of the next call."""
         return self.ladder[self.turns[0] if self.turns else self.center]
 
-    def step(self, work: Slots) -> None:
+    def step(self, take: Steps) -> None:
         """One call with the window whose turn it is."""
         if not self.turns:
-            work.step(self.window)
+            take(self.window)
             self.rest -= 1
             if self.rest == 0:
                 self.turns = self._turns()
             return
-        window, place = self.window, self.turns.pop(0)
-        before, started = int(work.state.known.sum()), self.clock()
-        work.step(window)
-        self.confirmed[place] += int(work.state.known.sum()) - before  # reading it waits for the device
+        window, place, known = self.window, self.turns[0], take.work.state.known
+        before, started = int(known.sum()), self.clock()
+        is_usual = take(window)
+        confirmed = int(known.sum()) - before  # reading it waits for the device
+        if not is_usual:
+            return  # what a recording takes says nothing of later calls: the turn is still to come
+        self.turns.pop(0)
+        self.confirmed[place] += confirmed
         self.seconds[place] += self.clock() - started
         if not self.turns:
             self._compare()

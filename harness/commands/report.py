@@ -12,12 +12,12 @@ def run_report(
     root: Path,
     out: Path,
     *,
-    sweeps: Sequence[str],
-    only: Sequence[str],
-    mix: Sequence[str],
-    reference: Path | None,
-    other: Path | None,
-    figures: int,
+    sweeps: Sequence[str] = (),
+    only: Sequence[str] = (),
+    mix: Sequence[str] = (),
+    reference: Path | None = None,
+    other: Path | None = None,
+    figures: int = 6,
 ) -> None:
     """Write the report and print its tables."""
     from harness.report import formats, write_report
@@ -34,6 +34,8 @@ def run_report(
         other=Store(other) if other is not None else None,
         figures=figures,
     )
+    for lead in report.leads[:SHOWN]:
+        CONSOLE.print(formats.terminal_lead(lead))
     for table in report.tables:
         for part in formats.terminal(table, most=SHOWN):
             CONSOLE.print(part)

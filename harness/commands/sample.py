@@ -53,9 +53,7 @@ class Sampling:
         if self.sampler == "ancestral":
             yield from self._ancestral(loaded, ids)
             return
-        spec = SamplerSpec(
-            sampler="predictive", forecaster=self.sampler, horizon=self.horizon, window=self.window or "auto"
-        )
+        spec = SamplerSpec(forecaster=self.sampler, horizon=self.horizon, window=self.window or "auto")
         stream = stream_samples(
             loaded.arm,
             count=len(ids),

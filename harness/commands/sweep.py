@@ -1,6 +1,5 @@
 """`harness sweep`: from a file to a full store, or to the line that goes on with it."""
 
-import json
 import shlex
 from collections import Counter
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from harness.execution.ledger import Ledger
 from harness.execution.monitor import failures_text, watching
 from harness.jobs import checkpoint_of
 from harness.store import Store
-from harness.sweep import Job, Plan, Sweep, TrainJob, draw_jobs, load_sweep, settle
+from harness.sweep import Plan, Sweep, TrainJob, draw_jobs, load_sweep, settle
 from harness.sweep.shipped import sweep_file
 
 SHOWN = 100
@@ -32,6 +31,7 @@ class SweepCommand:
     profile: str | None = None
     only: tuple[str, ...] = ()
     dry_run: bool = False
+    verbose: bool = False
     serial: bool = False
     address: str = "local"
     dashboard: bool = True
@@ -51,11 +51,13 @@ def run_sweep(command: SweepCommand) -> int:
     store, spec = Store(command.store), load_sweep(sweep_file(command.file), profile=command.profile)
     drawn = draw_jobs(spec)
     if command.dry_run:
-        _print_plan(settle(drawn, store.outcomes(drawn.jobs), only=command.only), settings=True)
-        return 0
+        from harness.commands import dry_run
+
+        plan = settle(drawn, store.outcomes(drawn.jobs), only=command.only)
+        return dry_run.show(plan, spec, store, verbose=command.verbose)
     with store.locked(), terminated_as_interrupted():
         plan = settle(drawn, store.outcomes(drawn.jobs), only=command.only)
-        _print_plan(plan, settings=False)
+        _print_plan(plan)
         try:
             store.write_sweep(plan.record())  # also when nothing runs: names may have changed
             return _conclude(plan, _execute(spec, plan, store, command), store) if plan.to_run else 0
@@ -71,7 +73,7 @@ def run_sweep(command: SweepCommand) -> int:
             raise InputError(f"{what} ({error.strerror}). What was finished is kept; {mend}") from None
 
 
-def _print_plan(plan: Plan, *, settings: bool) -> None:
+def _print_plan(plan: Plan) -> None:
     name = plan.sweep if plan.profile is None else f"{plan.sweep} ({plan.profile})"
     CONSOLE.print(f"{name}: {len(plan.to_run)} of {len(plan.jobs)} jobs to run")
     if len(plan.jobs) > SHOWN:
@@ -81,17 +83,8 @@ def _print_plan(plan: Plan, *, settings: bool) -> None:
         mark = "run " if planned.run else "skip"
         said = f"  {mark}  {planned.job.kind:<6}  {planned.job.title}  "
         CONSOLE.print(Text.assemble(said, (f"({planned.reason})", "dim")), soft_wrap=True)
-        if settings:
-            _print_settings(planned.job)
     if not plan.to_run:
-        CONSOLE.print("Nothing to do: every job is done. See the results with: harness report --out results/")
-
-
-def _print_settings(job: Job) -> None:
-    """Every setting that the job will use, those that the file leaves out included."""
-    for name, value in job.model_dump(exclude={"id", "title", "kind", "train_job", "autoencoder_job"}).items():
-        if value is not None:
-            CONSOLE.print(f"        {name}: {json.dumps(value)}", soft_wrap=True, style="dim")
+        CONSOLE.print("Nothing to do: every job is done. See the results with: harness report")
 
 
 def _execute(spec: Sweep, plan: Plan, store: Store, command: SweepCommand) -> Ledger:

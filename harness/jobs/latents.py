@@ -20,7 +20,7 @@ from harness.jobs import lease
 from harness.jobs.machine import device_of_this_job, peak_memory, provenance
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import Rows, data_columns
-from harness.jobs.steps import Report, devices_of, load_best, take_steps
+from harness.jobs.steps import Report, load_best, take_steps
 from harness.sweep.components import fill
 from harness.sweep.jobs import AutoencoderJob
 
@@ -133,8 +133,7 @@ def _build(job: AutoencoderJob, dataset: Dataset) -> AutoencoderTraining:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
         autoencoder = DiscreteAutoencoder(dataset.layout, fill(AutoencoderConfig, job.autoencoder))
-    devices = devices_of(device, data_parallel=config.data_parallel)
-    return AutoencoderTraining(autoencoder.to(devices[0]), config, seed=job.seed, devices=devices)
+    return AutoencoderTraining(autoencoder.to(device), config, seed=job.seed)
 
 
 def _encode(autoencoder: DiscreteAutoencoder, dataset: Dataset, folder: Path) -> Dataset:

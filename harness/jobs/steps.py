@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from arm_core import InputError
@@ -123,13 +122,6 @@ def discard_states(folder: Path) -> None:
     """Remove what a finished training no longer needs to go on."""
     for name in STATES:
         shutil.rmtree(folder / name, ignore_errors=True)
-
-
-def devices_of(device: torch.device, *, data_parallel: bool) -> list[torch.device]:
-    """The devices that a training uses: all GPUs of the job if it is data-parallel, otherwise the one given."""
-    if not data_parallel or device.type != "cuda":
-        return [device]
-    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
 
 
 def _resume(training: Optimisation, folder: Path, score: str) -> tuple[Curves, Seen, float]:

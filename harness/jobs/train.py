@@ -19,7 +19,7 @@ from harness.jobs.latents import load_autoencoder, load_latents
 from harness.jobs.machine import device_of_this_job, peak_memory, provenance
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import Rows, data_columns
-from harness.jobs.steps import Curves, Report, best_point, devices_of, load_best, take_steps
+from harness.jobs.steps import Curves, Report, best_point, load_best, take_steps
 from harness.sweep.components import fill, make_config
 from harness.sweep.jobs import TrainJob
 
@@ -111,22 +111,27 @@ def _settings(job: TrainJob) -> dict[str, Any]:
     }
 
 
-def _build(job: TrainJob, layout: Layout) -> Training:
+def networks(job: TrainJob, layout: Layout) -> tuple[AutoregressiveModel, ForecastingModules | None]:
+    """The ARM that a job trains, and its modules if it has any, with weights by torch's generator."""
     cls = ARMS.resolve(job.arm.name)
-    config, settings = make_config(cls, job.arm.options), fill(TrainingConfig, job.training)
-    devices = devices_of(device_of_this_job(), data_parallel=settings.data_parallel)
+    config = make_config(cls, job.arm.options)
+    arm: AutoregressiveModel = cls(layout) if config_type(cls) is None else cls(layout, config)
+    if job.forecasting is None:
+        return arm, None
+    return arm, ForecastingModules(layout, fill(ForecastingConfig, job.forecasting), arm.hidden_features)
+
+
+def _build(job: TrainJob, layout: Layout) -> Training:
+    settings = fill(TrainingConfig, job.training)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
-        arm: AutoregressiveModel = cls(layout) if config_type(cls) is None else cls(layout, config)
-        modules = None
-        if job.forecasting is not None:
-            modules = ForecastingModules(layout, fill(ForecastingConfig, job.forecasting), arm.hidden_features)
+        arm, modules = networks(job, layout)
     if job.init_from is not None:
         _initialise(arm, modules, job.init_from)
     for module in (arm, modules):
         if module is not None:
-            module.to(devices[0])
-    return Training(arm, modules, settings, seed=job.seed, devices=devices)
+            module.to(device_of_this_job())
+    return Training(arm, modules, settings, seed=job.seed)
 
 
 def _initialise(arm: AutoregressiveModel, modules: ForecastingModules | None, path: str) -> None:

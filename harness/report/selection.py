@@ -15,13 +15,14 @@ import pandas as pd
 from arm_core.errors import InputError
 from arm_core.registry import suggest
 from harness.report.comparable import BLOCK, MIXABLE, comparable, few
-from harness.report.statistics import GROUP, NAMING, label, paired_speedup
+from harness.report.naming import Named, named
+from harness.report.statistics import GROUP, RATIOS, paired_speedup
 from harness.store import SCHEMAS, Ragged, Store
 
 KEYS = ("dataset", "variant", "profile", "seed", "sampler", "batch_size")
 """What `--only` takes; `seed` is that of training."""
+_OF_ROWS = ["job", "status", "is_warmup", "sampler", "batch_size", "samples", "seed"]
 _NAMES = ["job", *GROUP]
-_OF_ROWS = ["job", "status", "is_warmup", *NAMING, "batch_size", "seed"]
 _OF_ROWS += ["dims", "wall_s", "exact_fraction", "smallest_gap", "busy"]
 _OF_ROWS = [name for name in _OF_ROWS if name in SCHEMAS["timings"].names]
 _LISTS = {"arm_calls", "arm_work", "mistakes"}
@@ -131,7 +132,6 @@ def _timings(store: Store, jobs: set[str]) -> pd.DataFrame:
     )
     frame = frame.assign(
         batch_calls=_reduced(calls, np.maximum),
-        samples=calls.lengths,
         work=_reduced(work, np.add) / np.maximum(work.lengths, 1),
     )
     return frame[(frame["status"] == "done") & ~frame["is_warmup"].fillna(False).astype(bool)]
@@ -221,7 +221,10 @@ def _with_training(runs: pd.DataFrame, trials: pd.DataFrame, several: set[tuple[
     about = {name: name for name in ("dataset_status", "dataset_sha256", "autoencoder_job")}
     about |= {"trained_sha256": "checkpoint_sha256"}
     joined = runs.assign(**{new: looked_up(trials, "job", name, runs["train_job"]) for new, name in about.items()})
-    kinds = _kinds(joined, joined["autoencoder_job"], several)
+    for name in ("dataset_status", "dataset_sha256"):  # of a checkpoint that was there before: what it says itself
+        joined[name] = joined[name].fillna(runs[name])
+    latents = joined["latents"].fillna(False).astype(bool)
+    kinds = _kinds(joined, joined["autoencoder_job"].where(~latents, "latents"), several)
     return joined.assign(kind=kinds, data_status=joined["dataset_status"].fillna("unknown"))
 
 
@@ -234,30 +237,26 @@ def looked_up(rows: pd.DataFrame, key: str, column: str, keys: pd.Series) -> np.
 def _repetitions(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """A row a repetition of a run that counts.
 
-    Columns: job, those of `GROUP`, kind, data_status, train_seed, those of `NAMING`, label, batch_size
-    (slots, where samples went through slots), seed, samples, calls_percent (of the slowest sample, in
-    percent of the dimensions), work (full passes a sample), seconds (for as many samples as a batch has), speedup (to
-    the ancestral twin), exact_fraction, smallest_gap, busy, in_law. Rows that repeat a sampler in one run count as
-    one, their mean.
+    Columns: job, those of `GROUP`, kind, data_status, train_seed, sampler (described), those of
+    `naming.Named`, batch_size (slots, where samples went through slots), seed, samples, calls_percent (of the slowest
+    sample, in percent of the dimensions), work (full passes a sample), seconds (a sample), those of `RATIOS`,
+    exact_fraction, smallest_gap, busy, in_law. Rows that repeat a sampler in one run count as one, their mean.
     """
-    names = rows[list(NAMING)]
-    of = names.groupby(list(names), dropna=False, sort=False).ngroup().to_numpy()  # a million rows share a few names
-    labels = np.array([label(*row) for row in names.drop_duplicates().itertuples(index=False)], dtype=object)
-    found = rows[["job", *NAMING]].assign(
-        label=labels[of] if len(rows) else [],
+    of, described = pd.factorize(rows["sampler"])  # a million rows share a few descriptions
+    names = [named(str(each)) for each in described]
+    found = rows[["job", "sampler"]].assign(
+        **{key: np.array([getattr(name, key) for name in names], object)[of] for key in Named._fields},
         batch_size=rows["batch_size"].fillna(0).astype(int),
         seed=rows["seed"],
         samples=rows["samples"].clip(lower=1),
         calls_percent=100 * rows["batch_calls"] / rows["dims"].astype(float),
         work=rows["work"],
-        seconds=rows["wall_s"].astype(float)
-        * rows["batch_size"].fillna(0).astype(float)
-        / rows["samples"].clip(lower=1),
+        seconds=rows["wall_s"].astype(float) / rows["samples"].clip(lower=1),
         exact_fraction=rows["exact_fraction"].astype(float),
         smallest_gap=rows["smallest_gap"].astype(float),
         busy=rows["busy"].fillna(False).astype(bool),
-        in_law=(rows["sampler"] == "resampled").astype(bool),
     )
+    found["in_law"] = found["family"] == "law"
     twice = ["job", "label", "batch_size", "seed"]
     if found.duplicated(twice).any():
         measured, same = ["calls_percent", "work", "seconds"], found.groupby(twice, dropna=False)
@@ -265,7 +264,7 @@ def _repetitions(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         found["exact_fraction"] = same["exact_fraction"].transform("min")
         found = found.drop_duplicates(twice)
     found = found.reset_index(drop=True)
-    found = found.assign(speedup=paired_speedup(found))
+    found = found.assign(**{name: paired_speedup(found, reference) for name, reference in RATIOS.items()})
     of_run = runs[["job", "kind", "data_status", *GROUP, "train_seed"]]
     return found.merge(of_run.astype(dict.fromkeys(of_run, object) | {"job": found["job"].dtype}), on="job")
 

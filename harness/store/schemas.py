@@ -71,15 +71,7 @@ _DATA = [
     Column("dataset_sha256", STRING, True, meaning="of the pixels of all splits"),
 ]
 
-_SAMPLER = [
-    Column("sampler", STRING, meaning="ancestral, predictive, resampled, or that of another paper"),
-    Column("forecaster", STRING, True, meaning="null for ancestral and the samplers of other papers"),
-    Column("horizon", INT32, True, "dims", "forecasts of the modules past the frontier"),
-    Column("window", INT32, True, "dims", "of a call and sample, or the block of another paper's; null: the image"),
-    Column("auto_window", BOOL, True, meaning="chosen by measuring while sampling; then `window` is null"),
-    Column("slots", INT32, True, "samples", "in work at a time, finished ones replaced; null: a batch"),
-    Column("options", STRING, True, meaning="of the forecaster, as JSON; null: it has none"),
-]
+_SAMPLER = Column("sampler", STRING, meaning="as it ran: JSON of its settings, those at their defaults left out")
 
 _TRIALS = [
     _JOB,
@@ -152,15 +144,17 @@ _CURVES = [
 
 _TIMINGS = [
     _JOB,
-    Column("train_job", STRING, meaning="the training job whose checkpoint is timed"),
+    Column("train_job", STRING, True, meaning="the training job whose checkpoint is timed; null: it was there before"),
     Column("train_seed", INT64),
     Column("status", STRING, meaning="done or failed"),
     Column("error", STRING, True),
     *_LOG,
     *_DATA,
     Column("dims", INT32, True),
-    *[column._replace(nullable=True) for column in _SAMPLER],
+    Column("latents", BOOL, True, meaning="the ARM models an autoencoder's latents"),
+    _SAMPLER._replace(nullable=True),
     Column("batch_size", INT32, True, "samples", "or slots"),
+    Column("samples", INT32, True, "samples", "drawn in this repetition: a batch, or several a slot"),
     Column("seed", INT64, True, meaning="seed of the noise"),
     *_columns("dtype checkpoint_sha256", STRING, nullable=True),
     Column("run_order", INT32, True, meaning="place in the interleaved order"),
@@ -185,7 +179,7 @@ _TIMINGS = [
 _MISTAKES = [
     _JOB,
     *_DATA,
-    *_SAMPLER,
+    _SAMPLER,
     *_columns("row column channel", INT32),
     Column("samples", INT64, False, "samples", "figure samples counted"),
     Column("mistakes", INT64, False, "samples", "how many of them were mistaken here"),
@@ -195,7 +189,7 @@ _MISTAKES = [
 _SAMPLES = [
     _JOB,
     *_DATA,
-    *_SAMPLER,
+    _SAMPLER,
     *_columns("seed sample_id", INT64),
     *_columns("channels height width categories", INT32),
     Column("image", BINARY, meaning="uint8, (C, H, W) order, values 0 .. categories - 1"),

@@ -5,11 +5,9 @@ files, and the two numbers below. Commit and versions are recorded with the resu
 of equal settings are two names of one job, and the sweep's record has both.
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from arm_core.errors import InputError
@@ -17,9 +15,9 @@ from arm_core.latents import AutoencoderConfig
 from arm_core.registry import ARMS, DATASETS, FORECASTERS, suggest
 from arm_core.training import AutoencoderTrainingConfig, TrainingConfig
 from harness.sweep.components import fill, make_config
-from harness.sweep.identity import content_hash, source_of
-from harness.sweep.jobs import AutoencoderJob, Component, Frozen, Job, TimingJob, TrainJob
-from harness.sweep.samplers import sampler_spec
+from harness.sweep.identity import content_hash, read_manifest, source_of
+from harness.sweep.jobs import AutoencoderJob, Component, Existing, Frozen, Job, TimingJob, TrainJob
+from harness.sweep.samplers import SamplerSpec, sampler_of
 from harness.sweep.search import SearchSpec
 from harness.sweep.spec import DatasetSpec, Sweep
 
@@ -101,6 +99,8 @@ def draw_jobs(sweep: Sweep) -> Drawn:
     drawn = Drawn(sweep)
     for key, given in sweep.datasets.items():
         _draw_dataset(drawn, key, given or DatasetSpec())
+    for key in sweep.checkpoints:
+        drawn.add(_timing_of_checkpoint(sweep, key), key, "default", 0)
     return drawn
 
 
@@ -142,7 +142,7 @@ def _draw_dataset(drawn: Drawn, key: str, entry: DatasetSpec) -> None:
             job = _train_job(sweep, key, entry, variant, seed, encoder.id if encoder is not None else None)
             drawn.add(job, key, variant, seed)
             if sweep.timing is not None:
-                drawn.add(_timing_job(sweep, job, variant), key, variant, seed)
+                drawn.add(_timing_of_training(sweep, job, variant), key, variant, seed)
 
 
 def _chosen(drawn: Drawn, only: Sequence[str]) -> set[str]:
@@ -238,10 +238,8 @@ def _initial(sweep: Sweep, place: tuple[str | int, ...], options: dict[str, Any]
     path = options.pop("init_from", None)
     if path is None:
         return None, None
-    manifest = Path(str(path)) / "manifest.json"
-    if not manifest.is_file():
-        raise sweep.error((*place, "init_from"), f"{path} is no checkpoint: {manifest} does not exist")
-    return str(path), hashlib.sha256(manifest.read_bytes()).hexdigest()
+    _, sha256 = sweep.checked((*place, "init_from"), lambda: read_manifest(str(path)))
+    return str(path), sha256
 
 
 def _train_job(
@@ -292,32 +290,58 @@ def _train_job(
     )
 
 
-def _timing_job(sweep: Sweep, train: TrainJob, variant: str) -> TimingJob:
+def _timing_of_training(sweep: Sweep, train: TrainJob, variant: str) -> TimingJob:
+    horizon = train.forecasting["horizon"] if train.forecasting is not None else None
+    samplers = _samplers(sweep, horizon, f"`forecasting:` in the variant {variant!r}; add it there")
+    of = {"arm": train.arm.name, "train_job": train.id, "train_seed": train.seed}
+    return _timing_job(sweep, samplers, {"train": train.id}, title=train.title, **of)
+
+
+def _timing_of_checkpoint(sweep: Sweep, key: str) -> TimingJob:
+    at, given = ("checkpoints", key), sweep.checkpoints[key]
+    saved, sha256 = sweep.checked((*at, "path"), lambda: read_manifest(given.path))
+    heads, source = saved.get("modules"), None
+    if given.arm is not None:
+        sweep.checked((*at, "arm"), lambda: ARMS.resolve(str(given.arm)))
+        source = source_of(ARMS, given.arm)
+    horizon = heads["config"]["horizon"] if heads else None
+    samplers = _samplers(sweep, horizon, f"forecasting modules, and the checkpoint {key!r} has none; leave it out")
+    existing = Existing(path=given.path, sha256=sha256)
+    matters = {"checkpoint": sha256, "arm": [given.arm, source]}
+    return _timing_job(sweep, samplers, matters, title=key, arm=given.arm, checkpoint=existing)
+
+
+def _samplers(sweep: Sweep, horizon: int | None, remedy: str) -> list[SamplerSpec]:
+    assert sweep.timing is not None
+    count = len(sweep.timing.samplers)
+    samplers = [sampler_of(sweep, index, horizon=horizon, remedy=remedy) for index in range(count)]
+    references = [spec.decision for spec in samplers if spec.sampler == "ancestral"]
+    for spec in samplers:
+        if spec.decision not in references:
+            missing = json.dumps({"sampler": "ancestral", **spec.decision}) if spec.decision else "'ancestral'"
+            why = f"{missing} is missing: it is what the others are compared with; add it"
+            raise sweep.error(("timing", "samplers"), why)
+    return samplers
+
+
+def _timing_job(
+    sweep: Sweep, samplers: list[SamplerSpec], model: Mapping[str, Any], *, title: str, **of: Any
+) -> TimingJob:
+    """The timing of a model, which `model` stands for in the hash and `of` describes."""
     timing = sweep.timing
     assert timing is not None
-    samplers = [sampler_spec(sweep, index, entry, train, variant) for index, entry in enumerate(timing.samplers)]
-    if not any(spec.sampler == "ancestral" for spec in samplers):
-        place = ("timing", "samplers")
-        raise sweep.error(place, "'ancestral' is missing: it is what the others are compared with; add it")
     settings = timing.model_dump(exclude={"samplers"})
     settings["slots"] = timing.slots or timing.batch_sizes
+    settings["ancestral_seeds"] = timing.ancestral_seeds or len(timing.seeds)
     matters = {
         "format": SAMPLING_FORMAT,
-        "train": train.id,
+        **model,
         "samplers": [spec.model_dump() for spec in samplers],
         "sources": [source_of(FORECASTERS, spec.forecaster) for spec in samplers if spec.forecaster],
         "settings": settings,
         "role": sweep.resources.timing.model_dump(),
     }
-    return TimingJob(
-        id=content_hash(matters),
-        title=train.title,
-        arm=train.arm,
-        train_job=train.id,
-        train_seed=train.seed,
-        samplers=samplers,
-        **settings,
-    )
+    return TimingJob(id=content_hash(matters), title=title, samplers=samplers, **of, **settings)
 
 
 def _as_dict(config: Any) -> dict[str, Any]:

@@ -6,15 +6,14 @@ import torch
 
 from arm_core import Layout
 from arm_core.forecasters import fixed_point, predict_last, row_above, zeros
-from arm_core.samplers.step import initial_state
-from tests.conftest import TableArm
+from tests.conftest import TableArm, work_of
 
 LAYOUT = Layout(channels=2, height=3, width=2, categories=9)
 
 
 def state_with(known):
     arm = TableArm(LAYOUT)
-    state = initial_state(arm, torch.zeros(1, LAYOUT.dims, 9, dtype=torch.float64))
+    state = work_of(arm, torch.zeros(1, LAYOUT.dims, 9, dtype=torch.float64), zeros).state
     x = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4]])
     return replace(state, x=x, known=torch.tensor([known]))
 

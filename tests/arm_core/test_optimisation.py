@@ -16,11 +16,11 @@ def images(count=12):
     return torch.randint(3, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
-def build(devices=None, *, dropout=0.0, **options):
+def build(*, dropout=0.0, **options):
     torch.manual_seed(0)
     arm = PixelCNN(LAYOUT, PixelCNNConfig(resnets=1, filters=4, dropout=dropout)).double()
     config = TrainingConfig(**{"iterations": 3, "batch_size": 6, "learning_rate": 1e-2, **options})
-    return Training(arm, None, config, seed=0, devices=devices)
+    return Training(arm, None, config, seed=0)
 
 
 def trained(data=None, **options):
@@ -39,16 +39,6 @@ def test_accumulated_parts_take_the_same_step_as_the_whole_batch():
     assert_same(whole, parts, rtol=0, atol=1e-8)
     for first, second in zip(metrics, accumulated, strict=True):
         assert first.figures == pytest.approx(second.figures)
-
-
-def test_two_devices_take_the_same_step_as_one():
-    devices = [torch.device("cpu"), torch.device("cpu")]
-    (whole, _), (shared, _) = trained(), trained(devices=devices, data_parallel=True)
-    assert_same(whole, shared, rtol=0, atol=1e-8)
-    with pytest.raises(InputError, match=r"data_parallel=true with 1 device\(s\)"):
-        build(data_parallel=True)
-    with pytest.raises(InputError, match=r"data_parallel=false with 2 device\(s\)"):
-        build(devices)
 
 
 def test_autocast_computes_in_bfloat16_but_keeps_weights_and_losses():

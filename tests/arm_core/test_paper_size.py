@@ -8,8 +8,9 @@ from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.forecasters import ForecastingConfig, ForecastingModules
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.step import advance, initial_state
+from arm_core.samplers.step import step
 from arm_core.training import AutoencoderTraining, AutoencoderTrainingConfig, Training, TrainingConfig, fit
+from tests.conftest import work_of
 
 MODELS = {
     "binary-mnist": (Layout(1, 28, 28, 2), PixelCNNConfig(resnets=2, filters=60), ForecastingConfig(20, 60), 3_393_122),
@@ -30,10 +31,10 @@ def test_a_paper_size_model_takes_a_step_and_a_sampling_call(name):
     data = torch.randint(layout.categories, (1, layout.dims), dtype=torch.uint8)
     (metrics,) = fit(Training(arm, modules, TrainingConfig(iterations=1, batch_size=1), seed=0), data)
     assert 0 < metrics.figures["train_bits_per_dim"] < 20
-    state = initial_state(arm, sample_noise(layout, seed=0, sample_ids=[0]))
     with sampling_mode(arm):
-        after = advance(arm, state, lambda state: state.x)
-    assert int(after.known) >= 1
+        work = work_of(arm, sample_noise(layout, seed=0, sample_ids=[0]), lambda state: state.x)
+        step(work, *work.spans())
+    assert int(work.state.known) >= 1
 
 
 @pytest.mark.slow

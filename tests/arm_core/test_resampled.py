@@ -14,8 +14,8 @@ from arm_core.forecasters import (
     most_likely,
     zeros,
 )
-from arm_core.samplers.step import initial_state
-from tests.conftest import ConstantArm, TableArm
+from arm_core.samplers.step import step
+from tests.conftest import ConstantArm, TableArm, work_of
 
 LAYOUT = Layout(1, 1, 3, 3)
 COUNT = 20_000
@@ -66,7 +66,11 @@ def test_the_law_test_would_notice_a_forecaster_that_sees_the_noise_of_its_call(
         return noises[-1][0]
 
     arm = ConstantArm(LAYOUT, torch.zeros(1, 3, 3, dtype=torch.float64))
-    arm_noise = lambda state: state.noise.argmax(-1)  # noqa: E731 a forecaster in one line
+
+    def arm_noise(state):
+        slots, dims = (index.flatten() for index in torch.meshgrid(torch.arange(200), torch.arange(3), indexing="ij"))
+        return state.noise.at(slots, dims).argmax(-1).view(200, 3)
+
     fair = resampled_sample(arm, batch=200, generator=torch.Generator().manual_seed(0), forecaster=arm_noise)
     assert fair.arm_calls.double().mean() > 1.5  # a third of the forecasts hit by chance
     monkeypatch.setattr(module, "standard_gumbel", same)
@@ -90,9 +94,8 @@ def test_an_empty_batch_takes_no_call_and_a_negative_one_is_refused():
 
 
 def test_most_likely_is_the_mode_of_the_last_logits():
-    from dataclasses import replace
-
-    state = initial_state(TableArm(LAYOUT), torch.zeros(1, 3, 3, dtype=torch.float64))
     logits = torch.tensor([[[0.0, 1.0, 0.5], [2.0, 0.0, 0.0], [0.0, 0.0, 9.0]]], dtype=torch.float64)
-    assert most_likely(replace(state, logits=logits)).tolist() == [[0, 0, 0]]
-    assert most_likely(replace(state, logits=logits, evaluated=~state.evaluated)).tolist() == [[1, 0, 2]]
+    work = work_of(ConstantArm(LAYOUT, logits), torch.zeros(1, 3, 3, dtype=torch.float64), most_likely)
+    assert most_likely(work.state).tolist() == [[0, 0, 0]]
+    step(work, *work.spans())
+    assert most_likely(work.state).tolist() == [[1, 0, 2]]

@@ -21,6 +21,7 @@ from arm_core.forecasters import (
     zeros,
 )
 from arm_core.forecasters.modules import INPUTS
+from arm_core.gumbel import DenseNoise
 from arm_core.registry import ARMS, FORECASTERS
 from arm_core.samplers.mode import sampling_mode
 from arm_core.testing import SMALL_LAYOUTS, check_exact, randomise
@@ -238,7 +239,7 @@ def test_modules_at_the_frontier_equal_modules_on_the_whole_image():
             noise = sample_noise(layout, seed=0, sample_ids=range(2), dtype=torch.float64)
             whole = modules(hidden, x, noise)
             for n in range(layout.dims):
-                at = modules.at(hidden, torch.tensor([n, n]), x, noise)
+                at = modules.at(hidden, torch.tensor([n, n]), x, DenseNoise(noise))
                 torch.testing.assert_close(at, whole[:, n // modules.unit_dims], rtol=0, atol=1e-12)
 
 

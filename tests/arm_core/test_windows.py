@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from arm_core import InputError, Layout, ancestral_sample, predictive_sample, sample_many, sample_noise
 from arm_core.arms import PixelCNN, PixelCNNConfig
-from arm_core.arms.pixelcnn_windows import PixelCNNSpans
+from arm_core.arms.pixelcnn.spans import PixelCNNSpans
 from arm_core.forecasters import (
     ForecastingConfig,
     ForecastingModules,
@@ -24,10 +24,10 @@ from arm_core.forecasters import (
     zeros,
 )
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.slots import Slots
+from arm_core.samplers.recorded import Steps
 from arm_core.samplers.window import PAUSE, TURN, WindowChoice
 from arm_core.testing import randomise
-from tests.conftest import SpanTableArm, TableArm
+from tests.conftest import SpanTableArm, TableArm, finish, work_of
 
 FORECASTERS = [zeros, predict_last, row_above, fixed_point, fixed_point_above]
 LAYOUTS = [Layout(1, 8, 8, 3), Layout(3, 4, 8, 4), Layout(4, 8, 4, 2), Layout(1, 12, 4, 3)]
@@ -54,12 +54,6 @@ def ancestral(layout, known=0):
     arm = pixelcnn(layout)
     prefix = torch.randint(layout.categories, (3, known), generator=torch.Generator().manual_seed(0))
     return ancestral_sample(arm, noise_for(arm), prefix=prefix)
-
-
-def slots_of(arm, spans, count=3, forecaster=fixed_point_above):
-    work = Slots(arm, count, spans, forecaster)
-    work.begin(list(range(count)), noise_for(arm, count))
-    return work
 
 
 @given(
@@ -139,11 +133,10 @@ def test_streamed_logits_and_hidden_equal_the_full_pass(layout, resnets):
     arm = pixelcnn(layout, resnets, scale=0.1)  # larger weights multiply rounding itself, not what is tested
     with sampling_mode(arm):
         for window in (1, 5 * layout.channels, 2 * layout.width * layout.channels + 1):
-            work = slots_of(arm, arm.span_cache(3, window))
-            while not all(work.finished()):
-                work.step()
-            whole = arm(work.state.x)
-            for streamed, full in ((work.state.logits, whole.logits), (work.state.hidden, whole.hidden)):
+            work = work_of(arm, noise_for(arm), fixed_point_above, cache=arm.span_cache(3, window))
+            kept = work.state.logits, work.state.hidden
+            whole = arm(finish(work).state.x)
+            for streamed, full in zip(kept, whole, strict=True):
                 assert (streamed - full).abs().max() <= 1e-12 * full.abs().max()
 
 
@@ -154,7 +147,7 @@ def test_fixed_shapes_give_the_same_samples_in_the_same_shapes_at_every_call():
         row = layout.width * layout.channels
         for window in (1, row, 2 * row + 1):
             with sampling_mode(arm):
-                cache = PixelCNNSpans(arm, 3, window, compact=False)
+                cache = PixelCNNSpans(arm.layout, arm.trunk, 3, window, compact=False)
                 shapes = set()
                 evaluate = cache.evaluate
 
@@ -164,10 +157,8 @@ def test_fixed_shapes_give_the_same_samples_in_the_same_shapes_at_every_call():
                     return output
 
                 cache.evaluate = recorded
-                work = slots_of(arm, cache)
-                while not all(work.finished()):
-                    work.step()
-            assert torch.equal(work.trace(slice(None)).x, expected)
+                work = finish(work_of(arm, noise_for(arm), fixed_point_above, cache=cache))
+            assert torch.equal(work.trace().x, expected)
             assert len(shapes) == 1
 
 
@@ -176,7 +167,11 @@ def test_arm_work_in_windows_agrees_with_the_flop_counter():
     arm = PixelCNN(Layout(1, 16, 16, 2), PixelCNNConfig(resnets=1, filters=12)).eval()
     start, stop = torch.zeros(1, dtype=torch.int64), torch.full((1,), 256)
     with FlopCounterMode(display=False) as one, torch.inference_mode():  # a full pass without the rows of padding
-        work = PixelCNNSpans(arm, 1, 256).evaluate(torch.zeros(1, 256, dtype=torch.int64), start, stop).work
+        work = (
+            PixelCNNSpans(arm.layout, arm.trunk, 1, 256)
+            .evaluate(torch.zeros(1, 256, dtype=torch.int64), start, stop)
+            .work
+        )
     assert work == 1
     for window in (1, 16, 40):
         with FlopCounterMode(display=False) as run:
@@ -277,20 +272,21 @@ def test_the_window_that_confirms_most_a_second_is_chosen(seconds, place):
     now = [0.0]
     choice = WindowChoice(arm, None, 2, clock=lambda: now[0])
     x = ancestral_sample(arm, noise_for(arm, 2)).x
-    work = slots_of(arm, arm.span_cache(2, choice.widest), 2, lambda state: x)
-    step = work.step
+    noise = noise_for(arm, 2)
+    work = work_of(arm, noise, lambda state: x, cache=arm.span_cache(2, choice.widest))
+    evaluate, take = work.evaluate, Steps(work)
 
     def timed(window):
         now[0] += seconds(window)
-        step(window)
+        return evaluate(window)
 
-    work.step = timed
+    work.evaluate = timed
 
     def go_on(calls):
         for _ in range(calls):
             if all(work.finished()):
-                work.begin([0, 1], noise_for(arm, 2))
-            choice.step(work)
+                work.begin([0, 1], [0, 1])
+            choice.step(take)
 
     go_on(TURN * 3 * len(choice.ladder))
     assert choice.window == choice.ladder[place] and not choice.turns

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+ANCESTRAL, FIXED_POINT = '{"sampler": "ancestral"}', '{"forecaster": "fixed_point"}'
 MACHINE = {
     "started_at": datetime(2026, 1, 2, tzinfo=UTC),
     "host": "h",
@@ -27,10 +28,9 @@ def timing_row(**changes):
         "status": "done",
         "error": None,
         "dims": 10,
-        "sampler": "ancestral",
-        "forecaster": None,
-        "horizon": None,
+        "sampler": ANCESTRAL,
         "batch_size": 2,
+        "samples": 2,
         "seed": 0,
         "dtype": "float32",
         "checkpoint_sha256": "f" * 64,
@@ -80,9 +80,7 @@ def trial_row(**changes):
 def mistake_row(**changes):
     row = {
         "job": "a",
-        "sampler": "predictive",
-        "forecaster": "fixed_point",
-        "horizon": None,
+        "sampler": FIXED_POINT,
         "row": 0,
         "column": 0,
         "channel": 0,

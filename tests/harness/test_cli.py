@@ -119,10 +119,6 @@ def test_a_plug_in_that_breaks_its_contract_is_found_out(tmp_path):
         (["sample", "CHECKPOINT", "--out", "x.png", "--count", "0"], "0 is not in the range"),
         (["sample", "CHECKPOINT", "--out", "x.png", "--temperature", "-1"], "temperature must be a finite number"),
         (["sample", "CHECKPOINT", "--out", "x.png", "--sampler", "ancestral", "--window", "3"], "leave it out"),
-        (["bench", "nowhere"], "is no checkpoint"),
-        (["bench", "CHECKPOINT", "--slots", "1,x"], "--slots takes positive whole numbers"),
-        (["bench", "CHECKPOINT", "--sampler", "magic"], "unknown sampler 'magic'"),
-        (["bench", "CHECKPOINT", "--heights", "7"], "must be a multiple of 4"),
         (["sample", "CHECKPOINT", "--out", "/proc/nowhere/x.png"], "give another path"),
     ],
 )
@@ -147,7 +143,7 @@ def test_a_flipped_byte_is_one_message_and_exit_code_2(checkpoint, tmp_path):
     assert result.exit_code == 2 and "is damaged" in result.output and "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("command", ["sweep", "report", "status", "sample", "check", "bench"])
+@pytest.mark.parametrize("command", ["sweep", "report", "status", "sample", "check"])
 def test_every_command_explains_itself(command):
     result = run(command, "--help")
     assert result.exit_code == 0 and len(result.output) > 200

@@ -1,11 +1,11 @@
+import json
 from dataclasses import asdict, replace
 
 import pytest
 import torch
 
-from arm_core import Checkpoint, InputError, Layout, ancestral_sample, load_checkpoint, predictive_sample
+from arm_core import Checkpoint, InputError, Layout, load_checkpoint
 from arm_core.data import load_dataset
-from arm_core.forecasters import fixed_point
 from harness.jobs import checkpoint_of, failed_rows, job_folder, run_job
 from harness.jobs.clock import clock_for
 from harness.jobs.progress import Reporter, read_progress
@@ -16,6 +16,19 @@ from harness.report.statistics import speedup
 from harness.store import Store
 from harness.sweep import SamplerSpec, load_sweep, make_plan
 from tests.conftest import ConstantArm, TableArm
+from tests.harness.rows import ANCESTRAL
+
+
+class LabelledTableArm(TableArm):
+    """A label shifts the logits of every second dimension; -1, and no context, is no label."""
+
+    def forward(self, x, context=None):
+        output = super().forward(x)
+        if context is None:
+            return output
+        shift = torch.linspace(0, 3, self.layout.dims * self.layout.categories, dtype=torch.float64).sin()
+        label = (context + 1).to(torch.float64)[:, None, None]
+        return output._replace(logits=output.logits + 2 * label * shift.view(self.layout.dims, -1))
 
 
 def jobs_of(file, **options):
@@ -97,31 +110,47 @@ def test_a_training_and_its_timing_leave_rows_that_fit_the_tables(small_sweep, t
     assert len(timed) == 4 * 2 * 3
     assert (timed["exact_fraction"] == 1).all()
     assert (timed["checkpoint_sha256"] == checkpoint.sha256).all()
-    ancestral = timed[timed["sampler"] == "ancestral"]
+    ancestral = timed[timed["sampler"] == ANCESTRAL]
     assert all(calls.tolist() == [64] * len(calls) for calls in ancestral["arm_calls"])
     assert timings["run_order"].tolist() == list(range(len(timings)))
-    orders = {tuple(group["forecaster"].astype(str)) for _, group in timed.groupby(["seed", "batch_size"])}
+    orders = {tuple(group["sampler"]) for _, group in timed.groupby(["seed", "batch_size"])}
     assert len(orders) > 1, "the order of the samplers must change between rounds"
     samples = store.read("samples")
     assert samples["exact"].all() and len(samples) == 4 * 4
     assert len(store.read("mistakes")) == 4 * 64
 
 
-def test_every_sample_is_compared_those_too_that_the_reference_did_not_draw():
+@pytest.mark.parametrize("decision", [{}, {"temperature": 0.5, "top_k": 1}, {"top_p": 0.7, "min_p": 0.1}])
+def test_every_sample_is_compared_those_too_that_the_reference_did_not_draw(decision):
     arm = TableArm(Layout(1, 3, 3, 2))
-    spec = SamplerSpec(sampler="predictive", forecaster="fixed_point", window=None, stream=True)
+    spec = SamplerSpec(forecaster="fixed_point", stream=True, **decision)
     bench = Bench.__new__(Bench)
-    bench.arm = arm
-    trace = predictive_sample(arm, Draw.noise_of(arm, 0, range(40)), fixed_point)
-    known = ancestral_sample(arm, Draw.noise_of(arm, 0, range(2))).x
-    row = {"sampler": spec.sampler, "seed": 0}
-    assert bench._compared(row, trace, known)["exact_fraction"] == 1
+    bench.arm, bench.checkpoint = arm, Checkpoint(arm, None, None, {}, "")
+    trace = make_sampler(spec, bench.checkpoint)(Draw.of(arm, 0, 4, 40))
+    ancestral = make_sampler(SamplerSpec(sampler="ancestral", **decision), bench.checkpoint)(Draw.of(arm, 0, 2))
+    known = {json.dumps(spec.decision, sort_keys=True): ancestral.x}
+    row = {"seed": 0}
+    assert bench._compared(spec, row, trace, known)["exact_fraction"] == 1
     for wrong in (1, 2, 39):  # among the known ones, just after them, and in the last part
         x = trace.x.clone()
         x[wrong, 4] ^= 1
-        found = bench._compared(row, replace(trace, x=x), known)
+        found = bench._compared(spec, row, replace(trace, x=x), known)
         assert found["exact_fraction"] == 39 / 40 and found["smallest_gap"] > 0, wrong
-    assert "exact_fraction" not in bench._compared({**row, "sampler": "resampled"}, trace, known)
+    assert "exact_fraction" not in bench._compared(spec.model_copy(update={"resampled": True}), row, trace, known)
+
+
+def test_guidance_and_classes_reach_every_sampler():
+    arm = LabelledTableArm(Layout(1, 3, 3, 2))
+    checkpoint = Checkpoint(arm, None, None, {}, "")
+    drawn = {}
+    for guidance, context in ((None, None), (None, 1), (None, 2), (2.0, 1)):
+        settings = {"guidance": guidance, "context": context}
+        specs = [{"sampler": "ancestral"}, {"forecaster": "zeros"}, {"forecaster": "fixed_point", "stream": True}]
+        found = [make_sampler(SamplerSpec(**spec, **settings), checkpoint)(Draw.of(arm, 0, 3)).x for spec in specs]
+        assert all(torch.equal(found[0], x) for x in found), settings
+        drawn[guidance, context] = found[0]
+    names = list(drawn)
+    assert not any(torch.equal(drawn[a], drawn[b]) for a in names for b in names if a != b)
 
 
 @pytest.mark.slow
@@ -247,7 +276,7 @@ def test_a_forecaster_of_ones_own_is_a_function_or_a_class_with_options(tmp_path
     layout = Layout(1, 4, 4, 2)
     ones = torch.tensor([-1e3, 1e3], dtype=torch.float64).expand(16, 2)  # every sample is all ones
     checkpoint = Checkpoint(ConstantArm(layout, ones[None]), None, None, {}, "")
-    spec = SamplerSpec(sampler="predictive", forecaster=f"{tmp_path / 'mine.py'}:{name}", options=options)
+    spec = SamplerSpec(forecaster=f"{tmp_path / 'mine.py'}:{name}", options=options)
     trace = make_sampler(spec, checkpoint)(Draw.of(checkpoint.arm, 0, 1))
     assert trace.x.tolist() == [[1] * 16]
     assert trace.arm_calls.tolist() == [calls]
@@ -256,7 +285,7 @@ def test_a_forecaster_of_ones_own_is_a_function_or_a_class_with_options(tmp_path
 def test_learned_needs_modules():
     checkpoint = Checkpoint(ConstantArm(Layout(1, 4, 4, 2), torch.zeros(1, 16, 2)), None, None, {}, "")
     with pytest.raises(InputError, match="has no forecasting modules"):
-        make_sampler(SamplerSpec(sampler="predictive", forecaster="learned"), checkpoint)
+        make_sampler(SamplerSpec(forecaster="learned"), checkpoint)
 
 
 @pytest.mark.slow
@@ -267,9 +296,9 @@ def test_chosen_horizons_gates_and_fresh_noise_are_timed_and_recorded(small_swee
     store, plan = run_both(small_sweep, tmp_path)
     timings = store.read("timings")
     timed = timings[~timings["is_warmup"]]
-    learned = timed[timed["forecaster"].isin(["learned", "gated"])]
-    assert learned["horizon"].between(1, 2).all()
-    law = timed["sampler"] == "resampled"
+    settings = timed["sampler"].map(json.loads)
+    assert all(1 <= one["horizon"] <= 2 for one in settings if one.get("forecaster") in ("learned", "gated"))
+    law = settings.map(lambda one: one.get("resampled", False))
     assert law.sum() == 4 and timed[law]["exact_fraction"].isna().all() and (timed[~law]["exact_fraction"] == 1).all()
     store.write_sweep(plan.record())
     report = speedup(select(store).repetitions)
@@ -285,14 +314,16 @@ def test_windows_streams_and_peers_are_timed_and_recorded(small_sweep, tmp_path)
     store, plan = run_both(small_sweep, tmp_path)
     timed = store.read("timings").query("not is_warmup")
     assert (timed["exact_fraction"] == 1).all(), "those of a stream that no batch drew among them"
-    streams = timed[timed["slots"].notna()]
+    settings = timed["sampler"].map(json.loads)
+    streams = timed[settings.map(lambda one: one.get("stream", False))]
     assert len(streams) == 2 and (streams["batch_size"] == 3).all()
     assert (streams["arm_calls"].map(len) == 6).all() and (streams["windows"].map(len) == 6).all()
-    assert streams.set_index("forecaster")["auto_window"].to_dict() == {"learned": True, "fixed_point": False}
-    assert timed.query("forecaster == 'fixed_point_above'")["window"].tolist() == [8, 8]
+    assert (streams["samples"] == 6).all()
+    windows = {one["forecaster"]: one.get("window") for one in settings if "forecaster" in one and one.get("stream")}
+    assert windows == {"learned": "auto", "fixed_point": None}
     store.write_sweep(plan.record())
     report = speedup(select(store).repetitions)
     names = {"GS-Jacobi, block 16", "Jacobi-GS, block 8", "Jacobi", "cached sequential", "fixed point, slots"}
     assert names | {"fixed point above, window 8", "learned, T=2, auto window, slots"} <= set(report["sampler"])
     rows = store.read("timings").query(report.set_index("sampler").loc["fixed point, slots", "query"])
-    assert len(rows) == 1 and rows["slots"].item() == 3
+    assert len(rows) == 1 and rows["samples"].item() == 6

@@ -39,7 +39,7 @@ def made_up(job, root, **_):
         shared = {"job": job.id, "train_job": job.train_job, "train_seed": job.train_seed}
         rows = [timing_row(wall_s=_number(known), **shared)]
         rows += [
-            timing_row(wall_s=_number(f"{spec}{known}"), sampler="predictive", forecaster=spec.forecaster, **shared)
+            timing_row(wall_s=_number(f"{spec}{known}"), sampler=spec.described(), **shared)
             for spec in job.samplers[1:]
         ]
         return store.write_job(job.id, {"timings": rows})

@@ -1,12 +1,14 @@
 """Which rows count, what is left out and why, and what is not compared."""
 
+import json
+
 import pytest
 
 from arm_core import InputError
 from harness.report.selection import select
 from harness.report.statistics import speedup
 from harness.store import Store, job_folder
-from tests.harness.rows import name_job, timing_row, trial_row, write_named
+from tests.harness.rows import FIXED_POINT, name_job, timing_row, trial_row, write_named
 from tests.harness.test_store import rewrite
 
 NAMES = ("sweep", "profile", "dataset", "variant")
@@ -17,7 +19,7 @@ def write(store, job, *, train_job="t", seeds=(0, 1), **changes):
     names = {name: changes.pop(name) for name in NAMES if name in changes}
     shared = {"job": job, "train_job": train_job, **changes}
     rows = [timing_row(seed=seed, wall_s=4.0, **shared) for seed in seeds]
-    rows += [timing_row(seed=seed, sampler="predictive", forecaster="fixed_point", **shared) for seed in seeds]
+    rows += [timing_row(**{"seed": seed, "sampler": FIXED_POINT, **shared}) for seed in seeds]
     write_named(store, job, {"timings": rows}, **names)
 
 
@@ -53,16 +55,19 @@ def test_a_seed_that_nobody_trained_with_is_refused(store):
         select(store, only=["seed=99"])
 
 
+def gated(gate):
+    return json.dumps({"forecaster": "gated", "horizon": 2, "options": {"gate": gate}})
+
+
 def test_samplers_with_other_options_are_not_averaged_and_a_mismatch_is_not_hidden(store):
-    gated = {"sampler": "predictive", "forecaster": "gated", "horizon": 2}
     rows = [timing_row(seed=0, wall_s=4.0)]
-    rows += [timing_row(**gated, options=f'{{"gate": {gate}}}', wall_s=gate, run_order=1) for gate in (0.5, 2.0)]
-    rows += [timing_row(sampler="predictive", forecaster="zeros", exact_fraction=e, run_order=2) for e in (1.0, 0.5)]
+    rows += [timing_row(sampler=gated(gate), wall_s=2 * gate, run_order=1) for gate in (0.5, 2.0)]
+    rows += [timing_row(sampler='{"forecaster": "zeros"}', exact_fraction=e, run_order=2) for e in (1.0, 0.5)]
     write_named(store, "a", {"timings": rows})
     table = speedup(select(store).repetitions).set_index("sampler")
     assert table.loc["gated, T=2, gate 0.5", "seconds"] == 0.5 and table.loc["gated, T=2, gate 2.0", "seconds"] == 2.0
     chosen = store.read("timings").query(table.loc["gated, T=2, gate 2.0", "query"])
-    assert chosen["wall_s"].tolist() == [2.0]
+    assert chosen["wall_s"].tolist() == [4.0]
     assert not table.loc["forecast zeros", "equal"]
 
 
@@ -225,7 +230,7 @@ def test_rows_of_an_older_schema_are_read_without_what_they_lack(store):
     train(store, "t")
     write(store, "a")
     young = {
-        "timings": ["is_warmup", "busy", "smallest_gap", "window", "horizon", "cuda", "commit", "dirty", "arm_work"],
+        "timings": ["is_warmup", "busy", "smallest_gap", "cuda", "commit", "dirty", "arm_work"],
         "trials": ["dataset_status", "autoencoder_job", "kept", "train_eval_bits_per_dim", "checkpoint_sha256"],
     }
 
@@ -241,9 +246,10 @@ def test_rows_of_an_older_schema_are_read_without_what_they_lack(store):
 
 def test_a_query_selects_the_rows_behind_a_number(store):
     for variant in ("a", "b"):
-        write(store, variant, variant=variant, horizon=3)
+        write(store, variant, variant=variant)
     rows = store.read("timings")
     for _, row in speedup(select(store).repetitions).iterrows():
         chosen = rows.query(row["query"])
         assert len(chosen) == row["repetitions"] == 2
-        assert chosen["wall_s"].mean() == row["seconds"] and set(chosen["job"]) == {row["variant"]}
+        assert (chosen["wall_s"] / chosen["samples"]).mean() == row["seconds"]
+        assert set(chosen["job"]) == {row["variant"]}

@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from harness.store import Store
-from tests.harness.rows import mistake_row, name_job, timing_row, trial_row, write_named
+from tests.harness.rows import ANCESTRAL, FIXED_POINT, mistake_row, name_job, timing_row, trial_row, write_named
 
 HERE = Path(__file__).parent
 STORE, TABLES = HERE / "store.zip", HERE / "tables"
-SAMPLERS = [  # sampler, forecaster, horizon, calls of the ancestral ones
-    ("ancestral", None, None, 1.0),
-    ("predictive", "zeros", None, 0.6),
-    ("predictive", "fixed_point", None, 0.3),
-    ("predictive", "learned", 2, 0.2),
+SAMPLERS = [  # as rows hold them, and the share of the ancestral calls
+    (ANCESTRAL, 1.0),
+    ('{"forecaster": "zeros"}', 0.6),
+    (FIXED_POINT, 0.3),
+    ('{"forecaster": "learned", "horizon": 2}', 0.2),
 ]
-FRESH = ("resampled", "fixed_point", None, 0.9)
+FRESH = ('{"forecaster": "fixed_point", "resampled": true}', 0.9)
 KEPT = ("*.md", "*.tex", "speedup.csv", "models.csv")
 
 
@@ -81,18 +81,19 @@ def time(store, job, train_job, sweep, dataset, *, seeds, variant="default", cha
     generator = np.random.default_rng(int.from_bytes(job.encode()))
     shape = {"channels": channels, "height": 2, "width": 5, "categories": 17}
     dims, timings, mistakes, samples = 10 * channels, [], [], []
-    for name, forecaster, horizon, share in [*SAMPLERS, FRESH] if fresh else SAMPLERS:
-        named = {"sampler": name, "forecaster": forecaster, "horizon": horizon}
+    for name, share in [*SAMPLERS, FRESH] if fresh else SAMPLERS:
+        named = {"sampler": name}
         for seed, batch in [(seed, batch) for seed in range(seeds) for batch in (1, 4)]:
             spread = 0 if share == 1 else 2
             calls = np.clip(generator.integers(share * dims - spread, share * dims + spread + 1, size=batch), 1, dims)
             timings.append(
                 timing_row(
                     job=job, train_job=train_job, dims=dims, seed=seed,
-                    checkpoint_sha256=f"{train_job:0>64}", batch_size=batch, run_order=len(timings), **named,
+                    checkpoint_sha256=f"{train_job:0>64}", batch_size=batch, samples=batch,
+                    run_order=len(timings), **named,
                     arm_calls=calls.tolist(), arm_work=[float(calls.max())] * batch, mistakes=(calls - 1).tolist(),
                     wall_s=round(float(calls.max() * (1 + batch / 2) * generator.uniform(0.009, 0.011)), 5),
-                    exact_fraction=None if name == "resampled" else 1.0, smallest_gap=None,
+                    exact_fraction=None if "resampled" in name else 1.0, smallest_gap=None,
                 )
             )  # fmt: skip
         for k in range(4):

@@ -1,13 +1,17 @@
-"""ARM fixed-point iteration (paper Alg. 2): the ARM's own last outputs are the forecasts."""
+"""ARM fixed-point iteration (paper Alg. 2): the ARM's own last outputs are the forecasts.
+
+They need nothing but a sampler's state, so samplers may default to them.
+"""
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
-from arm_core.contracts import SamplerState
+from arm_core.contracts import SamplerState, recordable
 
 
+@recordable
 def fixed_point(state: SamplerState) -> Int[Tensor, "slots dims"]:
     """The outputs of the last evaluation; 0 where there has been none.
 
@@ -17,6 +21,7 @@ def fixed_point(state: SamplerState) -> Int[Tensor, "slots dims"]:
     return torch.where(state.evaluated, state.outputs, 0)
 
 
+@recordable
 def fixed_point_above(state: SamplerState) -> Int[Tensor, "slots dims"]:
     """`fixed_point`, started from the row above: where there is no output yet, the one of the same column a row higher.
 
@@ -29,9 +34,10 @@ def fixed_point_above(state: SamplerState) -> Int[Tensor, "slots dims"]:
     return torch.where(state.evaluated, guess, F.pad(above, (row, 0))[:, : state.layout.dims])
 
 
+@recordable
 def most_likely(state: SamplerState) -> Int[Tensor, "slots dims"]:
     """The mode of the ARM's last distribution of each dimension, whatever the noise; 0 where there has been none.
 
     The paper's forecast for its ablation without reparametrisation, where earlier outputs say nothing of later noise.
     """
-    return torch.where(state.evaluated, state.logits.argmax(dim=-1), 0)
+    return torch.where(state.evaluated, state.modes, 0)

@@ -1,0 +1,343 @@
+"""PixelCNN on spans: some pixels of every slot, on top of the activations that earlier calls left.
+
+Every convolution has a kernel of height two, so a cell needs its own row and the one above. A call gathers what the
+kernels of its cells read and multiplies it by their weights: one matrix product a layer, whatever the pixels and slots.
+Activations are kept by position, so a cell that is evaluated again overwrites what it had, and nothing is ever moved.
+"""
+
+import copy
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from arm_core.arms.pixelcnn.cells import LEVELS, CellPair, Cells, Grid, SpanCells, build_grids
+from arm_core.arms.pixelcnn.layers import Block, GatedResnet, Resample, Stem, Trunk, label_rows
+from arm_core.causal_conv import CausalConv2d, CausalConvTranspose2d
+from arm_core.contracts import Contexts, SpanOutput
+from arm_core.elementwise import Rows, concat_elu_of_rows
+from arm_core.layout import Layout
+
+Conv = CausalConv2d | CausalConvTranspose2d
+
+
+class Pair(NamedTuple):
+    """Rows of the stream u and of ul."""
+
+    u: Rows
+    ul: Rows
+
+
+class PixelCNNSpans:
+    """The `SpanCache` of a PixelCNN (`arm_core.contracts`).
+
+    Args:
+        layout: of the images.
+        trunk: in its final dtype and on its device; later changes of its weights go unnoticed.
+        slots: how many samples are in work.
+        window: most dims of a span, rounded up to whole pixels.
+        classes: labels that can condition a slot; none does before `begin` says so.
+        compact: see `SpanCells`.
+    """
+
+    def __init__(
+        self, layout: Layout, trunk: Trunk, slots: int, window: int, *, classes: int = 0, compact: bool = True
+    ) -> None:
+        self.layout, self.slots, self.pixels, self.classes = layout, slots, layout.height * layout.width, classes
+        pixels = self._pixels(window)
+        self.window, self.recordable = pixels * layout.channels, not compact
+        self.grids = grids = build_grids(layout, slots, pixels, trunk.head.weight.device)
+        self.cells = SpanCells(grids, slots, pixels, compact=compact)
+        self.channels = torch.arange(layout.channels, device=trunk.head.weight.device)
+        self.stem = _Stem(layout, trunk.stem, grids[0])
+        self.up = [_Block(block, grid) for block, grid in zip(trunk.up, grids, strict=True)]
+        self.shrink = [_Shrink(part, grids[i], grids[i + 1]) for i, part in enumerate(trunk.shrink)]
+        self.down = [_Block(block, grid) for block, grid in zip(trunk.down, grids[::-1], strict=True)]
+        self.grow = [_Grow(part, grids[1 - i], grids[2 - i]) for i, part in enumerate(trunk.grow)]
+        self.head = _Product(_matrix(trunk.head), _bias(trunk.head))
+        self._costs = self._cell_costs()
+        self._whole = sum(sum(cost) * grid.cells for cost, grid in zip(self._costs, grids, strict=True))
+
+    def _pixels(self, window: int) -> int:
+        return min(-(-window // self.layout.channels), self.pixels)
+
+    def narrowed(self, window: int) -> "PixelCNNSpans":
+        """The same kept activations, for spans of at most `window` dims: fixed shapes are then as small as those."""
+        other = copy.copy(self)
+        pixels = min(self._pixels(window), self.window // self.layout.channels)
+        other.window = pixels * self.layout.channels
+        other.cells = SpanCells(self.grids, self.slots, pixels, compact=self.cells.compact)
+        return other
+
+    def begin(self, slots: list[int], contexts: Contexts) -> None:
+        """Give these slots the labels of their new samples, -1 for none."""
+        device = self.channels.device
+        labels = label_rows(contexts, self.classes, len(slots)).to(device)
+        at = torch.tensor(slots, dtype=torch.int64, device=device)
+        for block in (*self.up, *self.down):
+            for resnet in (resnet for pair in block.pairs for resnet in pair):
+                resnet.begin(at, labels)
+
+    def evaluate(
+        self, x: Int[Tensor, "slots dims"], start: Int[Tensor, " slots"], stop: Int[Tensor, " slots"]
+    ) -> SpanOutput:
+        """See `SpanCache`."""
+        channels = self.layout.channels
+        first, end = (dims.div(channels, rounding_mode="floor") for dims in (start, stop + channels - 1))
+        at, padding = self.cells(first, end)
+        streams = self.stem(x, at[0])
+        stack: list[Pair] = []
+        for level, block in enumerate(self.up):
+            if level > 0:
+                streams = self.shrink[level - 1](streams, at[level - 1], at[level])
+            streams = block(streams, at[level], stack)
+        stack.pop()
+        for step, block in enumerate(self.down):
+            level = LEVELS - 1 - step
+            if step > 0:
+                streams = self.grow[step - 1](streams, at[level + 1], at[level])
+            streams = block(streams, at[level], stack)
+        logits = self.head(F.elu(streams.ul))
+        pixels = at[0].ul.slots * self.pixels + at[0].ul.numbers
+        if padding is not None:
+            pixels = pixels.masked_fill(padding, self.slots * self.pixels)
+        where = (pixels[:, None] * channels + self.channels).flatten()
+        hidden = streams.ul.reshape(len(where), self.stem.filters // channels)
+        return SpanOutput(where, logits.view(-1, self.layout.categories), hidden, self._work(at))
+
+    def _cell_costs(self) -> list[tuple[int, int]]:
+        """Multiply-adds of a cell of u and of ul, by level."""
+        costs = []
+        for level in range(LEVELS):
+            parts: list[_Block | _Shrink | _Grow] = [self.up[level], self.down[LEVELS - 1 - level]]
+            parts += [self.shrink[level - 1], self.grow[LEVELS - 1 - level]] if level > 0 else []
+            u, ul = (sum(part.cost[stream] for part in parts) for stream in (0, 1))
+            costs.append((u, ul + self.head.cost * (level == 0)))
+        return costs
+
+    def _work(self, at: list[CellPair]) -> float:
+        done = sum(
+            len(cells.u.numbers) * u + len(cells.ul.numbers) * ul
+            for cells, (u, ul) in zip(at, self._costs, strict=True)
+        )
+        return done / self._whole
+
+
+class _Product:
+    """rows @ matrix + bias."""
+
+    def __init__(self, matrix: Tensor, bias: Tensor) -> None:
+        self.matrix, self.bias = matrix.contiguous(), bias
+        self.cost = matrix.numel()
+
+    def __call__(self, rows: Rows) -> Rows:
+        return torch.addmm(self.bias, rows, self.matrix)
+
+
+class ActivationCache:
+    """Activations of one layer at every place; what a kernel of `width` reads of a row is one stretch of them."""
+
+    def __init__(self, grid: Grid, features: int, width: int, like: Tensor) -> None:
+        self.rows = like.new_zeros(grid.places, features)
+        self.stretches = self.rows.as_strided((grid.places - width + 1, width * features), (features, 1))
+
+    def put(self, values: Rows, at: Cells) -> None:
+        """Keep the values of these cells."""
+        self.rows.index_copy_(0, at.places, values)
+
+    def at(self, cells: Cells) -> Rows:
+        """What is kept of these cells."""
+        return self.rows.index_select(0, cells.places)
+
+    def read(self, reads: Int[Tensor, "n 2"]) -> Rows:
+        """What kernels read that begin at these places."""
+        return self.stretches.index_select(0, reads.flatten()).view(len(reads), 2 * self.stretches.shape[1])
+
+
+def _masked(conv: Conv) -> Tensor:
+    return conv.masked_weight().detach()
+
+
+def _matrix(conv: Conv) -> Tensor:
+    """(taps * inputs, outputs)"""
+    return _masked(conv).permute(2, 3, 1, 0).flatten(0, 2)
+
+
+def _bias(conv: Conv) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias.detach()
+
+
+class _Resnet:
+    """A gated resnet; of several skips each has its own part of the weights, and each slot the bias of its label."""
+
+    def __init__(self, net: GatedResnet, grid: Grid, skips: int) -> None:
+        bias = _bias(net.inward)
+        self.skips: list[Tensor] = []
+        if net.skip is not None:
+            bias = bias + _bias(net.skip)
+            self.skips = [weight[:, :, 0, 0].detach().T.contiguous() for weight in net.skip_weights(skips)]
+        self.inward, self.outward = _Product(_matrix(net.inward), bias), _matrix(net.outward).contiguous()
+        self.by_label, self.gate_bias = None, _bias(net.outward)
+        if net.label is not None:
+            self.by_label = net.label_biases().detach() + self.gate_bias
+            self.gate_bias = self.by_label[-1:].repeat(grid.slots, 1)
+        self.filters = len(bias)
+        self.between = ActivationCache(grid, 2 * self.filters, net.inward.weight.shape[3], bias)
+        self.cost = sum(part.numel() for part in (self.inward.matrix, self.outward, *self.skips))
+
+    def begin(self, slots: Int[Tensor, " new"], labels: Int[Tensor, " new"]) -> None:
+        """Put new labels into slots."""
+        assert self.by_label is not None
+        self.gate_bias.index_copy_(0, slots, self.by_label.index_select(0, labels))
+
+    def __call__(self, x: Rows, kept: ActivationCache, at: Cells, skips: list[Rows]) -> Rows:
+        if len(at.numbers) == 0:
+            return x
+        y = self.inward(kept.read(at.reads))
+        for rows, matrix in zip(skips, self.skips, strict=True):
+            y.addmm_(rows, matrix)
+        self.between.put(concat_elu_of_rows(y), at)
+        bias = self.gate_bias if self.by_label is None else self.gate_bias.index_select(0, at.slots)
+        z = torch.addmm(bias, self.between.read(at.reads), self.outward)
+        gate = z.sigmoid()
+        return torch.addcmul(x, z[:, : self.filters], gate[:, self.filters :])
+
+
+class _Block:
+    """Pairs of gated resnets at one level: going up their activations go onto the stack, coming down off it."""
+
+    def __init__(self, block: Block, grid: Grid) -> None:
+        pairs = list(block)
+        like = _bias(pairs[0].u.inward)
+        self.descends, filters = pairs[0].u.skip is not None, len(like)
+        self.pairs = [(_Resnet(pair.u, grid, 1), _Resnet(pair.ul, grid, 2 if self.descends else 1)) for pair in pairs]
+        self.u_kept = [ActivationCache(grid, 2 * filters, 3, like) for _ in range(len(pairs) + 1)]
+        self.ul_kept = [ActivationCache(grid, 2 * filters, 2, like) for _ in pairs]
+        self.cost = sum(u.cost for u, _ in self.pairs), sum(ul.cost for _, ul in self.pairs)
+
+    def __call__(self, streams: Pair, at: CellPair, stack: list[Pair]) -> Pair:
+        u, ul = streams
+        act_u = concat_elu_of_rows(u)
+        self.u_kept[0].put(act_u, at.u)
+        for i, (u_net, ul_net) in enumerate(self.pairs):
+            act_ul = concat_elu_of_rows(ul)
+            self.ul_kept[i].put(act_ul, at.ul)
+            if not self.descends:
+                stack.append(Pair(act_u, act_ul))
+            skip = stack.pop() if self.descends else None
+            u = u_net(u, self.u_kept[i], at.u, [skip.u] if skip else [])
+            act_u = concat_elu_of_rows(u)
+            self.u_kept[i + 1].put(act_u, at.u)
+            above = self.u_kept[i + 1].at(at.ul)
+            ul = ul_net(ul, self.ul_kept[i], at.ul, [above, skip.ul] if skip else [above])
+        if not self.descends:
+            stack.append(Pair(act_u, concat_elu_of_rows(ul)))
+        return Pair(u, ul)
+
+
+class _Shrink:
+    """Half the resolution: reads the streams at the finer level, and keeps them there."""
+
+    def __init__(self, part: Resample, fine: Grid, coarse: Grid) -> None:
+        like = _bias(part.u)
+        self.u, self.ul = (_Product(_matrix(conv), _bias(conv)) for conv in (part.u, part.ul))
+        self.u_kept, self.ul_kept = (ActivationCache(fine, len(like), width, like) for width in (3, 2))
+        self.taps, self.per_slot = fine.taps[2 * coarse.row * fine.width + 2 * coarse.column], fine.per_slot
+        self.cost = self.u.cost, self.ul.cost
+
+    def __call__(self, streams: Pair, fine: CellPair, coarse: CellPair) -> Pair:
+        self.u_kept.put(streams.u, fine.u)
+        self.ul_kept.put(streams.ul, fine.ul)
+        u, ul = (self.taps.index_select(0, at.numbers) + (at.slots * self.per_slot)[:, None] for at in coarse)
+        return Pair(self.u(self.u_kept.read(u)), self.ul(self.ul_kept.read(ul)))
+
+
+class _Grow:
+    """Twice the resolution: a cell's share in each finer cell that it reaches is kept, and finer cells pick theirs.
+
+    A cell of ul reaches 2 x 2 finer ones; a cell of u 2 x 3, of which the left column belongs to the cell beside it.
+    """
+
+    def __init__(self, part: Resample, fine: Grid, coarse: Grid) -> None:
+        u, ul = (_masked(conv).permute(0, 2, 3, 1) for conv in (part.u, part.ul))  # (in, height, width, out)
+        self.filters = filters = u.shape[-1]
+        bias = u.new_zeros(2, 3, filters)
+        bias[:, 1:] = _bias(part.u)  # once for each finer cell: the left column is another cell's
+        self.u = _Product(u.flatten(1), bias.flatten())
+        self.ul = _Product(ul.flatten(1), _bias(part.ul).repeat(4))
+        self.u_kept, self.ul_kept = (ActivationCache(coarse, count * filters, 1, u) for count in (6, 4))
+        self.coarse = coarse
+        row, column = fine.row % 2, fine.column % 2
+        cell = fine.row.div(2, rounding_mode="floor") * coarse.width + fine.column.div(2, rounding_mode="floor")
+        self.ul_share = coarse.place[cell] * 4 + row * 2 + column
+        self.u_share = coarse.place[cell] * 6 + row * 3 + 1 + column
+        # An odd column also gets from the cell to the right; a column of zeros stands beside the last one.
+        self.right_share = torch.where(column == 1, coarse.place[cell] + 1, 0) * 6 + row * 3
+        self.cost = self.u.cost, self.ul.cost
+
+    def __call__(self, streams: Pair, coarse: CellPair, fine: CellPair) -> Pair:
+        self.u_kept.put(self.u(streams.u), coarse.u)
+        self.ul_kept.put(self.ul(streams.ul), coarse.ul)
+        u_shares, ul_shares = (kept.rows.view(-1, self.filters) for kept in (self.u_kept, self.ul_kept))
+        u_slot, ul_slot = fine.u.slots * (6 * self.coarse.per_slot), fine.ul.slots * (4 * self.coarse.per_slot)
+        u = u_shares.index_select(0, self.u_share.index_select(0, fine.u.numbers) + u_slot)
+        u += u_shares.index_select(0, self.right_share.index_select(0, fine.u.numbers) + u_slot)
+        return Pair(u, ul_shares.index_select(0, self.ul_share.index_select(0, fine.ul.numbers) + ul_slot))
+
+
+class _Stem:
+    """The first convolutions, on one-hot images: sums of rows of tables, one for each value of each dim that they read.
+
+    What lies outside the image counts as one more value, whose rows are zero. The map of ones and the biases are part
+    of the rows of dims that are inside whenever they count.
+    """
+
+    def __init__(self, layout: Layout, stem: Stem, grid: Grid) -> None:
+        self.layout, self.grid, self.filters = layout, grid, stem.above.weight.shape[0]
+        above, row_above, left = (
+            self._table(conv, bias_tap) for conv, bias_tap in ((stem.above, 4), (stem.row_above, 1), (stem.left, 1))
+        )
+        row_above[0] += left[0]  # both read the pixel above and to the left
+        parts, offsets = [row_above, left[1:]], [(-1, -1), (-1, 0), (-1, 1), (0, -1)]
+        if stem.here is not None:
+            here = _masked(stem.here)[:, :, 0, 0].T.unflatten(0, (layout.channels, layout.categories))
+            parts.append(F.pad(here, (0, 0, 0, 1)).unsqueeze(0))
+            offsets.append((0, 0))
+        self.u_dims = self._dims([(row, column) for row in (-2, -1) for column in (-1, 0, 1)])
+        self.ul_dims = self._dims(offsets)
+        self.u_table, self.ul_table = above.flatten(0, 2), torch.cat(parts).flatten(0, 2)
+        ahead = torch.arange(max(self.u_dims.shape[1], self.ul_dims.shape[1]), device=grid.row.device)
+        self.first_row = ahead * (layout.categories + 1)
+
+    def __call__(self, x: Int[Tensor, "slots dims"], at: CellPair) -> Pair:
+        values = F.pad(x, (0, 1), value=self.layout.categories).flatten()  # the last one: outside the image
+        u, ul = (
+            self._sum(values, dims, table, cells)
+            for dims, table, cells in zip((self.u_dims, self.ul_dims), (self.u_table, self.ul_table), at, strict=True)
+        )
+        return Pair(u, ul)
+
+    def _sum(self, values: Tensor, dims: Tensor, table: Tensor, at: Cells) -> Rows:
+        if len(at.numbers) == 0:
+            return table[:0]
+        read = dims.index_select(0, at.numbers) + (at.slots * (self.layout.dims + 1))[:, None]
+        return F.embedding_bag(values.take(read) + self.first_row[: dims.shape[1]], table, mode="sum")
+
+    def _table(self, conv: CausalConv2d, bias_tap: int) -> Float[Tensor, "taps channels values filters"]:
+        weight = _masked(conv).flatten(2).permute(2, 1, 0)  # (taps, channels * categories and the ones, filters)
+        table = weight[:, :-1].unflatten(1, (self.layout.channels, self.layout.categories)).contiguous()
+        table[:, 0] += weight[:, -1:]
+        table[bias_tap, 0] += _bias(conv)
+        return F.pad(table, (0, 0, 0, 1))
+
+    def _dims(self, offsets: list[tuple[int, int]]) -> Int[Tensor, "cells reads"]:
+        """The dims of the pixels at the offsets from every pixel; `layout.dims` for those outside the image."""
+        row, column = (torch.tensor(offset, device=self.grid.row.device) for offset in zip(*offsets, strict=True))
+        row, column = self.grid.row[:, None] + row, self.grid.column[:, None] + column
+        inside = (row >= 0) & (column >= 0) & (column < self.layout.width)
+        channel = torch.arange(self.layout.channels, device=row.device)
+        dims = (row * self.layout.width + column)[:, :, None] * self.layout.channels + channel
+        return torch.where(inside[:, :, None], dims, self.layout.dims).flatten(1)

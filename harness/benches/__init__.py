@@ -1,1 +1,0 @@
-"""`harness bench`: every sampler on one checkpoint."""
