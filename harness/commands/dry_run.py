@@ -196,7 +196,9 @@ class Earlier:
         columns = ["train_job", "checkpoint_sha256", "status", "sampler", "batch_size", "wall_s"]
         runs = store.read("timings", columns=columns, unreadable={})
         runs = runs[runs["status"] == "done"]
-        runs["model"] = [self.model.get(job, sha256) for job, sha256 in runs[["train_job", "checkpoint_sha256"]].to_numpy()]
+        runs["model"] = [
+            self.model.get(job, sha256) for job, sha256 in runs[["train_job", "checkpoint_sha256"]].to_numpy()
+        ]
         self.run = runs.groupby(["model", "sampler", "batch_size"])["wall_s"].mean()
 
     def training(self, job: TrainJob, layout: Layout) -> float | None:

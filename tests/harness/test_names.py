@@ -110,7 +110,7 @@ class Names(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = FOLDERS.pop()
+        self.folder = self.new_folder()
         self.store = Store(self.folder / "store")
         self.now, self.earlier, self.last = File(), [File()], dict[str, tuple[Path, File]]()
 
@@ -208,15 +208,8 @@ class Names(RuleBasedStateMachine):
         return place / "jobs" / job.id
 
 
-FOLDERS: list[Path] = []
-
-
 def check_names(tmp_path_factory, examples: int, steps: int, *, derandomize: bool) -> None:
-    class Folders(list):
-        def pop(self):
-            return tmp_path_factory.mktemp("names")
-
-    globals()["FOLDERS"] = Folders()
+    Names.new_folder = staticmethod(lambda: tmp_path_factory.mktemp("names"))
     Names.TestCase.settings = settings(
         max_examples=examples,
         stateful_step_count=steps,
