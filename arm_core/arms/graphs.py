@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -13,22 +13,6 @@ from arm_core.contracts import Contexts, SpanCache, SpanOutput
 WARM_UP = 3
 """Calls before the recording, in which the libraries set up what they need."""
 Record = Callable[[Callable[[], SpanOutput]], tuple[SpanOutput, Callable[[], Any]]]
-
-
-class FixedSpans(SpanCache, Protocol):
-    """A `SpanCache` whose calls can be recorded.
-
-    All tensors of a call have the same shapes whatever the spans, nothing in it waits for the device or comes from the
-    host, and the same call made twice leaves what one leaves.
-    """
-
-    def narrowed(self, window: int) -> "FixedSpans":
-        """The same cache in the shapes of a narrower window."""
-        ...
-
-    def begin(self, slots: list[int], contexts: Contexts) -> None:
-        """Conditions of new samples, kept where the recorded calls read them; see `SpanCache`."""
-        ...
 
 
 class CudaGraphs:
@@ -56,11 +40,12 @@ class GraphedSpans:
     The tensors of a `SpanOutput` are those of the recording: the next call of the same window overwrites them.
 
     Args:
-        spans: what is recorded.
+        spans: a `SpanCache` with `narrowed`. Whatever the spans, its calls have the same shapes, wait for nothing and
+            take nothing from the host; a call made twice leaves what one leaves; `begin` changes tensors in place.
         record: runs a call; returns its result and what makes that call again, into the tensors of that result.
     """
 
-    def __init__(self, spans: FixedSpans, record: Record) -> None:
+    def __init__(self, spans: SpanCache, record: Record) -> None:
         self.spans, self.record, self.window = spans, record, spans.window
         self._widths: dict[int, GraphedSpans] = {}
         self._inputs: tuple[Tensor, ...] = ()
@@ -68,12 +53,12 @@ class GraphedSpans:
     def narrowed(self, window: int) -> "GraphedSpans":
         """The same cache for narrower spans; the same object for the same window."""
         if window not in self._widths:
-            self._widths[window] = GraphedSpans(self.spans.narrowed(window), self.record)
+            self._widths[window] = GraphedSpans(self.spans.narrowed(window), self.record)  # type: ignore[attr-defined]
         return self._widths[window]
 
     def begin(self, slots: list[int], contexts: Contexts) -> None:
         """See `SpanCache`."""
-        self.spans.begin(slots, contexts)
+        self.spans.begin(slots, contexts)  # type: ignore[attr-defined]
 
     def evaluate(
         self, x: Int[Tensor, "slots dims"], start: Int[Tensor, " slots"], stop: Int[Tensor, " slots"]
