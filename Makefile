@@ -5,7 +5,7 @@ SITE := site
 # The modules that the API reference shows.
 API := arm_core $(addprefix arm_core.,arms forecasters latents data contracts training horizon objectives registry testing)
 
-.PHONY: quickstart reference test fast lint docs clean
+.PHONY: quickstart reference gpu test fast lint docs clean
 
 quickstart: .venv/installed
 	$(BIN)/harness sweep sweeps/quickstart.yaml
@@ -15,6 +15,10 @@ quickstart: .venv/installed
 reference: .venv/installed
 	$(BIN)/python -m harness.reference
 	$(BIN)/python -m harness.reference --readme
+
+# What a GPU makes of the samplers, in 8 minutes: docs/gpu.md. Needs no installation, only what it imports.
+gpu:
+	$(PYTHON) -m benchmarks.gpu --out $(OUT) $(GPU)
 
 test: lint
 	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "not ray"

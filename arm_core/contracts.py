@@ -46,6 +46,8 @@ class AutoregressiveModel(nn.Module):
         """Logits and hidden features of every dimension, in one pass."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(x) -> ArmOutput")
 
+    recordable: bool = False
+    """Whether `forward` on a GPU can be recorded as a CUDA graph, see `arm_core.samplers.recorded`."""
     granule: int | None = None
     """Dims that spans of this ARM begin and end on (a PixelCNN: the channels of a pixel); None: it has no spans."""
 
@@ -199,6 +201,12 @@ Contexts = Tensor | Sequence[Any]
 def select_contexts(contexts: Contexts, rows: Sequence[int]) -> Contexts:
     """The contexts of some samples."""
     return contexts[list(rows)] if isinstance(contexts, Tensor) else [contexts[row] for row in rows]
+
+
+def recordable(forecaster: Callable[[SamplerState], Tensor]) -> Callable[[SamplerState], Tensor]:
+    """Mark a forecaster that can be recorded as part of a CUDA graph, see `arm_core.samplers.recorded`."""
+    forecaster.recordable = True  # type: ignore[attr-defined]
+    return forecaster
 
 
 Forecaster = Callable[[SamplerState], Tensor]

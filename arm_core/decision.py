@@ -30,7 +30,7 @@ class Decided(NamedTuple):
     Attributes:
         values: the category of each; the lowest one where several are best.
         scores: logits / temperature + noise, times the temperature.
-        faults: 0, or what left nothing to choose from: k for the k-th processor, `Decision.OWN` for the ARM itself.
+        faults: 0, or what left nothing to choose from: 1 for the ARM itself, k + 1 for the k-th processor.
     """
 
     values: Int[Tensor, " rows"]
@@ -49,36 +49,40 @@ class Decision:
         InputError: a processor is not callable on rows, or the temperature is no finite number of at least 0.
     """
 
-    OWN = 127
-
     def __init__(self, logits_processor: Processors | None = None, temperature: float | int = 1.0) -> None:
         if not (math.isfinite(temperature) and temperature >= 0):
             raise InputError(f"temperature must be a finite number of at least 0, got {temperature}")
         self.processors = row_functions(logits_processor)
+        self.recordable = all(getattr(processor, "recordable", False) for processor in self.processors)
         self.temperature = temperature
 
     def __call__(self, logits: Rows, noise: Rows) -> Decided:
         """Decide rows; `noise` is overwritten."""
-        faults = torch.zeros(len(logits), dtype=torch.int8, device=logits.device)
+        emptied = None
         if self.processors:
-            logits = logits.clone()  # a processor may write into what it is given
-        for number, processor in enumerate(self.processors, start=1):
-            logits = processed(processor, logits)
-            faults = torch.where((faults == 0) & (logits.amax(dim=-1) == -torch.inf), number, faults)
+            logits, emptied = self._processed(logits)
         if self.temperature != 1:
             noise = noise.mul_(self.temperature)  # argmax(logits / T + noise) = argmax(logits + T noise)
         scores = noise.add_(logits) if noise.dtype == logits.dtype else noise + logits
         best, values = scores.max(dim=-1)
-        return Decided(
-            values, scores, torch.where((faults == 0) & ~(best > -torch.inf), self.OWN, faults).to(torch.int8)
-        )
+        faults = (best > -torch.inf).logical_not_().to(torch.int8)
+        return Decided(values, scores, faults if emptied is None else torch.where(emptied > 0, emptied, faults))
+
+    def _processed(self, logits: Rows) -> tuple[Rows, Int8[Tensor, " rows"]]:
+        """Processed rows, and which processor emptied each, if one did."""
+        emptied = torch.zeros(len(logits), dtype=torch.int8, device=logits.device)
+        logits = logits.clone()  # a processor may write into what it is given
+        for number, processor in enumerate(self.processors, start=1):
+            logits = processed(processor, logits)
+            emptied = torch.where((emptied == 0) & (logits.amax(dim=-1) == -torch.inf), 1 + number, emptied)
+        return logits, emptied
 
     def error(self, fault: int, dim: int) -> InputError:
         """What to raise for a fault at a dimension."""
-        if fault == self.OWN:
+        if fault == 1:
             return InputError(f"the ARM's logits of dimension {dim} are NaN, or -inf for every category")
         return InputError(
-            f"the logits processor {name_of(self.processors[fault - 1])} leaves no category of dimension {dim}; "
+            f"the logits processor {name_of(self.processors[fault - 2])} leaves no category of dimension {dim}; "
             "it must keep one at least, or should not be used with this ARM"
         )
 
@@ -147,6 +151,12 @@ class _WithoutHistory:
             ) from error
 
 
+def _named(processor: RowFunction, name: str) -> RowFunction:
+    processor.__name__ = name
+    processor.recordable = True  # type: ignore[attr-defined]
+    return processor
+
+
 def top_k(k: int) -> RowFunction:
     """Keep the `k` most likely categories of each row, and all that are as likely as the last of them."""
     if k < 1:
@@ -158,8 +168,7 @@ def top_k(k: int) -> RowFunction:
         least = logits.topk(k, dim=-1).values[:, -1:]
         return logits.masked_fill(logits < least, -torch.inf)
 
-    top_k_of.__name__ = f"top_k({k})"
-    return top_k_of
+    return _named(top_k_of, f"top_k({k})")
 
 
 def top_p(p: float | int) -> RowFunction:
@@ -179,8 +188,7 @@ def top_p(p: float | int) -> RowFunction:
         last = (before < p).sum(dim=-1, keepdim=True).sub_(1).clamp_min_(0)
         return logits.masked_fill(logits < ordered.gather(-1, last), -torch.inf)
 
-    top_p_of.__name__ = f"top_p({p})"
-    return top_p_of
+    return _named(top_p_of, f"top_p({p})")
 
 
 def min_p(p: float | int) -> RowFunction:
@@ -192,5 +200,4 @@ def min_p(p: float | int) -> RowFunction:
     def min_p_of(logits: Rows) -> Rows:
         return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + margin, -torch.inf)
 
-    min_p_of.__name__ = f"min_p({p})"
-    return min_p_of
+    return _named(min_p_of, f"min_p({p})")

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
-from arm_core.contracts import SamplerState
+from arm_core.contracts import SamplerState, recordable
 
 
+@recordable
 def fixed_point(state: SamplerState) -> Int[Tensor, "slots dims"]:
     """The outputs of the last evaluation; 0 where there has been none.
 
@@ -20,6 +21,7 @@ def fixed_point(state: SamplerState) -> Int[Tensor, "slots dims"]:
     return torch.where(state.evaluated, state.outputs, 0)
 
 
+@recordable
 def fixed_point_above(state: SamplerState) -> Int[Tensor, "slots dims"]:
     """`fixed_point`, started from the row above: where there is no output yet, the one of the same column a row higher.
 
@@ -32,6 +34,7 @@ def fixed_point_above(state: SamplerState) -> Int[Tensor, "slots dims"]:
     return torch.where(state.evaluated, guess, F.pad(above, (row, 0))[:, : state.layout.dims])
 
 
+@recordable
 def most_likely(state: SamplerState) -> Int[Tensor, "slots dims"]:
     """The mode of the ARM's last distribution of each dimension, whatever the noise; 0 where there has been none.
 

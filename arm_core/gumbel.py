@@ -46,7 +46,7 @@ class DenseNoise:
     """A tensor as a `NoiseSource`."""
 
     def __init__(self, noise: Float[Tensor, "batch dims categories"]) -> None:
-        self.noise, self.dtype, self.device = noise, noise.dtype, noise.device
+        self.noise, self.dtype, self.device, self.recordable = noise, noise.dtype, noise.device, True
 
     def __len__(self) -> int:
         return len(self.noise)
@@ -92,6 +92,7 @@ class KeyedNoise:
             raise InputError(f"noise dtype must be a floating type, got {dtype}")
         self.layout, self.seed, self.dtype = layout, _key("seed", seed), dtype
         self.device = torch.empty(0, device=device).device  # "cuda" is "cuda:0" to tensors
+        self.recordable = self.device.type != "cpu" and dtype == torch.float32
         ends = {sample_ids[0], sample_ids[-1]} if isinstance(sample_ids, range) and sample_ids else sample_ids
         checked = [_key("sample id", sample_id) for sample_id in ends]
         self._ids: Sequence[int] = sample_ids if isinstance(sample_ids, range) else checked
@@ -105,7 +106,7 @@ class KeyedNoise:
 
     def at(self, rows: Int[Tensor, " n"], dims: Int[Tensor, " n"]) -> Float[Tensor, "n categories"]:
         """Equal to `sample_noise(...)[rows, dims]`, bit for bit."""
-        if self.device.type != "cpu" and self.dtype == torch.float32:
+        if self.recordable:
             return self._on_device(rows, dims)
         noise = torch.empty(len(dims), self.layout.categories, dtype=self.dtype)
         asked, places = rows.cpu().numpy(), dims.cpu().numpy()

@@ -28,7 +28,7 @@ class Guided(AutoregressiveModel):
         if not abs(scale) < float("inf"):
             raise InputError(f"the scale of guidance must be finite, got {scale}")
         self.arm, self.scale, self.null_context = arm, scale, null_context
-        self.granule = arm.granule
+        self.granule, self.recordable = arm.granule, arm.recordable
 
     def forward(self, x: Int[Tensor, "batch dims"], context: Contexts | None = None) -> ArmOutput:
         if context is None:
@@ -61,6 +61,7 @@ class GuidedSpans:
 
     def __init__(self, arm: Guided, slots: int, cache: SpanCache) -> None:
         self.arm, self.slots, self.cache, self.window = arm, slots, cache, cache.window
+        self.recordable = getattr(cache, "recordable", False)
 
     def begin(self, slots: list[int], contexts: Contexts) -> None:
         """See `SpanCache`."""

@@ -58,10 +58,10 @@ def ancestral_sample(
             for number, processor in enumerate(decision.processors, start=1):
                 row = processed(processor, row)
                 if bool((row.amax(dim=-1) == -torch.inf).any()):
-                    raise decision.error(number, i)
+                    raise decision.error(1 + number, i)
             score = row + source.at(rows, torch.full_like(rows, i)) * temperature  # as logits / temperature + noise
             if not bool((score.amax(dim=-1) > -torch.inf).all()):
-                raise decision.error(Decision.OWN, i)
+                raise decision.error(1, i)
             x[:, i] = score.argmax(dim=-1)
     calls = torch.full((batch,), dims - known, device=x.device)
     at = torch.arange(1 - known, dims - known + 1, device=x.device).clamp_min(0).repeat(batch, 1)

@@ -1,6 +1,7 @@
 """What the samplers' keywords may be, checked once before a sampler starts."""
 
 import inspect
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Int
@@ -50,6 +51,15 @@ def check_prefix(layout: Layout, prefix: Tensor, count: int) -> Int[Tensor, "cou
             f"got {int(prefix.min())} to {int(prefix.max())}"
         )
     return prefix.long()
+
+
+def check_end(layout: Layout, end: int | Sequence[int] | None) -> list[int]:
+    """The categories that end a sample, or an InputError unless they are categories of the layout."""
+    ends = [] if end is None else [end] if isinstance(end, int) else list(end)
+    for category in ends:
+        if isinstance(category, bool) or not isinstance(category, int) or not 0 <= category < layout.categories:
+            raise InputError(f"end must be a category in [0, {layout.categories - 1}], or several, got {end!r}")
+    return ends
 
 
 def check_context(arm: AutoregressiveModel, context: Contexts | None, count: int) -> None:

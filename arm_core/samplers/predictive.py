@@ -1,6 +1,7 @@
 """Predictive sampling with any forecaster (paper Alg. 1; with `fixed_point` its Alg. 2)."""
 
-import torch
+from collections.abc import Sequence
+
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -8,9 +9,9 @@ from arm_core.contracts import AutoregressiveModel, Contexts, Forecaster, Sample
 from arm_core.decision import Decision, Processors
 from arm_core.gumbel import KeyedNoise
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import check_context, check_prefix, noise_source, span_cache
-from arm_core.samplers.step import step
-from arm_core.samplers.work import Work
+from arm_core.samplers.options import check_context, check_end, check_prefix, noise_source, span_cache
+from arm_core.samplers.recorded import Steps
+from arm_core.samplers.work import WholeImages, Work
 
 
 def predictive_sample(
@@ -23,6 +24,7 @@ def predictive_sample(
     temperature: float | int = 1.0,
     logits_processor: Processors | None = None,
     context: Contexts | None = None,
+    end: int | Sequence[int] | None = None,
 ) -> SampleTrace:
     """The samples of `ancestral_sample` under the same noise, in as many calls as the forecaster needs.
 
@@ -37,25 +39,29 @@ def predictive_sample(
         forecaster: guesses the dimensions past the frontier.
         window: dims, rounded up to the ARM's granule; None, the whole image.
         prefix, temperature, logits_processor, context: as for `ancestral_sample`.
+        end: a category, or several, at which a sample ends; it fills what follows, which costs no call.
 
     Returns:
-        The samples and how they came to be; x equals that of `ancestral_sample` (in float64 always; in float32 up to
-        near ties that rounding can flip between shapes).
+        The samples and how they came to be; x equals that of `ancestral_sample`, up to and including its first `end`
+        (in float64 always; in float32 up to near ties that rounding can flip between shapes).
 
     Raises:
         InputError: as `ancestral_sample`; or the forecaster returned something else than integers (batch, dims), or
             the ARM has no windows.
     """
     source, decision = noise_source(arm, noise), Decision(logits_processor, temperature)
-    batch, dims = len(source), arm.layout.dims
+    batch = len(source)
     check_context(arm, context, batch)
+    ends = check_end(arm.layout, end)
     if prefix is not None:
         prefix = check_prefix(arm.layout, prefix, batch)
     with sampling_mode(arm):
-        cache = span_cache(arm, batch, dims if window is None else window)
+        cache = WholeImages(arm, compact=False) if window is None else span_cache(arm, batch, window)
         work = Work(arm, batch, cache, forecaster, source, decision)
         work.begin(list(range(batch)), list(range(batch)), prefix, context)
-        everything = torch.zeros_like(work.full), dims
+        take = Steps(work, whole=window is None)
         while not all(work.finished()):
-            step(work, *(everything if window is None else work.spans()))
+            take()
+            if ends:
+                work.end_at(ends)
         return work.trace()

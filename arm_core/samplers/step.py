@@ -21,6 +21,7 @@ def step(
     *,
     limit: Int[Tensor, " slots"] | None = None,
     waiting: Bool[Tensor, " slots"] | None = None,
+    guess: Int[Tensor, "slots dims"] | None = None,
 ) -> Bool[Tensor, "slots width"]:
     """A forecaster guesses the rest of the sequence, and the sampler keeps the prefix that the ARM confirms.
 
@@ -33,30 +34,32 @@ def step(
         width: dims of the spans, which end with the image.
         limit: up to where a frontier may move at most (None: the end of the span).
         waiting: the slots that bear the cost of the call (None: those that are not finished).
+        guess: of the forecaster, if it has been asked already.
 
     Returns:
         Where the spans' outputs differ from what was fed.
     """
     state, dims = work.state, work.dims
-    state.start, state.stop = start, (start + width).clamp_max(dims)
+    work.place(start, width)
     places = (start[:, None] + work.ahead[:width]).clamp_max(dims)  # at `dims`: the column that is not kept
-    is_known, x = places < state.known[:, None], work.x[:-1].gather(1, places)
-    guess = guesses(work.forecaster, state).gather(1, places.clamp_max(dims - 1))
-    fed = torch.where(is_known, x, guess)
-    before, was_evaluated = work.outputs[:-1].gather(1, places), work.evaluated[:-1].gather(1, places)
+    is_known, x = places < state.known[:, None], work.x.gather(1, places)
+    guess = guesses(work.forecaster, state) if guess is None else guess
+    fed = torch.where(is_known, x, guess.gather(1, places.clamp_max(dims - 1)))
+    before, was_evaluated = work.outputs.gather(1, places), work.evaluated.gather(1, places)
     for buffer in (work.x, work.fed):
-        buffer[:-1].scatter_(1, places, fed)
+        buffer.scatter_(1, places, fed)
     cost = work.evaluate(width)
     # An output before the frontier is final. Taking it from x keeps it so where rounding would flip a near tie.
-    said = torch.where(is_known, x, work.outputs[:-1].gather(1, places))
+    said = torch.where(is_known, x, work.outputs.gather(1, places))
     for buffer in (work.x, work.outputs):
-        buffer[:-1].scatter_(1, places, said)
+        buffer.scatter_(1, places, said)
     wrong = fed != said
     frontier = torch.minimum(state.stop, start + (~wrong).cumprod(dim=1).sum(dim=1) + 1)
     frontier = torch.maximum(state.known, frontier if limit is None else torch.minimum(frontier, limit))
     waiting = state.known < dims if waiting is None else waiting
     passed = ~is_known & (places < frontier[:, None])
-    state.known, work.reached = frontier, state.stop
+    state.known.copy_(frontier)
+    work.reached.copy_(state.stop)
     moved = ~was_evaluated | (before != said)
     account(work, places, waiting=waiting, cost=cost, passed=passed, wrong=wrong, moved=moved)
     return wrong & (places < dims)
@@ -75,14 +78,14 @@ def account(
     """What a call cost those that waited for it, and what it did to each place of its spans."""
     work.calls += waiting
     work.work += torch.where(waiting, cost / waiting.sum(), 0.0)
-    work.window = torch.where(waiting, places.shape[1], work.window)
+    work.window.masked_fill_(waiting, places.shape[1])
     calls = work.calls[:, None].expand_as(places)
     for buffer, mask, value in (
         (work.converged_at, passed, calls),
         (work.settled_at, moved, calls),
         (work.mistakes, passed, wrong),
     ):
-        buffer[:-1].scatter_(1, places, torch.where(mask, value, buffer[:-1].gather(1, places)))
+        buffer.scatter_(1, places, torch.where(mask, value, buffer.gather(1, places)))
 
 
 def guesses(forecaster: Forecaster, state: SamplerState) -> Int[Tensor, "slots dims"]:

@@ -4,7 +4,7 @@ The paper's batch waits for its slowest image; here nothing waits. Noise is keye
 number of slots, nor the window, nor the order in which samples finish changes any of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import NamedTuple
 
@@ -17,7 +17,8 @@ from arm_core.errors import InputError
 from arm_core.fixed_point import fixed_point_above
 from arm_core.gumbel import KeyedNoise
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import check_context, check_prefix, span_cache
+from arm_core.samplers.options import check_context, check_end, check_prefix, span_cache
+from arm_core.samplers.recorded import Steps
 from arm_core.samplers.window import WindowChoice
 from arm_core.samplers.work import Work
 
@@ -42,6 +43,7 @@ def sample_many(
     temperature: float | int = 1.0,
     logits_processor: Processors | None = None,
     context: Contexts | None = None,
+    end: int | Sequence[int] | None = None,
 ) -> SampleTrace:
     """`count` samples in the order of their ids; see `stream_samples`."""
     stream = stream_samples(
@@ -56,6 +58,7 @@ def sample_many(
         temperature=temperature,
         logits_processor=logits_processor,
         context=context,
+        end=end,
     )
     finished = [sample.trace for sample in sorted(stream, key=lambda sample: sample.sample_id)]
     if not finished:
@@ -79,6 +82,7 @@ def stream_samples(
     temperature: float | int = 1.0,
     logits_processor: Processors | None = None,
     context: Contexts | None = None,
+    end: int | Sequence[int] | None = None,
 ) -> Iterator[FinishedSample]:
     """Samples first_id .. first_id + count - 1 as they finish; memory does not grow with `count`.
 
@@ -95,10 +99,11 @@ def stream_samples(
         prefix: (known,) or (count, known) integers: the leading dimensions of the samples, which are completed.
         temperature, logits_processor: as for `ancestral_sample`.
         context: one per sample in the order of ids, for an ARM that is conditioned.
+        end: a category, or several, at which a sample ends and frees its slot; it fills what follows.
 
     Returns:
-        An iterator over finished samples, each equal to that of `ancestral_sample` under its noise. Their traces tell
-        the window that was in use when they finished.
+        An iterator over finished samples, each equal to that of `ancestral_sample` under its noise, up to and including
+        its first `end`. Their traces tell the window that was in use when they finished.
 
     Raises:
         InputError: a number out of range, a window for an ARM that has none, a context for an ARM that takes none,
@@ -119,6 +124,7 @@ def stream_samples(
         choice=WindowChoice(arm, window, slots),
         prefix=prefix,
         context=context,
+        ends=check_end(arm.layout, end),
     )
     finished = _finished(asked, min(slots, count)) if count else iter(())
     return (FinishedSample(first_id + row, trace) for row, trace in finished)
@@ -134,6 +140,7 @@ class _Asked(NamedTuple):
     choice: WindowChoice
     prefix: Tensor | None
     context: Contexts | None
+    ends: list[int]
 
 
 def _noise(arm: AutoregressiveModel, seed: int, ids: range) -> KeyedNoise:
@@ -147,6 +154,7 @@ def _finished(asked: _Asked, slots: int) -> Iterator[tuple[int, SampleTrace]]:
     with sampling_mode(arm):  # never held across a yield: what the caller does there is not ours to change
         cache = span_cache(arm, slots, choice.widest)
         work = Work(arm, slots, cache, asked.forecaster, asked.noise, asked.decision)
+        take = Steps(work)
     holds: dict[int, int] = {}  # slot -> row
     waiting, free = range(len(asked.noise)), list(range(slots))
     while waiting or holds:
@@ -157,8 +165,10 @@ def _finished(asked: _Asked, slots: int) -> Iterator[tuple[int, SampleTrace]]:
                 work.begin(starting, new, None if prefix is None else prefix[new], contexts)
                 holds |= dict(zip(starting, new, strict=True))
             if prefix is None or prefix.shape[1] < work.dims:
-                choice.step(work)
+                choice.step(take)
+            if asked.ends:
+                work.end_at(asked.ends)
             done = work.finished()
         free = [slot for slot in holds if done[slot]]
-        for slot in free:
-            yield holds.pop(slot), work.trace([slot])
+        for slot, trace in zip(free, work.traces(free), strict=True):
+            yield holds.pop(slot), trace

@@ -3,6 +3,9 @@
 Everything here is changed in place, since a call touches a small part of it, by `arm_core.samplers.step`.
 """
 
+from collections.abc import Sequence
+from dataclasses import fields
+
 import torch
 from jaxtyping import Float, Int, Int8
 from torch import Tensor
@@ -28,22 +31,29 @@ DECIDED_AT_ONCE = 2**20
 
 
 class WholeImages:
-    """A `SpanCache` of any ARM: whole images, evaluated anew at every call, of the slots whose span is not empty."""
+    """A `SpanCache` of any ARM: whole images, evaluated anew at every call.
 
-    def __init__(self, arm: AutoregressiveModel) -> None:
-        self.arm, self.window = arm, arm.layout.dims
+    Args:
+        arm: any ARM.
+        compact: leave out slots whose span is empty; otherwise every call has the same shape.
+    """
+
+    def __init__(self, arm: AutoregressiveModel, *, compact: bool = True) -> None:
+        self.arm, self.window, self.compact = arm, arm.layout.dims, compact
+        self.recordable = arm.recordable and not compact
         self.contexts: dict[int, Contexts] = {}
 
     def begin(self, slots: list[int], contexts: Contexts) -> None:
         """See `SpanCache`."""
+        self.recordable = False  # contexts may be anything
         self.contexts |= {slot: select_contexts(contexts, [row]) for row, slot in enumerate(slots)}
 
     def evaluate(
         self, x: Int[Tensor, "slots dims"], start: Int[Tensor, " slots"], stop: Int[Tensor, " slots"]
     ) -> SpanOutput:
         """See `SpanCache`; a span that is not empty is the whole image."""
-        busy = (start < stop).nonzero().flatten()
-        logits, hidden = self.arm(x[busy], **self._conditions(busy))
+        busy = (start < stop).nonzero().flatten() if self.compact else torch.arange(len(x), device=x.device)
+        logits, hidden = self.arm(x[busy] if self.compact else x, **self._conditions(busy))
         index = busy[:, None] * self.window + torch.arange(self.window, device=x.device)
         return SpanOutput(index.flatten(), logits.flatten(0, 1), hidden.flatten(0, 1), float(len(busy)))
 
@@ -72,6 +82,7 @@ class SlotNoise:
         if isinstance(source, KeyedNoise) and size <= DENSE_BYTES:
             shape = (slots + 1, layout.dims, layout.categories)
             self._dense = DenseNoise(torch.zeros(shape, dtype=source.dtype, device=source.device))
+        self.recordable = self._dense is not None or getattr(source, "recordable", False)
 
     def __len__(self) -> int:
         return self.slots
@@ -103,6 +114,9 @@ class Work:
         forecaster: guesses the dimensions past the frontiers.
         noise: of the samples that will come, see `begin`.
         decision: how rows are decided.
+
+    Attributes:
+        recordable: whether all but the forecaster can be recorded, see `arm_core.samplers.recorded`.
     """
 
     def __init__(
@@ -115,30 +129,33 @@ class Work:
         decision: Decision,
     ) -> None:
         layout = arm.layout
+        self.noise, self.decision = SlotNoise(noise, slots, layout), decision
+        self.recordable = all(getattr(part, "recordable", False) for part in (cache, self.noise, decision))
         self.slots, self.dims, self.forecaster = slots, layout.dims, forecaster
         self.granule = arm.granule if cache.window < self.dims and arm.granule else self.dims
         self._caches = {cache.window: cache}
-        integers = torch.zeros(slots + 1, self.dims + 1, dtype=torch.int64, device=noise.device)
-        self.x, self.fed, self.outputs, self.converged_at, self.settled_at = (integers.clone() for _ in range(5))
-        self.evaluated, self.mistakes = (torch.zeros_like(integers, dtype=torch.bool) for _ in range(2))
-        self.faults = torch.zeros_like(integers, dtype=torch.int8)
+        whole = torch.zeros(slots + 1, self.dims + 1, dtype=torch.int64, device=noise.device)
+        flags = torch.zeros_like(whole, dtype=torch.bool)
+        self.x, self.fed, self.converged_at, self.settled_at = (whole.clone()[:slots] for _ in range(4))
+        self.mistakes = flags.clone()[:slots]
+        self._decided = whole.flatten(), flags.flatten(), torch.zeros_like(whole, dtype=torch.int8).flatten()
+        self.outputs, self.evaluated, self.faults = (buffer.view_as(whole)[:slots] for buffer in self._decided)
         self.calls, self.window = (torch.zeros(slots, dtype=torch.int64, device=noise.device) for _ in range(2))
         self.work = torch.zeros(slots, dtype=torch.float64, device=noise.device)
         self.ahead = torch.arange(cache.window, device=noise.device)
         self.full = torch.full_like(self.calls, self.dims)
         self.reached = self.full.clone()  # how far a slot has been evaluated; behind the frontier in a prefix only
-        self.noise, self.decision = SlotNoise(noise, slots, layout), decision
         x, fed, outputs, evaluated = (
-            buffer[:slots, : self.dims] for buffer in (self.x, self.fed, self.outputs, self.evaluated)
+            buffer[:, : self.dims] for buffer in (self.x, self.fed, self.outputs, self.evaluated)
         )
         self.state = SamplerState(
             layout=layout,
             noise=self.noise,
             decision=decision,
             x=x,
-            known=self.full,
-            start=self.full,
-            stop=self.full,
+            known=self.full.clone(),
+            start=self.full.clone(),
+            stop=self.full.clone(),
             fed=fed,
             outputs=outputs,
             evaluated=evaluated,
@@ -164,13 +181,13 @@ class Work:
         self.noise.begin(slots, rows)
         buffers = [self.x, self.fed, self.outputs, self.evaluated, self.converged_at, self.settled_at, self.mistakes]
         for buffer in [*buffers, self.faults, self.reached, self.calls, self.work, self.window]:
-            buffer[at] = 0
+            buffer.index_fill_(0, at, 0)
         for reading in self.state.readings.values():
-            reading[at] = 0
+            reading.index_fill_(0, at, 0)
         known = 0 if prefix is None else prefix.shape[1]
         if prefix is not None:
             self.x[at, :known] = prefix.to(self.x)
-        self.state.known = self.state.known.index_fill(0, at, known)
+        self.state.known.index_fill_(0, at, known)
         if contexts is not None:
             self._caches[len(self.ahead)].begin(slots, contexts)  # type: ignore[attr-defined]
 
@@ -183,6 +200,11 @@ class Work:
         wide = len(self.ahead) if width is None else min(-(-width // self.granule) * self.granule, len(self.ahead))
         start = torch.minimum(self.state.known, self.reached).div(self.granule, rounding_mode="floor") * self.granule
         return torch.where(self.state.known < self.dims, start, self.dims), wide
+
+    def place(self, start: Int[Tensor, " slots"], width: int) -> None:
+        """Set the spans of the next evaluation."""
+        self.state.start.copy_(start)
+        self.state.stop.copy_((start + width).clamp_max(self.dims))
 
     def evaluate(self, width: int) -> float:
         """One call of the ARM on the spans of the state, decided and written into the buffers; returns its work."""
@@ -199,9 +221,10 @@ class Work:
         noise = self.noise.at(slot, found.where - slot * self.dims)
         decided = self.decision(found.logits, noise)
         at = found.where + slot  # a dimension more a slot
-        self.outputs.view(-1).index_copy_(0, at, decided.values)
-        self.evaluated.view(-1).index_fill_(0, at, True)
-        self.faults.view(-1).index_copy_(0, at, decided.faults)
+        outputs, evaluated, faults = self._decided
+        outputs.index_copy_(0, at, decided.values)
+        evaluated.index_fill_(0, at, True)
+        faults.index_copy_(0, at, decided.faults)
         for name, reading in self.state.readings.items():
             if name == "margins":
                 best = decided.scores.topk(2, dim=-1).values
@@ -218,22 +241,45 @@ class Work:
             self._caches[width] = whole if narrowed is None else narrowed(width)
         return self._caches[width]
 
+    def end_at(self, ends: Sequence[int]) -> None:
+        """Finish the samples that hold one of these categories among their final dimensions: it fills what follows."""
+        state, places = self.state, torch.arange(self.dims, device=self.x.device)
+        is_end = torch.isin(state.x, state.x.new_tensor(ends)) & state.is_known
+        first = torch.where(is_end, places, self.dims).amin(dim=1, keepdim=True)
+        after, calls = places > first, self.calls[:, None]
+        filling = state.x.gather(1, first.clamp_max(self.dims - 1))
+        for buffer, value in ((self.x, filling), (self.converged_at, calls), (self.settled_at, calls)):
+            inner = buffer[: self.slots, : self.dims]
+            inner.copy_(torch.where(after, value, inner))
+        for buffer in (self.mistakes, self.faults):
+            buffer[: self.slots, : self.dims].masked_fill_(after, 0)
+        state.known.masked_fill_(first[:, 0] < self.dims, self.dims)
+
     def finished(self) -> list[bool]:
         """Which slots hold a finished sample, or none."""
         done: list[bool] = (self.state.known >= self.dims).tolist()
         return done
 
-    def trace(self, slots: list[int] | slice = slice(None)) -> SampleTrace:
+    def traces(self, slots: list[int]) -> list[SampleTrace]:
+        """The traces of the samples in these slots, each a batch of one; right once they are finished."""
+        if not slots:
+            return []
+        together = self.trace(torch.tensor(slots, device=self.x.device))
+        parts = [getattr(together, field.name).split(1) for field in fields(SampleTrace)]
+        return [SampleTrace(*part) for part in zip(*parts, strict=True)]
+
+    def trace(self, slots: Int[Tensor, " chosen"] | slice = slice(None)) -> SampleTrace:
         """The trace of the samples in these slots; right once they are finished.
 
         Raises:
             InputError: nothing was left to choose from at some dimension of them.
         """
         x, converged_at, settled_at, mistakes, faults = (
-            buffer[: self.slots, : self.dims][slots].clone()
+            buffer[slots, : self.dims].clone()
             for buffer in (self.x, self.converged_at, self.settled_at, self.mistakes, self.faults)
         )
-        self._raise_fault(torch.where(converged_at > 0, faults, 0))  # a prefix is nobody's decision
+        if bool(faults.any()):
+            self._raise_fault(torch.where(converged_at > 0, faults, 0))  # a prefix is nobody's decision
         return SampleTrace(
             x=x,
             arm_calls=self.calls[slots].clone(),
@@ -245,6 +291,5 @@ class Work:
         )
 
     def _raise_fault(self, faults: Int8[Tensor, "samples dims"]) -> None:
-        if bool(faults.any()):
-            sample, dim = faults.nonzero()[0].tolist()
+        for sample, dim in faults.nonzero().tolist():
             raise self.decision.error(int(faults[sample, dim]), dim)

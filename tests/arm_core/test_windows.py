@@ -24,6 +24,7 @@ from arm_core.forecasters import (
     zeros,
 )
 from arm_core.samplers.mode import sampling_mode
+from arm_core.samplers.recorded import Steps
 from arm_core.samplers.window import PAUSE, TURN, WindowChoice
 from arm_core.testing import randomise
 from tests.conftest import SpanTableArm, TableArm, finish, work_of
@@ -269,7 +270,7 @@ def test_the_window_that_confirms_most_a_second_is_chosen(seconds, place):
     x = ancestral_sample(arm, noise_for(arm, 2)).x
     noise = noise_for(arm, 2)
     work = work_of(arm, noise, lambda state: x, cache=arm.span_cache(2, choice.widest))
-    evaluate = work.evaluate
+    evaluate, take = work.evaluate, Steps(work)
 
     def timed(window):
         now[0] += seconds(window)
@@ -281,7 +282,7 @@ def test_the_window_that_confirms_most_a_second_is_chosen(seconds, place):
         for _ in range(calls):
             if all(work.finished()):
                 work.begin([0, 1], [0, 1])
-            choice.step(work)
+            choice.step(take)
 
     go_on(TURN * 3 * len(choice.ladder))
     assert choice.window == choice.ladder[place] and not choice.turns

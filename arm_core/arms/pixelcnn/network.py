@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from arm_core.arms.graphs import CudaGraphs, GraphedSpans
 from arm_core.arms.pixelcnn.layers import Trunk, label_rows
 from arm_core.arms.pixelcnn.spans import PixelCNNSpans
 from arm_core.contracts import ArmOutput, Contexts, SpanCache
@@ -21,10 +20,11 @@ from arm_core.elementwise import Maps
 class PixelCNN(Trunk):
     """See the module. Hidden features: the last ul activation, F / C per dimension."""
 
+    recordable = True
+
     def span_cache(self, slots: int, window: int) -> SpanCache:
-        on_gpu = self.head.weight.is_cuda
-        spans = PixelCNNSpans(self, slots, window, compact=not on_gpu)
-        return GraphedSpans(spans, CudaGraphs()) if on_gpu else spans
+        on_gpu = self.head.weight.is_cuda  # where calls of fixed shapes are recorded
+        return PixelCNNSpans(self, slots, window, compact=not on_gpu)
 
     def example_contexts(self, count: int) -> Contexts | None:
         return torch.arange(count) % (self.config.classes + 1) - 1 if self.config.classes else None

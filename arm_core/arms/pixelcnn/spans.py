@@ -44,7 +44,7 @@ class PixelCNNSpans:
         layout, device = self.layout, trunk.head.weight.device
         self.pixels = layout.height * layout.width
         pixels = self._pixels(window)
-        self.window = pixels * layout.channels
+        self.window, self.recordable = pixels * layout.channels, not compact
         self.grids = grids = build_grids(layout, slots, pixels, device)
         self.cells = SpanCells(grids, slots, pixels, compact=compact)
         self.channels = torch.arange(layout.channels, device=device)

@@ -1,4 +1,4 @@
-"""Calls of fixed shapes, as a CUDA graph records them: the same values as compact calls, and nothing of the host."""
+"""Steps that are recorded as CUDA graphs: fixed shapes give what compact ones do, and nothing comes from the host."""
 
 import io
 from functools import cache
@@ -8,15 +8,30 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from arm_core import Layout, ancestral_sample, sample_many, sample_noise
+from arm_core import (
+    KeyedNoise,
+    Layout,
+    ancestral_sample,
+    min_p,
+    sample_many,
+    sample_noise,
+    top_k,
+    top_p,
+)
 from arm_core.arms import PixelCNN, PixelCNNConfig
-from arm_core.arms.graphs import GraphedSpans
 from arm_core.arms.pixelcnn.cells import SpanCells, build_grids
 from arm_core.arms.pixelcnn.spans import PixelCNNSpans
+from arm_core.decision import Decision
+from arm_core.forecasters import fixed_point_above, row_above, zeros
+from arm_core.gumbel import DenseNoise
+from arm_core.samplers.mode import sampling_mode
+from arm_core.samplers.recorded import Steps
+from arm_core.samplers.step import step
+from arm_core.samplers.work import SlotNoise, WholeImages, Work
 from arm_core.testing import randomise
 
 LAYOUTS = [Layout(1, 8, 8, 3), Layout(3, 4, 8, 4), Layout(1, 12, 4, 3)]
-FROM_THE_HOST = {"lift_fresh", "_to_copy", "to", "copy_", "_local_scalar_dense", "item", "nonzero", "masked_select"}
+FROM_THE_HOST = {"lift_fresh", "_local_scalar_dense", "item", "nonzero", "masked_select"}
 
 
 class OnDevice(TorchDispatchMode):
@@ -42,19 +57,22 @@ def is_tensor(value):
     return isinstance(value, torch.Tensor)
 
 
-def record_by_rerun(call):
-    """Stands in for a CUDA graph: `replay` runs the call again into the tensors of its first result."""
-    output = call()
+class Recordings:
+    """Stands in for CUDA graphs: nothing happens while a step is recorded, and a replay takes it again."""
 
-    def replay():
-        with OnDevice("cpu") as region:
-            again = call()
-        assert region.seen > 100
-        for kept, new in zip(output[:3], again[:3], strict=True):
-            kept.copy_(new)
-        assert again.work == output.work
+    def __init__(self):
+        self.recorded = self.replayed = 0
 
-    return output, replay
+    def __call__(self, call):
+        self.recorded += 1
+
+        def replay():
+            self.replayed += 1
+            with OnDevice("cpu") as region:
+                call()
+            assert region.seen > 100
+
+        return replay
 
 
 @cache
@@ -95,20 +113,20 @@ def walk(arm, slots, seed=0):
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("resnets", [1, 2])
-def test_recorded_calls_leave_and_return_what_compact_calls_do(layout, resnets):
+def test_calls_of_fixed_shapes_leave_and_return_what_compact_calls_do(layout, resnets):
     arm, slots = pixelcnn(layout, resnets), 3
     x = torch.randint(layout.categories, (slots, layout.dims), generator=torch.Generator().manual_seed(1))
     widest = 2 * layout.width * layout.channels
     compact = spans_of(arm, slots, widest, compact=True)
-    graphed = GraphedSpans(spans_of(arm, slots, widest, compact=False), record_by_rerun)
-    kept = activations(compact), activations(graphed.spans)
+    spans = spans_of(arm, slots, widest, compact=False)
+    kept = activations(compact), activations(spans)
     assert len(kept[0]) == len(kept[1]) > 30
-    nowhere = {grid.places: grid for grid in graphed.spans.grids}
+    nowhere = {grid.places: grid for grid in spans.grids}
     with torch.inference_mode():
         for window, start, stop in walk(arm, slots):
             expected = compact.evaluate(x, start, stop)
-            narrow = graphed.narrowed(window)
-            assert narrow is graphed.narrowed(window) and narrow.window == window
+            narrow = spans.narrowed(window)
+            assert narrow.window == window
             got = narrow.evaluate(x, start, stop)
             real = got.where < slots * layout.dims
             places, order = got.where[real].sort()
@@ -144,7 +162,6 @@ def test_a_recorded_call_takes_nothing_from_the_host(layout):
         lambda x: x[x > 0],
         lambda x: x + torch.tensor([1, 2, 3]),
         lambda x: x.repeat_interleave(x),
-        lambda x: x.to(torch.float64),
     ],
 )
 def test_the_check_above_refuses_what_cannot_be_recorded(step):
@@ -152,15 +169,58 @@ def test_the_check_above_refuses_what_cannot_be_recorded(step):
         step(torch.ones(3, dtype=torch.int64))
 
 
-def test_a_replay_overwrites_the_result_of_the_one_before():
+def work_in_fixed_shapes(arm, forecaster, *, whole=False, options=None):
+    noise = sample_noise(arm.layout, seed=0, sample_ids=range(3), dtype=torch.float64)
+    spans = WholeImages(arm, compact=False) if whole else spans_of(arm, 3, 2 * arm.layout.width, compact=False)
+    work = Work(arm, 3, spans, forecaster, DenseNoise(noise), Decision(**(options or {})))
+    work.begin([0, 1, 2], [0, 1, 2])
+    return work
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "logits_processor": [top_k(2), top_p(0.9), min_p(0.1)]}])
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("forecaster", [fixed_point_above, row_above, zeros, lambda state: state.outputs.roll(1, 1)])
+def test_replayed_steps_give_the_ancestral_samples(forecaster, whole, options):
     arm = pixelcnn(LAYOUTS[0])
-    graphed = GraphedSpans(spans_of(arm, 1, 4, compact=False), record_by_rerun)
-    x = torch.zeros(1, 64, dtype=torch.int64)
-    with torch.inference_mode():
-        first = graphed.evaluate(x, torch.tensor([0]), torch.tensor([4]))
-        before = first.where.clone()
-        second = graphed.evaluate(x, torch.tensor([4]), torch.tensor([8]))
-    assert first.where is second.where and torch.equal(second.where, before + 4)
+    noise = sample_noise(arm.layout, seed=0, sample_ids=range(3), dtype=torch.float64)
+    with sampling_mode(arm):
+        work, recordings = work_in_fixed_shapes(arm, forecaster, whole=whole, options=options), Recordings()
+        assert work.recordable
+        take, widths, usual = Steps(work, whole=whole, record=recordings), [8, 16], []
+        while not all(work.finished()):
+            widths.reverse()
+            usual.append(take(widths[0]))
+    assert torch.equal(work.trace().x, ancestral_sample(arm, noise, **options).x)
+    shapes = 1 if whole else 2
+    assert usual == [False] * min(len(usual), 3 * shapes) + [True] * max(0, len(usual) - 3 * shapes)
+    assert recordings.replayed == max(0, len(usual) - 2 * shapes)
+    assert recordings.recorded <= shapes and (whole or recordings.replayed > 5)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("processors", [[], [top_k(2), top_p(0.9), min_p(0.1)]])
+def test_a_recorded_step_takes_nothing_from_the_host(whole, processors):
+    saved = io.BytesIO()
+    work = work_in_fixed_shapes(pixelcnn(LAYOUTS[0]), fixed_point_above, whole=whole)
+    assert work.state.margins.shape == work.state.modes.shape  # kept from now on
+    work._cache(8 if not whole else work.dims)  # made on the host, before any recording
+    torch.save(work, saved)
+    saved.seek(0)
+    work = torch.load(saved, map_location="meta", weights_only=False)
+    work.decision = Decision(processors, temperature=0.5)
+    with sampling_mode(pixelcnn(LAYOUTS[0])), OnDevice("meta") as region:
+        step(work, *((torch.zeros_like(work.full), work.dims) if whole else work.spans(8)))
+    assert region.seen > 100
+
+
+def test_what_cannot_be_recorded_is_not():
+    arm = pixelcnn(LAYOUTS[0])
+    assert not work_in_fixed_shapes(arm, zeros, options={"logits_processor": lambda rows: rows}).recordable
+    keyed = KeyedNoise(Layout(1, 24, 24, 16_384), seed=0, sample_ids=range(64))
+    assert not SlotNoise(keyed, 64, keyed.layout).recordable  # made by NumPy
+    assert not Work(
+        arm, 1, spans_of(arm, 1, 4, compact=True), zeros, DenseNoise(torch.zeros(1, 64, 3)), Decision()
+    ).recordable
 
 
 @pytest.mark.parametrize("compact", [True, False])
@@ -190,6 +250,6 @@ def test_cuda_graphs_give_the_samples_of_the_cpu(layout):
     on_gpu = PixelCNN(layout, arm.config).double()
     on_gpu.load_state_dict(arm.state_dict())
     on_gpu.cuda()
-    assert isinstance(on_gpu.span_cache(2, 4), GraphedSpans)
+    assert on_gpu.span_cache(2, 4).recordable
     for window in (None, layout.channels, layout.width * layout.channels + 1):
         assert torch.equal(sample_many(on_gpu, count=5, seed=0, slots=2, window=window).x.cpu(), expected)
