@@ -39,7 +39,7 @@ def concat_elu(x: Maps, *, dropout: float = 0.0, by_map: bool = True, margin: Ma
 
 def concat_elu_of_rows(x: Rows) -> Rows:
     """The same for rows of features, without gradients."""
-    if x.numel() < SMALL:
+    if x.is_cuda or x.numel() < SMALL:  # a kernel costs more than what it computes
         return F.elu_(torch.cat([x, -x], dim=1))
     below = x.abs().neg_().expm1_()
     return torch.cat([torch.maximum(x, below), torch.maximum(-x, below)], dim=1)
