@@ -135,7 +135,8 @@ def main(slots: int, window: int | None, categories: int, filtered: bool, repeti
     noise = noise_cost(layout, repetitions)
     values = layout.dims * layout.categories
     CONSOLE.print(
-        f"Noise of a sample, one thread, medians of {repetitions}: {noise.whole * 1e9 / values:.1f} ns a value at once, "
+        f"Noise of a sample, one thread, medians of {repetitions}: "
+        f"{noise.whole * 1e9 / values:.1f} ns a value at once, "
         f"{noise.chunks * 1e9 / values:.1f} in chunks: {noise.whole / noise.chunks:.1f} times faster, bit for bit. "
         f"The noise of one dimension, where a sample starts: {noise.row * 1e3:.3f} ms",
         soft_wrap=True,
