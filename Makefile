@@ -13,19 +13,19 @@ quickstart: .venv/installed
 
 # Every laptop sweep, report and bench, on a machine that does nothing else: hours. Then the tables of README.md.
 reference: .venv/installed
-	$(BIN)/python -m harness.reference
-	$(BIN)/python -m harness.reference --readme
+	$(BIN)/python -m benchmarks.reference
+	$(BIN)/python -m benchmarks.reference --readme
 
 # What a GPU makes of the samplers, in 8 minutes: docs/gpu.md. Needs no installation, only what it imports.
 gpu:
 	$(PYTHON) -m benchmarks.gpu --out $(OUT) $(GPU)
 
 test: lint
-	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "not ray"
-	CI=$${CI:-1} $(BIN)/python -m pytest -q -m ray
+	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "not ray and not nightly"
+	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "ray and not nightly"
 
 fast: .venv/installed
-	$(BIN)/python -m pytest -q -m "not ray and not slow"
+	$(BIN)/python -m pytest -q -m "not ray and not slow and not nightly"
 
 lint: .venv/installed
 	$(BIN)/ruff check .

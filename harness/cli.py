@@ -1,5 +1,7 @@
 """The command line. Bad input ends in one message and exit code 2; failed jobs in exit code 1."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +10,8 @@ from click.shell_completion import CompletionItem
 
 from arm_core.errors import InputError
 
-
-class _Place(click.ParamType):
-    """A folder, or the URI of a place on another file system."""
-
-    name = "path|uri"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
-        return value if isinstance(value, str) and "://" in value else Path(value)
-
-
 STORE = click.option(
-    "--store", default="runs", show_default=True, type=_Place(), help="Where results lie: a folder, or s3://bucket/..."
-)
-WORK = click.option(
-    "--work", type=click.Path(path_type=Path), help="Where jobs work, if the store is no folder; shared by all nodes."
+    "--store", default="runs", show_default=True, type=click.Path(path_type=Path), help="The folder of the results."
 )
 
 
@@ -30,16 +19,23 @@ class _BadInput(click.ClickException):
     exit_code = 2
 
 
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Bad input ends in one message and exit code 2."""
+    try:
+        yield
+    except InputError as error:
+        raise _BadInput(str(error)) from None
+    except OSError as error:
+        if error.filename is None:  # not about a path that the user gave
+            raise
+        raise _BadInput(f"{error.filename}: {error.strerror}; give another path") from None
+
+
 class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with refusals():
             return super().invoke(ctx)
-        except InputError as error:
-            raise _BadInput(str(error)) from None
-        except OSError as error:
-            if error.filename is None:  # not about a path that the user gave
-                raise
-            raise _BadInput(f"{error.filename}: {error.strerror}; give another path") from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,7 +46,7 @@ def main() -> None:
     \b
     Start here:
       harness sweep quickstart
-      harness report --out results/
+      harness report --out reports/
 
     \b
     Shell completion, for this shell (bash; or zsh, fish):
@@ -69,23 +65,13 @@ def _complete_sweep(_: click.Context, __: click.Parameter, incomplete: str) -> l
 @click.argument("file", type=click.Path(path_type=Path), shell_complete=_complete_sweep)
 @click.option("--profile", help="One of the file's profiles, which override its settings.")
 @click.option("--only", multiple=True, metavar="KEY=VALUE", help="dataset=, variant= or seed=; may be repeated.")
-@click.option("--dry-run", is_flag=True, help="Show what would run, and why; run nothing.")
+@click.option("--dry-run", is_flag=True, help="Build the models, show what would run; run nothing.")
+@click.option("--verbose", is_flag=True, help="With --dry-run: every setting of every job.")
 @click.option("--serial", is_flag=True, help="Run the jobs one after the other in this process, without Ray.")
 @click.option("--address", default="local", show_default=True, metavar="local|HOST:PORT", help="The Ray cluster.")
 @click.option("--dashboard/--no-dashboard", default=True, show_default=True, help="Of the local Ray.")
 @STORE
-@WORK
-def sweep(
-    file: Path,
-    profile: str | None,
-    only: tuple[str, ...],
-    dry_run: bool,
-    serial: bool,
-    address: str,
-    dashboard: bool,
-    store: Path | str,
-    work: Path | None,
-) -> None:
+def sweep(**options: Any) -> None:
     """Train and time what FILE asks for; what is done already is left alone.
 
     FILE may also be the name of a sweep that comes with the package: quickstart, table1, table2, ablations, ...
@@ -96,26 +82,14 @@ def sweep(
       harness sweep table1 --profile laptop --only dataset=binary_digits
       harness sweep sweeps/quickstart.yaml --only dataset=digits --serial
     """
-    from harness.commands.sweep import run_sweep
+    from harness.commands.sweep import SweepCommand, run_sweep
 
-    raise SystemExit(
-        run_sweep(
-            file,
-            profile=profile,
-            only=only,
-            dry_run=dry_run,
-            serial=serial,
-            address=address,
-            dashboard=dashboard,
-            root=store,
-            work=work,
-        )
-    )
+    raise SystemExit(run_sweep(SweepCommand(**options)))
 
 
 @main.command()
 @click.option(
-    "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Folder to write to."
+    "--out", default="reports", show_default=True, type=click.Path(path_type=Path), help="Folder to write to."
 )
 @click.option("--sweep", "sweeps", multiple=True, metavar="NAME", help="Only this sweep's jobs; may be repeated.")
 @click.option(
@@ -128,33 +102,23 @@ def sweep(
     "--figures", default=6, show_default=True, type=click.IntRange(min=0), help="Most panels and datasets drawn."
 )
 @STORE
-def report(
-    out: Path,
-    sweeps: tuple[str, ...],
-    only: tuple[str, ...],
-    mix: tuple[str, ...],
-    reference: Path | None,
-    other: Path | None,
-    figures: int,
-    store: Path | str,
-) -> None:
+def report(store: Path, out: Path, **options: Any) -> None:
     """Write tables, figures and one HTML page from the results in the store.
 
     \b
     Examples:
-      harness report --out results/ --sweep table1@laptop --sweep ablations
+      harness report --sweep table1@laptop --sweep ablations --out reports/tables
       harness report --only dataset=mnist5k --reference published.csv
       harness report --diff runs-of-last-week/
     """
     from harness.commands.report import run_report
 
-    run_report(store, out, sweeps=sweeps, only=only, mix=mix, reference=reference, other=other, figures=figures)
+    run_report(store, out, **options)
 
 
 @main.command()
 @STORE
-@WORK
-def status(store: Path | str, work: Path | None) -> None:
+def status(store: Path) -> None:
     """How far every job of every sweep is; reads files only, also while a sweep runs.
 
     \b
@@ -163,7 +127,7 @@ def status(store: Path | str, work: Path | None) -> None:
     """
     from harness.commands.report import show_status
 
-    show_status(store, work)
+    show_status(store)
 
 
 @main.command()
@@ -174,7 +138,6 @@ def status(store: Path | str, work: Path | None) -> None:
 @click.option("--train-nodes", default=2, show_default=True, type=click.IntRange(min=1), help="With --slurm.")
 @click.option("--address", metavar="HOST:PORT", help="Look at the nodes of a running cluster instead.")
 @STORE
-@WORK
 def nodes(
     file: Path | None,
     profile: str | None,
@@ -182,8 +145,7 @@ def nodes(
     slurm: bool,
     train_nodes: int,
     address: str | None,
-    store: Path | str,
-    work: Path | None,
+    store: Path,
 ) -> None:
     """Print the commands that start the nodes FILE asks for, or check those of a running cluster.
 
@@ -195,55 +157,7 @@ def nodes(
     """
     from harness.commands.nodes import show_nodes
 
-    show_nodes(
-        file, profile=profile, head=head, slurm=slurm, train_nodes=train_nodes, address=address, root=store, work=work
-    )
-
-
-@main.command()
-@STORE
-@WORK
-def compact(store: Path | str, work: Path | None) -> None:
-    """Put the many small files of a store's tables into one; what reads the store sees no difference.
-
-    \b
-    Example:
-      harness compact --store /shared/runs
-    """
-    from harness.commands.report import run_compact
-
-    run_compact(store, work)
-
-
-@main.command("bench-report")
-@click.option("--jobs", default=1000, show_default=True, type=click.IntRange(min=2), help="Half of them trainings.")
-@click.option("--rows", default=1_000_000, show_default=True, type=click.IntRange(min=1), help="Timing rows, about.")
-@click.option("--store", "root", type=click.Path(path_type=Path), help="Fill this folder, or take it if it is filled.")
-def bench_report(jobs: int, rows: int, root: Path | None) -> None:
-    """Time `status` and `report` on a store of made-up rows, and say how much memory they take.
-
-    \b
-    Example:
-      harness bench-report --jobs 100 --rows 100000
-    """
-    from harness.benches.report import run_bench_report
-
-    run_bench_report(root, jobs=jobs, rows=rows)
-
-
-@main.command("bench-overhead")
-@click.option("--trials", default=4, show_default=True, type=click.IntRange(min=1), help="Trainings of a sweep.")
-@click.option("--seconds", default=75.0, show_default=True, type=click.FloatRange(min=1), help="Of each, about.")
-def bench_overhead(trials: int, seconds: float) -> None:
-    """Time a sweep of small trainings without Ray, on Ray one at a time, and on Ray side by side.
-
-    \b
-    Example:
-      harness bench-overhead --trials 2 --seconds 20
-    """
-    from harness.benches.overhead import run_bench_overhead
-
-    run_bench_overhead(trials=trials, seconds=seconds)
+    show_nodes(file, profile=profile, head=head, slurm=slurm, train_nodes=train_nodes, address=address, root=store)
 
 
 @main.command()
@@ -290,47 +204,28 @@ def sample(
     draw_samples(how, count=count, out=out, workers=workers, address=address)
 
 
-@main.command("bench")
+@main.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--out", default="results/samplers", show_default=True, type=click.Path(path_type=Path), help="Folder.")
+@click.option("--out", default="reports/bench", show_default=True, type=click.Path(path_type=Path), help="Folder.")
 @click.option("--slots", default="1,4,16,64", show_default=True, help="Batch sizes and numbers of slots.")
-@click.option("--heights", default="", metavar="16,28,56", help="Image heights to run the same weights at.")
-@click.option(
-    "--repetitions", default=5, show_default=True, type=click.IntRange(min=1), help="With noise of their own."
-)
+@click.option("--repetitions", default=5, show_default=True, type=click.IntRange(min=1), help="Each with its noise.")
 @click.option("--samples-per-slot", default=4, show_default=True, type=click.IntRange(min=1), help="Of a stream.")
 @click.option("--patience", default=60.0, show_default=True, help="Leave out runs of more seconds than this.")
-@click.option("--sampler", "samplers", multiple=True, help="Only this one, beside the references; may be repeated.")
-@click.option("--arm", "reference", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
-def bench_samplers(
-    checkpoint: Path,
-    out: Path,
-    slots: str,
-    heights: str,
-    repetitions: int,
-    samples_per_slot: int,
-    patience: float,
-    samplers: tuple[str, ...],
-    reference: str | None,
-) -> None:
-    """Compare all samplers on the ARM in CHECKPOINT: equality first, then calls, work and seconds side by side.
+@click.option("--arm", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
+@STORE
+def bench(checkpoint: Path, out: Path, **options: Any) -> None:
+    """Compare all samplers on the ARM in CHECKPOINT: equality first, then calls, work and time side by side.
+
+    Writes a sweep file over the checkpoint, runs it in this process, and reports it; edit the file for more.
 
     \b
     Examples:
       harness bench runs/jobs/JOB/checkpoint
-      harness bench runs/jobs/JOB/checkpoint --slots 16 --sampler "auto window" --repetitions 3
+      harness bench results/checkpoint --slots 16 --repetitions 3 --out reports/sixteen
     """
-    from harness.benches.samplers import Settings, numbers, run_bench
+    from harness.commands.bench import run_bench
 
-    settings = Settings(
-        numbers("--slots", slots),
-        repetitions,
-        samples_per_slot,
-        patience,
-        numbers("--heights", heights) if heights else (),
-        names=samplers,
-    )
-    raise SystemExit(run_bench(checkpoint, out, settings, reference=reference))
+    raise SystemExit(run_bench(checkpoint, out, **options))
 
 
 @main.command()
@@ -349,25 +244,6 @@ def check(reference: str, kind: str | None) -> None:
     from harness.commands.check import run_checks
 
     raise SystemExit(run_checks(reference, kind))
-
-
-@main.command("bench-training")
-@click.option("--size", default="32x32x3x256", show_default=True, help="HEIGHTxWIDTHxCHANNELSxCATEGORIES.")
-@click.option("--resnets", default=5, show_default=True, type=click.IntRange(min=1), help="Per block and stream.")
-@click.option("--filters", default=162, show_default=True, type=click.IntRange(min=1), help="Features of a layer.")
-@click.option("--batch-size", default=4, show_default=True, type=click.IntRange(min=1), help="Images a step.")
-@click.option("--accumulate", default=1, show_default=True, type=click.IntRange(min=1), help="Parts of a batch.")
-@click.option("--steps", default=5, show_default=True, type=click.IntRange(min=1), help="Timed steps of each network.")
-def bench_training(**options: Any) -> None:
-    """Time PixelCNN's training step beside the same network with plain, unmasked convolutions.
-
-    \b
-    Example:
-      harness bench-training --size 28x28x1x2 --resnets 2 --filters 60 --batch-size 16
-    """
-    from harness.benches.training import run_bench_training
-
-    run_bench_training(**options)
 
 
 ROOT = click.option(
@@ -418,22 +294,6 @@ def verify(name: str, root: Path | None, binarise: str | None) -> None:
 
 
 @data.command()
-@click.option("--images", default=20_000, show_default=True, type=click.IntRange(min=100), help="PNG files to convert.")
-def bench(images: int) -> None:
-    """Measure on synthetic files: the rate of conversion, and opening ImageNet32 at its full size.
-
-    Works in a temporary folder; the full size is a sparse file, which takes no room.
-
-    \b
-    Example:
-      harness data bench --images 2000
-    """
-    from harness.benches.data import run_bench_data
-
-    run_bench_data(images)
-
-
-@data.command()
 @click.argument("name")
 @ROOT
 @BINARISE
@@ -450,24 +310,3 @@ def fetch(name: str, root: Path | None, binarise: str | None, mirror: tuple[str,
     from harness.commands.data import fetch_data
 
     raise SystemExit(fetch_data(name, root, DataOptions(binarise=binarise), mirror))  # type: ignore[arg-type]
-
-
-@main.command("bench-forecasting")
-@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the tables.")
-@click.option("--choose", default=32, show_default=True, type=click.IntRange(min=1), help="Samples: horizon, gate.")
-@click.option("--measure", default=64, show_default=True, type=click.IntRange(min=1), help="Samples: hits, KL.")
-@click.option("--compare", default=256, show_default=True, type=click.IntRange(min=2), help="Samples: ARM calls.")
-@click.option("--arm", "reference", help="The ARMs' class, if it is not a registered one: file.py:MyArm.")
-def bench_forecasting(
-    checkpoints: tuple[Path, ...], out: Path, choose: int, measure: int, compare: int, reference: str | None
-) -> None:
-    """What the forecasting modules in CHECKPOINTS save: hits, KL and ARM calls beside fixed-point iteration.
-
-    \b
-    Example:
-      harness bench-forecasting runs/jobs/*/checkpoint --out results/forecasting
-    """
-    from harness.benches.forecasting import Counts, run_bench_forecasting
-
-    run_bench_forecasting(checkpoints, out, counts=Counts(choose, measure, compare), reference=reference)

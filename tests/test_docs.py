@@ -22,7 +22,12 @@ PAGES = [
     ROOT / "CHANGELOG.md",
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "sweeps" / "README.md",
+    ROOT / "benchmarks" / "README.md",
 ]
+BENCHMARKS = {
+    f"python -m benchmarks.{name}": importlib.import_module(f"benchmarks.{name}").main
+    for name in ("data", "forecasting", "overhead", "reference", "report", "training")
+}
 FEWER = {"count=1000": "count=20", "count=10**6": "count=20"}
 """What examples do a thousand times is tested a few times, on smaller images."""
 
@@ -35,14 +40,15 @@ def commands(text):
     """The command lines of a text: what follows two spaces or a # is a remark."""
     for line in text.splitlines():
         command = re.split(r"\s{2,}|\s#", line.strip())[0]
-        if command.startswith("harness ") and " | " not in command:
+        if command.startswith(("harness ", *BENCHMARKS)) and " | " not in command:
             yield command
 
 
 def parse(command):
     """Read a command line as click does, down to the last option, and run nothing."""
-    arguments, found = shlex.split(command)[1:], main
-    context = click.Context(main, info_name="harness")
+    name = next((name for name in BENCHMARKS if command.startswith(name)), "harness")
+    arguments, found = shlex.split(command.removeprefix(name)), BENCHMARKS.get(name, main)
+    context = click.Context(found, info_name=name)
     while isinstance(found, click.Group):
         _, found, arguments = found.resolve_command(context, arguments)
         context = click.Context(found, parent=context)
@@ -54,11 +60,13 @@ def all_commands(group=main, path=()):
         if isinstance(command, click.Group):
             yield from all_commands(command, (*path, name))
         else:
-            yield " ".join((*path, name)), command
+            yield " ".join(("harness", *path, name)), command
 
 
 def modules():
-    return [file for package in ("arm_core", "harness") for file in sorted((ROOT / package).rglob("*.py"))]
+    return [
+        file for package in ("arm_core", "harness", "benchmarks") for file in sorted((ROOT / package).rglob("*.py"))
+    ]
 
 
 def named(page):
@@ -101,11 +109,11 @@ def test_the_links_of_a_page_lead_somewhere(page):
         assert "://" in link or (page.parent / link).exists(), f"{named(page)}: {link}"
 
 
-@pytest.mark.parametrize(("name", "command"), list(all_commands()), ids=lambda value: str(value))
+@pytest.mark.parametrize(("name", "command"), [*all_commands(), *BENCHMARKS.items()], ids=lambda value: str(value))
 def test_the_help_of_every_command_has_examples_that_are_right(name, command):
     assert "Example" in command.help, name
     examples = list(commands(command.help))
-    assert examples and all(example.startswith(f"harness {name}") for example in examples)
+    assert examples and all(example.startswith(name) for example in examples)
     for example in examples:
         parse(example)
 

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 
-from rich.console import Console
+from rich.text import Text
 
 from arm_core import AutoregressiveModel, InputError, Layout, testing
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.data import load_dataset
 from arm_core.registry import ARMS, DATASETS, FORECASTERS, Registry, config_type, suggest
+from harness.console import CONSOLE
 from harness.sweep.samplers import LEARNED
-
-CONSOLE = Console(highlight=False)
 
 
 def run_checks(reference: str, kind: str | None) -> int:
@@ -19,10 +18,10 @@ def run_checks(reference: str, kind: str | None) -> int:
     for name, check in _checks(reference, kind or _kind_of(reference)):
         try:
             check()
-            CONSOLE.print(f"[green]holds[/green]  {name}", soft_wrap=True)
+            CONSOLE.print(Text.assemble(("holds", "green"), f"  {name}"), soft_wrap=True)
         except AssertionError as error:
             failed += 1
-            CONSOLE.print(f"[red]fails[/red]  {name}: {error}", soft_wrap=True)
+            CONSOLE.print(Text.assemble(("fails", "red"), f"  {name}: {error}"), soft_wrap=True)
     CONSOLE.print("Every property holds." if not failed else f"{failed} properties fail.")
     return 1 if failed else 0
 

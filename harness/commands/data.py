@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from arm_core import InputError
 from arm_core.data import DataOptions, Dataset, MissingDataError, load_dataset
@@ -19,9 +19,8 @@ from arm_core.data.published import Published
 from arm_core.data.shipped import Shipped
 from arm_core.data.store import open_store, place_of
 from arm_core.registry import DATASETS, suggest
+from harness.console import CONSOLE
 from harness.fetch import fetch
-
-CONSOLE = Console(highlight=False)
 
 
 class Holding(NamedTuple):
@@ -47,7 +46,7 @@ def list_data(root: Path | None) -> None:
         for holding in holdings(root):
             style = {"official": "green", "sample": "cyan", "missing": "dim"}.get(holding.status, "yellow")
             size = f"{holding.size / 2**20:.1f} MiB" if holding.size else ""
-            table.add_row(holding.name, f"[{style}]{holding.status}[/{style}]", size, _shortened(holding.where))
+            table.add_row(holding.name, Text(holding.status, style), size, _shortened(holding.where))
     CONSOLE.print(table)
     CONSOLE.print(f"Data root: {data_root(root).absolute()} (--root or ARM_DATA)", soft_wrap=True)
     CONSOLE.print("sample: small sets that packages ship; unverified: files whose checksum is unknown or another one")
@@ -120,10 +119,10 @@ def verify_data(name: str, root: Path | None, options: dict[str, Any]) -> int:
         dataset = load_dataset(name, root, progress=told, **options)
     failed = 0
     for claim, holds in _claims(dataset):
-        mark = {True: "[green]holds[/green]  ", False: "[red]fails[/red]  ", None: "[yellow]unknown[/yellow]"}[holds]
+        mark = {True: ("holds  ", "green"), False: ("fails  ", "red"), None: ("unknown", "yellow")}[holds]
         failed += holds is False
-        CONSOLE.print(f"{mark}  {claim}", soft_wrap=True)
-    CONSOLE.print(f"{dataset.name}, {dataset.variant}: [bold]{dataset.status}[/bold]; splits: {dataset.rule}")
+        CONSOLE.print(Text.assemble(mark, f"  {claim}"), soft_wrap=True)
+    CONSOLE.print(f"{dataset.name}, {dataset.variant}: {dataset.status}; splits: {dataset.rule}")
     CONSOLE.print(f"sha256 of its pixels: {dataset.sha256}", soft_wrap=True)
     return 1 if failed else 0
 

@@ -2,15 +2,12 @@
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from arm_core.errors import InputError
-from harness.store import Store
+from harness.console import CONSOLE
 from harness.sweep import load_sweep
 from harness.sweep.spec import Resources, Sweep
-
-CONSOLE = Console(highlight=False)
 
 
 def show_nodes(
@@ -21,8 +18,7 @@ def show_nodes(
     slurm: bool,
     train_nodes: int,
     address: str | None,
-    root: Path | str,
-    work: Path | None,
+    root: Path,
 ) -> None:
     """Print how to start the nodes that a sweep needs; with an address, whether those of a live cluster will do."""
     sweep = load_sweep(file, profile=profile) if file is not None else None
@@ -30,23 +26,26 @@ def show_nodes(
     if slurm and file is None:
         raise InputError("--slurm needs a sweep file: harness nodes FILE --slurm")
     if address is not None:
-        _show_cluster(sweep, resources, address, Store(root, work=work).root)
+        _show_cluster(sweep, resources, address, root)
     elif slurm and file is not None:
         from harness.execution.start import slurm_script
 
         CONSOLE.print(
             slurm_script(resources, sweep=file, profile=profile, train_nodes=train_nodes),
-            markup=False, soft_wrap=True, end="",
+            soft_wrap=True, end="",
         )  # fmt: skip
     else:
         from harness.execution.start import start_lines
 
         options = f"{file or 'FILE'}" + (f" --profile {profile}" if profile is not None else "")
         for what, line in start_lines(resources, head=head, sweep=options):
-            CONSOLE.print(f"# {what}\n{line}", markup=False, soft_wrap=True)
+            CONSOLE.print(f"# {what}\n{line}", soft_wrap=True)
 
 
 def _show_cluster(sweep: Sweep | None, resources: Resources, address: str, root: Path) -> None:
+    from harness.execution.environment import prepare
+
+    prepare(address)
     from harness.execution.cluster import check_cluster, connected, live_nodes
     from harness.execution.placement import KINDS, hosts, place
     from harness.execution.start import dashboard_line

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import track
 
 from arm_core import Checkpoint, InputError, Layout, ancestral_sample, load_checkpoint, sample_noise, stream_samples
 from arm_core.registry import ARMS, FORECASTERS
+from harness.console import CONSOLE
 from harness.jobs.machine import device_of_this_job
 from harness.jobs.sampling import make_forecaster
 from harness.sweep import SamplerSpec
 
-CONSOLE = Console(highlight=False)
 PER_SHARD = 8
 """Samples a slot that a worker draws before it hands them over: little is lost with it, and slots are refilled."""
 
@@ -54,9 +53,7 @@ class Sampling:
         if self.sampler == "ancestral":
             yield from self._ancestral(loaded, ids)
             return
-        spec = SamplerSpec(
-            sampler="predictive", forecaster=self.sampler, horizon=self.horizon, window=self.window or "auto"
-        )
+        spec = SamplerSpec(forecaster=self.sampler, horizon=self.horizon, window=self.window or "auto")
         stream = stream_samples(
             loaded.arm,
             count=len(ids),
@@ -126,6 +123,9 @@ def draw_samples(how: Sampling, *, count: int, out: Path, workers: int, address:
 
 
 def _on_workers(how: Sampling, count: int, workers: int, address: str) -> Iterator[tuple[int, np.ndarray, int]]:
+    from harness.execution.environment import prepare
+
+    prepare(address)
     from harness.execution import ray
     from harness.execution.spread import spread
 

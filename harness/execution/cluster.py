@@ -1,34 +1,21 @@
-"""Connects to Ray, and asks its nodes what they are. What sets how ray behaves is set here, before ray is imported."""
-
-import os
-
-os.environ.update(
-    {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")}  # at an address that is given Ray looks for none itself
-    if "RAY_AUTH_TOKEN" in os.environ
-    or os.path.exists(os.environ.get("RAY_AUTH_TOKEN_PATH", os.path.expanduser("~/.ray/auth_token")))
-    else {},
-    RAY_AIR_NEW_OUTPUT="0",  # these are read while ray is imported
-    RAY_ENABLE_AUTO_CONNECT="0",  # or the thread that Tune runs in starts a second Ray when we stop the first
-    RAY_USAGE_STATS_ENABLED="0",
-    RAY_CHDIR_TO_TRIAL_DIR="0",
-    RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
-)
+"""Connects to Ray, and asks its nodes what they are."""
 
 import logging
 import socket
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import harness.execution.environment  # noqa: F401  # first: it sets what ray reads on import
+
+# isort: split
 import ray
-from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from arm_core.errors import InputError
-from harness.execution.ahead import SETTINGS
 from harness.execution.placement import Placement, hosts, start_line
 from harness.execution.preflight import check_nodes
 from harness.jobs.machine import available_cpus
@@ -38,26 +25,25 @@ _CONNECT_S, _ANSWER_S = 5.0, 60.0
 
 
 @contextmanager
-def connected(address: str, *, dashboard: bool = True, ahead: bool = False) -> Iterator[str | None]:
+def connected(address: str, *, dashboard: bool = True) -> Iterator[str | None]:
     """A Ray of our own ("local") or a running cluster; gives the dashboard's address.
+
+    Call `environment.prepare` with the address before this module is imported, if it is that of a cluster.
 
     Args:
         address: "local", or HOST:PORT of the cluster's head.
         dashboard: whether a Ray of our own has one.
-        ahead: whether the processes of a Ray of our own import what trainings need before they get work.
 
     Raises:
         InputError: there is no cluster at the address, or it runs another Ray or Python.
     """
     local: dict[str, Any] = {}
-    _keep_to_loopback(address == "local")
     if address != "local":
         _check_listens(address)
     else:
         local = {"num_cpus": available_cpus(), "resources": {"timing": 1}, "include_dashboard": dashboard}
     try:
-        with _environment(SETTINGS if ahead else {}):
-            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except ConnectionError as error:
         raise InputError(
             f"the Ray cluster at {address} lets nobody in ({' '.join(str(error).split())}). If it asks for a token, "
@@ -84,27 +70,6 @@ def _refused(address: str, reason: str) -> InputError | None:
             f"make this machine one that runs no jobs: `{start_line(['--num-cpus 0'], address)}`"
         )
     return None
-
-
-@contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """What is started meanwhile finds these, unless the user has set them otherwise."""
-    ours = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name in ours:
-            del os.environ[name]
-
-
-def _keep_to_loopback(wanted: bool) -> None:
-    """Whether the Ray that is started next listens on loopback only: Ray asks this when it looks for its own address.
-
-    Its own setting, and named after the systems on which it is the default; processes that Ray starts read it anew.
-    """
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0" if wanted else "1"
-    ray_constants.ENABLE_RAY_CLUSTER = not wanted
 
 
 def _check_listens(address: str) -> None:

@@ -1,12 +1,10 @@
-"""How a sweep may end before its time: stopped by its user or the machine, or out of room; and how it goes on."""
+"""How a sweep may end before its time: stopped by its user or the machine, or out of room."""
 
 import errno
-import shlex
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -35,23 +33,3 @@ def terminated_as_interrupted() -> Iterator[None]:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def resume_line(
-    file: Path,
-    *,
-    profile: str | None,
-    only: Sequence[str],
-    serial: bool,
-    address: str,
-    root: Path | str,
-    work: Path | None = None,
-) -> str:
-    """The command that goes on with a sweep."""
-    words = ["harness", "sweep", str(file)]
-    words += ["--profile", profile] if profile is not None else []
-    words += [word for item in only for word in ("--only", item)]
-    words += ["--serial"] if serial else []
-    words += ["--address", address] if address != "local" else []
-    words += ["--work", str(work)] if work is not None else []
-    return shlex.join([*words, "--store", str(root)])

@@ -20,9 +20,8 @@ from rich.table import Table
 
 from harness.execution.background import repeating
 from harness.execution.remaining import seconds_left
-from harness.jobs import job_folder
 from harness.jobs.progress import Progress, read_progress
-from harness.store import Store
+from harness.store import Store, job_folder
 
 if TYPE_CHECKING:
     from harness.sweep import Plan
@@ -75,9 +74,12 @@ class _LineView:
 class _BarView:
     def __init__(self, console: Console) -> None:
         self.bars = Bars(
-            TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.description}", markup=False),  # the console's own setting does not reach these
+            BarColumn(20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[detail]}", markup=False),
             console=console,
-        )  # fmt: skip
+        )
         self.tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> None:
@@ -119,11 +121,12 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def status_table(store: Store, outcomes: Mapping[str, str], sweep: str, record: Mapping[str, Any]) -> Table:
-    """The jobs of a recorded plan and how each one stands; reads files only.
+def status_table(store: Store, sweep: str, record: Mapping[str, Any]) -> Table:
+    """The jobs that a sweep asks for, under its names, and how each one stands; reads files only.
 
     Of a plan of more than `MOST_LINES` jobs only those that are not done have a line, and the title counts all.
     """
+    outcomes = store.outcomes({job["id"]: None for job in record["jobs"]}, unreadable={})
     said = {job["id"]: read_progress(job_folder(store.root, job["id"])) for job in record["jobs"]}
     states = [(job, *_state(store.root, job["id"], said[job["id"]], outcomes)) for job in record["jobs"]]
     known = {job: progress for job, progress in said.items() if progress is not None}
@@ -151,7 +154,9 @@ def _state(root: Path, job_id: str, progress: Progress | None, outcomes: Mapping
         if job_id not in outcomes:
             return "stopped", f"{text}; silent for {duration(silent)}, run the sweep again to go on"
     outcome = outcomes.get(job_id, "waiting")
-    return outcome, f"see {folder / 'log.txt'}" if outcome == "failed" else ""
+    details = {"failed": f"see {folder / 'log.txt'}", "lost": "files of it are gone; run the sweep again"}
+    details["damaged"] = f"{folder / 'done.json'} is damaged; delete {folder} and run the sweep again"
+    return outcome, details.get(outcome, "")
 
 
 def _is_alive(progress: Progress, silent: float) -> bool:

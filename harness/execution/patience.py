@@ -1,10 +1,13 @@
-"""How long a sweep waits for nodes that were lost: with a word at once, and not for ever."""
+"""How often what died is tried again, and how long a sweep waits for nodes that were lost: not for ever."""
 
 import time
 from collections.abc import Callable
 from typing import ClassVar
 
 from arm_core.errors import InputError
+
+RETRIES = 2
+"""How often a job whose process died is started again; one that raises is not, it would raise again."""
 
 
 class Patience:

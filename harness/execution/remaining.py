@@ -1,5 +1,6 @@
 """How long a sweep still takes, guessed from the jobs of it that ended and from those that run."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -19,22 +20,21 @@ def seconds_left(
         states: id -> how it stands now, by `harness status`.
         progress: id -> what the job last said of itself.
     """
-    left = [job for job in jobs if states[job["id"]] in ("running", "waiting", "stopped")]
-    total, at_once = 0.0, max(1, sum(states[job["id"]] == "running" for job in jobs))
-    for job in left:
-        said = progress.get(job["id"])
-        if states[job["id"]] == "running" and said is not None and said.seconds_left is not None:
+    kinds, lengths = {job["id"]: job["kind"] for job in jobs}, defaultdict[str, list[float]](list)
+    for job, kind in kinds.items():
+        length = _length(progress.get(job), states[job])
+        if length is not None:
+            lengths[kind].append(length)
+    means = {kind: fmean(known) for kind, known in lengths.items()}
+    total, at_once = 0.0, max(1, sum(states[job] == "running" for job in kinds))
+    for job, kind in kinds.items():
+        said = progress.get(job)
+        if states[job] == "running" and said is not None and said.seconds_left is not None:
             total += said.seconds_left
-            continue
-        lengths = [
-            length
-            for other in jobs
-            if other["kind"] == job["kind"]
-            and (length := _length(progress.get(other["id"]), states[other["id"]])) is not None
-        ]
-        if not lengths:
-            return None
-        total += fmean(lengths)
+        elif states[job] in ("running", "waiting", "stopped", "lost", "damaged"):
+            if kind not in means:
+                return None
+            total += means[kind]
     return total / at_once
 
 

@@ -9,8 +9,7 @@ import harness.execution.cluster  # noqa: F401  # first: it sets what ray reads 
 import ray
 
 from arm_core.errors import InputError
-from harness.execution.patience import Patience
-from harness.execution.trainings import RETRIES
+from harness.execution.patience import RETRIES, Patience
 
 
 def spread(

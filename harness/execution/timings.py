@@ -11,15 +11,12 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.execution.ledger import Ledger
-from harness.execution.patience import Patience
+from harness.execution.patience import RETRIES, Patience
 from harness.execution.placement import Request
 from harness.jobs import job_folder, run_job
 from harness.jobs.progress import read_progress
 from harness.sweep import TimingJob
 from harness.sweep.spec import Resources
-
-RETRIES = 2
-"""How often a job whose process died is sent again."""
 
 
 def _time(job: str, root: str, cwd: str, threads: int) -> None:
@@ -50,7 +47,8 @@ class Timings:
             self._settle(self._sent.pop(task).job, task)
         busy = {sent.node for sent in self._sent.values()}
         taken = {sent.job.id for sent in self._sent.values()}
-        ready = [job for job in self.ledger.waiting.timings if self.ledger.ready(job) and job.id not in taken]
+        timings = [job for job in self.ledger.left() if isinstance(job, TimingJob) and job.id not in taken]
+        ready = [job for job in timings if self.ledger.ready(job)]
         free = [request for request in nodes if request.node not in busy]
         for request, job in zip(free, ready, strict=False):
             self._sent[self._send(job, request)] = _Sent(job, request.node)
@@ -71,7 +69,7 @@ class Timings:
         return remote.remote(job.model_dump_json(), root, cwd, self.resources.timing.threads or int(request.cpus))
 
     def _settle(self, job: TimingJob, task: Any) -> None:
-        if self.ledger.settle(job) is not None:  # its rows are there, whatever became of its process
+        if self.ledger.settle(job) is not None:  # its tables are there, whatever became of its process
             return
         try:
             ray.get(task)

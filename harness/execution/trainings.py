@@ -13,45 +13,42 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.trainable.function_trainable import wrap_function
 
-from harness.execution.ahead import Ahead
-from harness.execution.patience import Patience
+from harness.execution.patience import RETRIES, Patience
 from harness.execution.placement import Request
 from harness.jobs import job_folder, run_job
 from harness.jobs.progress import read_progress
 from harness.store import Store
-from harness.sweep import AutoencoderJob, TimingJob, TrainJob, job_from_json
+from harness.sweep import AutoencoderJob, Plan, TimingJob, TrainJob, job_from_json
 from harness.sweep.search import SearchSpec
 from harness.sweep.spec import Resources
 
 Training = AutoencoderJob | TrainJob
-RETRIES = 2
-"""How often a training whose process died is tried again; one that raises is not, it would raise again."""
 
 
 class Trainings:
-    """Trainings that need nothing more, as one Tune run in a thread of its own."""
+    """Trainings that need nothing more, as one Tune run at a time, in a thread of its own.
 
-    def __init__(
-        self,
-        jobs: list[Training],
-        store: Store,
-        request: Request | None,
-        resources: Resources,
-        search: SearchSpec | None,
-        at_once: int | None,
-        say: Callable[[str], object],
-    ) -> None:
-        self.error = ""
-        self.stopped: dict[str, dict[str, Any]] = {}
-        self._early = search is not None and search.method == "asha"
-        self.ids = {job.id for job in jobs}
+    Attributes:
+        ids: of the trainings of the run.
+        error: why the run ended, if it did not end by itself.
+        stopped: trainings that the search gave up: id -> their last figures.
+    """
+
+    def __init__(self, plan: Plan, store: Store, resources: Resources, say: Callable[[str], object]) -> None:
+        self._plan, self._store, self._resources, self._say = plan, store, resources, say
+        self.error, self.ids, self.stopped = "", set[str](), dict[str, dict[str, Any]]()
         self._thread: threading.Thread | None = None
-        self._since, self._say, self._told = time.time(), say, False
-        self._folders = [job_folder(store.root, job.id) for job in jobs]
-        if jobs and request is not None:
-            fit = _tuner(jobs, store, request, resources, search, at_once, say).fit
-            self._thread = threading.Thread(target=self._fit, args=(fit,), daemon=True)
-            self._thread.start()
+        self._since, self._told = 0.0, False
+
+    def start(self, jobs: list[Training], request: Request | None) -> None:
+        """Start a run, if there is something to train and a kind of node for it."""
+        if not jobs or request is None:
+            return
+        self.error, self.ids, self.stopped = "", {job.id for job in jobs}, {}
+        self._since, self._told = time.time(), False
+        fit = _tuner(jobs, self._plan, self._store, request, self._resources, self._say).fit
+        self._thread = threading.Thread(target=self._fit, args=(fit,), daemon=True)
+        self._thread.start()
 
     def ended(self) -> bool:
         return self._thread is None or not self._thread.is_alive()
@@ -61,7 +58,7 @@ class Trainings:
         if self._told or self.ended() or time.time() - self._since < Patience.NOTICE_S:
             return
         self._told = True
-        said = [read_progress(folder) for folder in self._folders]
+        said = [read_progress(job_folder(self._store.root, job)) for job in self.ids]
         if not any(progress is not None and progress.updated_at > self._since for progress in said):
             self._say("No training has started yet: they wait until CPUs, or GPUs, of a training node are free")
 
@@ -70,29 +67,27 @@ class Trainings:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 results = fit()
-        except Exception as error:  # it must reach the rows of the trainings that did not end
+        except Exception as error:  # it must reach the tables of the trainings that did not end
             self.error = f"Ray Tune stopped: {type(error).__name__}: {error}"
             return
-        for result in results if self._early else ():  # one that ended by itself has left its rows; the others were cut
+        early = self._plan.search is not None and self._plan.search.method == "asha"
+        for result in results if early else ():  # one that ended by itself has left its tables; the others were cut
             if result.error is None and result.config is not None:
                 self.stopped[job_from_json(result.config["job"]).id] = dict(result.metrics or {})
 
 
 class _Watch(TrialProgressCallback):
-    """Sees trials start, and says that one is tried again: Tune would print the traceback of its code that noticed.
+    """Says that a trial is tried again: Tune would print the traceback of its code that noticed.
 
     It stands in for Tune's own reporter, which prints the end of a short trial at any verbosity.
     """
 
-    def __init__(self, ahead: Ahead, say: Callable[[str], object]) -> None:
+    def __init__(self, say: Callable[[str], object]) -> None:
         super().__init__()
-        self._ahead, self._say = ahead, say
+        self._say = say
 
     def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
         return tune.Callback, ()  # Tune keeps its settings on disk, though nobody goes on from them
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._ahead.started(left=sum(not other.is_finished() for other in trials))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._say(f"train {trial}: its process or node was lost; it goes on from its newest state")
@@ -102,11 +97,10 @@ class _Watch(TrialProgressCallback):
 
 def _tuner(
     jobs: list[Training],
+    plan: Plan,
     store: Store,
     request: Request,
     resources: Resources,
-    search: SearchSpec | None,
-    at_once: int | None,
     say: Callable[[str], object],
 ) -> tune.Tuner:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -124,15 +118,16 @@ def _tuner(
             "threads": resources.train.threads or int(request.cpus),
         },
         tune_config=tune.TuneConfig(
-            scheduler=_scheduler(jobs, search),
+            scheduler=_scheduler(jobs, plan.search),
+            reuse_actors=True,  # the next training finds a process that has imported torch
             trial_name_creator=lambda trial: titles[trial.config["job"]],
             trial_dirname_creator=lambda trial: titles[trial.config["job"]],
         ),
         run_config=tune.RunConfig(
-            name=f"{jobs[0].sweep}-{int(time.time())}",
+            name=f"{plan.sweep}-{int(time.time())}",
             storage_path=str((store.root / "ray").resolve()),
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[_Watch(Ahead(at_once), say)],
+            callbacks=[_Watch(say)],
             verbose=0,
         ),
     )
@@ -159,7 +154,7 @@ def _train(config: dict[str, Any]) -> None:
     last = job.training["iterations"]
 
     def report(metrics: dict[str, Any]) -> None:
-        """Tell Tune of every step but the last: a search would cut a training that is about to write its rows."""
+        """Tell Tune of every step but the last: a search would cut a training that is about to write its tables."""
         if metrics["step"] < last:
             tune.report(metrics)
 

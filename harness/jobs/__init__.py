@@ -1,4 +1,4 @@
-"""What one job does, without Ray: it works in its own folder of the store and leaves its rows there."""
+"""What one job does, without Ray: it works in its own folder of the store and leaves its tables there."""
 
 import contextlib
 import os
@@ -10,25 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.jobs.lease import SupersededError, check, take
-from harness.jobs.log import Log, job_folder, last_lines, log_of
+from harness.jobs.log import Log, last_lines, log_of
 from harness.jobs.progress import Reporter
-from harness.jobs.rows import Rows, clear_rows, read_rows, status_of, write_rows
+from harness.jobs.rows import Rows
+from harness.store import Store, job_folder
 
 if TYPE_CHECKING:  # what only a running job needs is imported there: who watches jobs must not wait for torch
     from harness.jobs.steps import Report
     from harness.sweep.jobs import Job, TrainJob
 
-__all__ = [
-    "checkpoint_of",
-    "failed_rows",
-    "has_latents",
-    "job_folder",
-    "log_of",
-    "read_rows",
-    "run_job",
-    "status_of",
-    "stopped_rows",
-]
+__all__ = ["checkpoint_of", "failed_rows", "job_folder", "log_of", "run_job", "stopped_rows"]
 
 
 def checkpoint_of(root: Path, train_job: str) -> Path:
@@ -36,13 +27,6 @@ def checkpoint_of(root: Path, train_job: str) -> Path:
     from harness.jobs.train import CHECKPOINT
 
     return job_folder(root, train_job) / CHECKPOINT
-
-
-def has_latents(root: Path, autoencoder_job: str) -> bool:
-    """Whether the latents of an autoencoder are there."""
-    from harness.jobs.latents import ABOUT, LATENTS
-
-    return (job_folder(root, autoencoder_job) / LATENTS / ABOUT).exists()
 
 
 def run_job(
@@ -68,17 +52,21 @@ def run_job(
     import torch
 
     from harness.jobs.latents import train_autoencoder
-    from harness.jobs.machine import keep_freed_memory
-    from harness.jobs.steps import discard_states
+    from harness.jobs.machine import forget_peak_memory, keep_freed_memory
+    from harness.jobs.steps import STATES, discard_states
     from harness.jobs.timing import time_samplers
     from harness.jobs.train import train
     from harness.sweep.jobs import AutoencoderJob, TrainJob
 
-    folder = job_folder(root, job.id)
+    store, folder = Store(root), job_folder(root, job.id)
+    found = store.done(job.id)
+    if found is not None and found.status == "done":
+        return found.status  # Ray starts a job again whose process died when all was written
     folder.mkdir(parents=True, exist_ok=True)
     take(folder)
-    clear_rows(folder)
+    store.forget(job.id)
     keep_freed_memory()
+    forget_peak_memory()
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
@@ -92,7 +80,9 @@ def run_job(
             elif isinstance(job, AutoencoderJob):
                 rows = train_autoencoder(job, folder, report)
             else:
-                rows = time_samplers(job, folder, checkpoint_of(root, job.train_job))
+                made_by = job.train_job
+                place = Path(job.checkpoint.path) if job.checkpoint is not None else checkpoint_of(root, str(made_by))
+                rows = time_samplers(job, folder, place)
             note = ""
         except SupersededError:
             raise  # the job is another process's now, and so are its rows
@@ -103,10 +93,10 @@ def run_job(
         finally:
             torch.set_num_threads(before)
     check(folder)
-    write_rows(folder, rows)
-    status = status_of(rows)
+    made = [place for place in sorted(folder.iterdir()) if place.is_dir() and place.name not in STATES]
+    status = store.write_job(job.id, rows, made if not note else ())
     if status == "done":
-        discard_states(folder)  # only now: until the rows are safe the training may have to go on from them
+        discard_states(folder)  # only now: until the tables are safe the training may have to go on from them
     reporter.end(status, note)
     return status
 

@@ -1,7 +1,6 @@
 """The autoencoder job: trained, frozen, its dataset encoded once; and those latents as the dataset of an ARM."""
 
 import json
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from arm_core import Checkpoint, InputError
+from arm_core.atomic import write_atomic
 from arm_core.checkpoint import build_autoencoder, read_bundle, write_bundle
 from arm_core.data import Dataset, load_dataset
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
@@ -151,18 +151,13 @@ def _encode(autoencoder: DiscreteAutoencoder, dataset: Dataset, folder: Path) ->
     }
     splits = {name: np.load(place / f"{name}.npy", mmap_mode="c") for name in SPLITS}
     latents = Dataset(**about, splits=splits)  # type: ignore[arg-type]
-    temporary = place / f".{ABOUT}"
-    temporary.write_text(json.dumps({**about, "sha256": latents.sha256}), encoding="utf-8")
-    os.replace(temporary, place / ABOUT)
+    write_atomic(place / ABOUT, json.dumps({**about, "sha256": latents.sha256}).encode())
     return latents
 
 
 def _settings(job: AutoencoderJob) -> dict[str, Any]:
     return {
         "job": job.id,
-        "sweep": job.sweep,
-        "profile": job.profile,
-        "dataset": job.dataset,
         "seed": job.seed,
         "autoencoder_config": json.dumps(job.autoencoder, sort_keys=True),
         "training_config": json.dumps(job.training, sort_keys=True),

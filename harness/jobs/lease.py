@@ -9,6 +9,8 @@ import platform
 import uuid
 from pathlib import Path
 
+from arm_core.atomic import write_atomic
+
 FILE = "owner"
 _PROCESS = f"{platform.node()} {os.getpid()} {uuid.uuid4().hex}"
 
@@ -19,9 +21,7 @@ class SupersededError(RuntimeError):
 
 def take(folder: Path) -> None:
     """Make this process the one that works in the folder."""
-    temporary = folder / f".{FILE}-{os.getpid()}"
-    temporary.write_text(_PROCESS, encoding="utf-8")
-    os.replace(temporary, folder / FILE)
+    write_atomic(folder / FILE, _PROCESS.encode())
 
 
 def check(folder: Path) -> None:

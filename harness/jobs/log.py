@@ -1,16 +1,13 @@
-"""The folder of a job, and the log in it. A log that cannot be written must never end the job that writes it."""
+"""The log in the folder of a job. A log that cannot be written must never end the job that writes it."""
 
 import contextlib
 import io
 from pathlib import Path
 
+from harness.store import job_folder
+
 FILE = "log.txt"
 _MOST_BYTES, _LINES = 16_384, 12
-
-
-def job_folder(root: Path, job_id: str) -> Path:
-    """Where a job keeps checkpoint, progress, log and rows."""
-    return root / "jobs" / job_id
 
 
 def log_of(root: Path, job_id: str) -> Path:

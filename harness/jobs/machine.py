@@ -1,5 +1,6 @@
 """Where and with what a result came about: the provenance columns of every row."""
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -112,10 +113,23 @@ def _cpu_state(proc: Path) -> dict[str, Any]:
     return {"clock_mhz": sum(clocks) / len(clocks) if clocks else None, "device_processes": max(running, 0)}
 
 
+def forget_peak_memory() -> None:
+    """Start `peak_memory` anew: this process may have run other jobs. Where the system cannot, it goes on counting."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)  # what earlier jobs have freed is kept, and would count
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_memory(device: torch.device) -> int:
-    """Most bytes that this process has held: on the GPU if it has one, otherwise in memory."""
+    """Most bytes held since `forget_peak_memory`: on the GPU if there is one, otherwise in memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
     unit = 1 if platform.system() == "Darwin" else 1024  # what getrusage counts in
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from arm_core.atomic import write_atomic
+
 FILE = "progress.json"
 _PAUSE_S = 0.5
 
@@ -81,10 +83,8 @@ class Reporter:
             self.job, self.kind, self.title, state, step, total, self.unit, note, metrics, left, now, host, pid,
             self._started,
         )  # fmt: skip
-        temporary = self.folder / f".{FILE}"
         with contextlib.suppress(OSError):  # a full disk must not end the job for the sake of who watches it
-            temporary.write_text(json.dumps(asdict(progress)), encoding="utf-8")
-            os.replace(temporary, self.folder / FILE)
+            write_atomic(self.folder / FILE, json.dumps(asdict(progress)).encode(), sync=False)
         self._written = now
 
 

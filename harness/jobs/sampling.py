@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +16,16 @@ from arm_core import (
     Layout,
     SampleTrace,
     ancestral_sample,
+    min_p,
     predictive_sample,
     resampled_sample,
     sample_many,
     sample_noise,
+    top_k,
+    top_p,
 )
+from arm_core.arms import Guided
+from arm_core.decision import Decision
 from arm_core.forecasters import (
     ForecastingModules,
     GatedForecaster,
@@ -30,9 +36,9 @@ from arm_core.forecasters import (
 from arm_core.horizon import GATES, choose_horizon
 from arm_core.registry import FORECASTERS, config_type
 from arm_core.samplers import cached_sequential_sample, gs_jacobi_sample, jacobi_gs_sample, jacobi_sample
+from arm_core.samplers.mode import sampling_mode
 from harness.sweep.components import make_config
-from harness.sweep.jobs import SamplerSpec
-from harness.sweep.samplers import LEARNED
+from harness.sweep.samplers import BLOCKS, LEARNED, SamplerSpec
 
 CHOICE_SEED, CHOICE_COUNT = 2**32, 32
 """Noise that chooses horizons: no timing uses this seed, they are below 2^32."""
@@ -75,38 +81,93 @@ def make_sampler(spec: SamplerSpec, checkpoint: Checkpoint) -> Sampler:
     Raises:
         InputError: the forecaster does not exist, or is `learned` and the checkpoint has no modules.
     """
-    arm = checkpoint.arm
+    arm = arm_of(spec, checkpoint)
     if spec.forecaster is None:
-        run = _without_forecasts(spec, arm)
-        return lambda draw: run(draw.noise)
+        without = _without_forecasts(spec, arm)
+        return lambda draw: without(draw.noise, **options_of(spec, arm, draw.width))
     forecaster = make_forecaster(spec, checkpoint)
-    if spec.sampler == "resampled":
-        return lambda draw: _with_fresh_noise(checkpoint, draw.noise, forecaster)
-    window = None if spec.window == "auto" else spec.window or arm.layout.dims
-    if spec.stream:
-        return lambda draw: sample_many(
-            arm, count=draw.count, seed=draw.seed, slots=draw.width, forecaster=forecaster, window=window
+    if spec.resampled:
+        return lambda draw: _with_fresh_noise(arm, draw.noise, forecaster, options_of(spec, arm, draw.width))
+    window = {"auto": None, "image": arm.layout.dims}.get(spec.window, spec.window)  # type: ignore[arg-type]
+    if not spec.stream:
+        return lambda draw: predictive_sample(
+            arm, draw.noise, forecaster, window=window, **options_of(spec, arm, draw.width)
         )
-    window = None if spec.window is None else window  # a batch of whole images: the paper's algorithm
-    return lambda draw: predictive_sample(arm, draw.noise, forecaster, window=window)
+    window = arm.layout.dims if spec.window is None else window
+    return lambda draw: sample_many(
+        arm,
+        count=draw.count,
+        seed=draw.seed,
+        slots=draw.width,
+        forecaster=forecaster,
+        window=window,
+        **options_of(spec, arm, draw.count),
+    )
 
 
-def _without_forecasts(spec: SamplerSpec, arm: AutoregressiveModel) -> Callable[[Tensor], SampleTrace]:
-    match spec.sampler:
-        case "jacobi":
-            return partial(jacobi_sample, arm)
-        case "gs_jacobi":
-            return partial(gs_jacobi_sample, arm, block=block_of(spec, arm.layout))
-        case "jacobi_gs":
-            return partial(jacobi_gs_sample, arm, block=block_of(spec, arm.layout))
-        case "cached_sequential":
-            return partial(cached_sequential_sample, arm)
-    return partial(ancestral_sample, arm)
+def arm_of(spec: SamplerSpec, checkpoint: Checkpoint) -> AutoregressiveModel:
+    """The checkpoint's ARM, guided if the sampler is."""
+    if spec.guidance is None:
+        return checkpoint.arm
+    return Guided(checkpoint.arm, scale=spec.guidance, null_context=-1)
 
 
-def block_of(spec: SamplerSpec, layout: Layout) -> int:
-    """Dims of a block: what is given, or a row of the image."""
-    return spec.block or layout.width * layout.channels
+def options_of(spec: SamplerSpec, arm: AutoregressiveModel, count: int) -> dict[str, Any]:
+    """What decides the rows of `count` samples, as all samplers take it."""
+    kinds = {"top_k": top_k, "top_p": top_p, "min_p": min_p}
+    processors = [make(spec.decision[name]) for name, make in kinds.items() if name in spec.decision]
+    options: dict[str, Any] = {"temperature": spec.temperature, "logits_processor": processors or None}
+    if spec.context is not None:
+        device = next(arm.parameters(), torch.empty(0)).device
+        options["context"] = torch.full((count,), spec.context, device=device)
+    return options
+
+
+def decided(spec: SamplerSpec, checkpoint: Checkpoint, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """One pass over sequences: (categories, scores) that the sampler would decide on in each dimension.
+
+    The categories are x itself if, and only if, x is the ancestral sample under this noise.
+    """
+    arm = arm_of(spec, checkpoint)
+    options = options_of(spec, arm, len(x))
+    context = {"context": options["context"]} if "context" in options else {}
+    with sampling_mode(arm):
+        logits = arm(x, **context).logits
+        found = Decision(options["logits_processor"], spec.temperature)(
+            logits.flatten(0, 1), noise.flatten(0, 1).clone()
+        )
+    return found.values.view_as(x), found.scores.view_as(noise)
+
+
+def _without_forecasts(spec: SamplerSpec, arm: AutoregressiveModel) -> Callable[..., SampleTrace]:
+    block = spec.block or _row(arm.layout)
+    return {
+        "ancestral": partial(ancestral_sample, arm),
+        "jacobi": partial(jacobi_sample, arm),
+        "gs_jacobi": partial(gs_jacobi_sample, arm, block=block),
+        "jacobi_gs": partial(jacobi_gs_sample, arm, block=block),
+        "cached_sequential": partial(cached_sequential_sample, arm),
+    }[spec.sampler or "ancestral"]
+
+
+def _row(layout: Layout) -> int:
+    return layout.width * layout.channels
+
+
+def as_run(spec: SamplerSpec, checkpoint: Checkpoint) -> SamplerSpec:
+    """The sampler as it runs on this ARM: what was left to measuring or to the ARM is filled in.
+
+    A horizon is measured, a block is a row, and a window of all dims, or one that was to be chosen on an ARM that has
+    none, is the whole image.
+    """
+    arm, spec = checkpoint.arm, measured(spec, checkpoint)
+    if spec.sampler in BLOCKS:
+        return spec.model_copy(update={"block": spec.block or _row(arm.layout)})
+    whole = spec.window == "auto" and arm.granule is None
+    whole |= isinstance(spec.window, int) and spec.window >= arm.layout.dims
+    if whole or (spec.stream and spec.window == "image"):
+        return spec.model_copy(update={"window": None if spec.stream else "image"})
+    return spec
 
 
 def make_forecaster(spec: SamplerSpec, checkpoint: Checkpoint) -> Forecaster:
@@ -148,8 +209,10 @@ def _modules(checkpoint: Checkpoint) -> ForecastingModules:
     return checkpoint.modules
 
 
-def _with_fresh_noise(checkpoint: Checkpoint, noise: Tensor, forecaster: Forecaster) -> SampleTrace:
+def _with_fresh_noise(
+    arm: AutoregressiveModel, noise: Tensor, forecaster: Forecaster, options: dict[str, Any]
+) -> SampleTrace:
     """As many samples as there is noise for, from a generator that the noise seeds: a seed of its own a repetition."""
     seed = int(noise.flatten()[:1].double().view(torch.int64)[0]) if noise.numel() else 0
     generator = torch.Generator(noise.device).manual_seed(seed)
-    return resampled_sample(checkpoint.arm, batch=len(noise), generator=generator, forecaster=forecaster)
+    return resampled_sample(arm, batch=len(noise), generator=generator, forecaster=forecaster, **options)

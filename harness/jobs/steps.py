@@ -18,6 +18,8 @@ from harness.jobs import lease
 from harness.jobs.progress import Reporter
 
 BEST = "best-so-far"
+STATES = ("state-0", "state-1", BEST)
+"""Folders of a job that it needs to go on after a stop, and not when it is done."""
 AVERAGED = ("train_bits_per_dim", "train_mse")
 Curves = list[dict[str, Any]]
 Report = Callable[[dict[str, float]], None]
@@ -91,7 +93,7 @@ def take_steps(
             shown = {**seen.means(), **{name: value for name, value in figures.items() if value is not None}}
             report({"step": metrics.step, **shown})
             seen, last, taken = Seen(), now, 0
-        if metrics.step % config.checkpoint_every == 0 and metrics.step < config.iterations:
+        if metrics.step % config.checkpoint_every == 0 or metrics.step == config.iterations:
             turn = metrics.step // config.checkpoint_every % 2  # two, in turns: one is always whole
             content = {"step": metrics.step, "curves": curves, "seen": asdict(seen)}
             lease.check(folder)
@@ -118,8 +120,8 @@ def load_best(training: Optimisation, folder: Path) -> dict[str, Any]:
 
 def discard_states(folder: Path) -> None:
     """Remove what a finished training no longer needs to go on."""
-    for place in [*folder.glob("state-*"), *folder.glob(BEST)]:
-        shutil.rmtree(place)
+    for name in STATES:
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _resume(training: Optimisation, folder: Path, score: str) -> tuple[Curves, Seen, float]:

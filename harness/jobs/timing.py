@@ -6,7 +6,7 @@ slots of a stream. Warm-ups are recorded and marked.
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,16 +14,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from arm_core import AutoregressiveModel, Checkpoint, Layout, SampleTrace, load_checkpoint
+from arm_core import Checkpoint, InputError, SampleTrace, load_checkpoint
 from arm_core.registry import ARMS
-from arm_core.samplers.mode import sampling_mode
 from harness.jobs.clock import Clock, clock_for
 from harness.jobs.latents import decoded_columns
 from harness.jobs.machine import device_of_this_job, device_state, other_cpu_seconds, provenance
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import DATA, Rows
-from harness.jobs.sampling import Draw, Sampler, block_of, make_sampler, measured
-from harness.sweep.jobs import SamplerSpec, TimingJob
+from harness.jobs.sampling import Draw, Sampler, as_run, decided, make_sampler
+from harness.sweep import SamplerSpec, TimingJob
 
 REFERENCE_WIDTH = 16
 """Up to this batch size the reference is timed however long it takes: the others are compared with it."""
@@ -46,15 +45,17 @@ def time_samplers(job: TimingJob, folder: Path, checkpoint: Path, *, clock: Cloc
         The rows of `timings`, `mistakes` and `samples`.
     """
     machine, device = provenance(), device_of_this_job()
-    loaded = load_checkpoint(checkpoint, device=device, dtype=getattr(torch, job.dtype), arm=ARMS.resolve(job.arm.name))
-    settled = [measured(spec, loaded) for spec in job.samplers]
-    samplers = [(spec, make_sampler(spec, loaded)) for spec in settled]
+    loaded = _load(job, checkpoint, job.dtype)
+    settled = {ran.described(): ran for ran in (as_run(spec, loaded) for spec in job.samplers)}
+    samplers = [(spec, make_sampler(spec, loaded)) for spec in settled.values()]
+    if job.float64_samples:
+        check_in_float64(_load(job, checkpoint, "float64"), list(settled.values()), job.float64_samples)
     bench = Bench(
         job, loaded, samplers, clock or clock_for(device), Reporter(folder, job.id, job.kind, job.title, "runs")
     )
     shared = {**_identity(job), "status": "done", "dims": loaded.arm.layout.dims, "dtype": job.dtype}
     shared |= {name: loaded.metadata.get(name) for name in DATA}
-    shared |= {"checkpoint_sha256": loaded.sha256, **machine}
+    shared |= {"checkpoint_sha256": loaded.sha256, "latents": loaded.autoencoder is not None, **machine}
     figures = bench.figures()  # first: they show that the samples are equal before anything is timed
     timings, state = list(bench.repetitions()), device_state(device)  # its clock is still that of work
     seen = [each["device_processes"] for each in (machine, state) if each["device_processes"] is not None]
@@ -63,21 +64,42 @@ def time_samplers(job: TimingJob, folder: Path, checkpoint: Path, *, clock: Cloc
     return {"timings": [{**shared, **state, **row, "busy": not_alone or row["busy"]} for row in timings], **figures}
 
 
+def _load(job: TimingJob, place: Path, dtype: str) -> Checkpoint:
+    kind = ARMS.resolve(job.arm) if job.arm is not None else None
+    loaded = load_checkpoint(place, device=device_of_this_job(), dtype=getattr(torch, dtype), arm=kind)
+    if job.checkpoint is not None and loaded.sha256 != job.checkpoint.sha256:
+        raise InputError(f"the checkpoint {place} has changed since the sweep was planned; run the sweep again")
+    return loaded
+
+
+def check_in_float64(checkpoint: Checkpoint, specs: Sequence[SamplerSpec], count: int) -> None:
+    """Draw the same samples with every sampler in float64, where all must be equal; streams have fewer slots.
+
+    Raises:
+        InputError: a sampler draws others than the ancestral ones.
+    """
+    arm, drawn = checkpoint.arm, dict[str, Tensor]()
+    for spec in specs:
+        if not spec.resampled:
+            draw = Draw.of(arm, 0, max(1, count - 1) if spec.stream else count, count)
+            drawn[spec.described()] = make_sampler(spec, checkpoint)(draw).x
+    references = {_decision(spec): drawn[spec.described()] for spec in specs if spec.sampler == "ancestral"}
+    different = [
+        spec.described()
+        for spec in specs
+        if not spec.resampled and not torch.equal(drawn[spec.described()], references[_decision(spec)])
+    ]
+    if different:
+        raise InputError(f"not the ancestral samples in float64: {', '.join(different)}. Nothing was timed")
+
+
 def failed_timing(job: TimingJob, error: str) -> Rows:
     """The row of a timing job that did not come to its end."""
     return {"timings": [{**_identity(job), "status": "failed", "error": error, **provenance()}]}
 
 
 def _identity(job: TimingJob) -> dict[str, Any]:
-    return {
-        "job": job.id,
-        "train_job": job.train_job,
-        "sweep": job.sweep,
-        "profile": job.profile,
-        "dataset": job.dataset,
-        "variant": job.variant,
-        "train_seed": job.train_seed,
-    }
+    return {"job": job.id, "train_job": job.train_job, "train_seed": job.train_seed}
 
 
 class Progress(Protocol):
@@ -89,11 +111,7 @@ class Progress(Protocol):
 
 
 class Bench:
-    """One run: the samplers, and the samples that they are compared with, ancestral if that is one of them.
-
-    Attributes:
-        skipped: (sampler as JSON, width) -> the seconds that a run would have taken, if the job is not so patient.
-    """
+    """One run: the samplers, and the ancestral samples that they are compared with, those of the same decision."""
 
     def __init__(
         self,
@@ -105,26 +123,26 @@ class Bench:
     ) -> None:
         self.job, self.arm, self.samplers, self.clock, self.progress = job, checkpoint.arm, samplers, clock, progress
         self.checkpoint = checkpoint
-        self.reference = next((spec for spec, _ in samplers if spec.sampler == "ancestral"), samplers[0][0])
         self.seconds: dict[tuple[str, int], float] = {}  # of a sample, by sampler and width, in the last run
-        self.skipped: dict[tuple[str, int], float] = {}
         streams = any(spec.stream for spec, _ in samplers)
         self.widths = sorted({*job.batch_sizes, *(job.slots if streams else ())})
         self.done = 0
         runs = sum(len(job.slots if spec.stream else job.batch_sizes) for spec, _ in samplers)
-        self.total = len(samplers) + runs * (1 + len(job.seeds)) - len(job.batch_sizes)  # ancestral: no warm-up
+        references = sum(spec.sampler == "ancestral" for spec, _ in samplers) * len(job.batch_sizes)
+        without = 1 + len(job.seeds[job.ancestral_seeds :])  # rounds: the warm-up, and later seeds
+        self.total = len(samplers) + runs * (1 + len(job.seeds)) - references * without
 
     def figures(self) -> Rows:
         """Samples and mistakes for the figures: the same noise for every sampler."""
         job, layout = self.job, self.arm.layout
         draw = Draw.of(self.arm, job.figure_seed, job.figure_count)
         traces = [(spec, self._step(spec, "figures", partial(run, draw))) for spec, run in self.samplers]
-        reference = next(trace for spec, trace in traces if spec.sampler == "ancestral")
+        references = {_decision(spec): trace.x for spec, trace in traces if spec.sampler == "ancestral"}
         samples, mistakes = [], []
         for spec, trace in traces:
             named = {"job": job.id, **{name: self.checkpoint.metadata.get(name) for name in DATA}}
-            named |= naming(spec, layout, job.figure_count)
-            exact = (trace.x == reference.x).all(dim=1).tolist()
+            named["sampler"] = spec.described()
+            exact = (trace.x == references[_decision(spec)]).all(dim=1).tolist()
             maps = [layout.unflatten(part).cpu() for part in (trace.x, trace.mistakes, trace.settled_at)]
             decoded = decoded_columns(self.checkpoint, trace.x)
             for k, (image, wrong, settled) in enumerate(zip(*maps, strict=True)):
@@ -156,11 +174,13 @@ class Bench:
         for width in self.widths:  # a whole round of warm-ups: allocator, kernel choice, caches
             rows += [row for _, row, _ in self._round(width, job.seeds[0], is_warmup=True)]
         for seed in job.seeds:
-            known: Tensor = torch.zeros(0, self.arm.layout.dims, dtype=torch.int64)  # samples of the reference
+            known: dict[str, Tensor] = {}  # ancestral samples, as many as were drawn, by their decision
             for width in self.widths:
                 found = self._round(width, seed, is_warmup=False)
-                known = max([known, *(trace.x for spec, _, trace in found if spec == self.reference)], key=len)
-                rows += [self._compared(row, trace, known) for _, row, trace in found]
+                known |= {_decision(spec): trace.x for spec, _, trace in found if spec.sampler == "ancestral"}
+                rows += [
+                    row if spec.resampled else self._compared(spec, row, trace, known) for spec, row, trace in found
+                ]
         return [{"run_order": order, **row} for order, row in enumerate(rows)]
 
     def _round(
@@ -169,7 +189,7 @@ class Bench:
         job = self.job
         order = [pair for pair in self.samplers if width in (job.slots if pair[0].stream else job.batch_sizes)]
         random.Random(f"{seed} {width} {is_warmup}").shuffle(order)
-        if is_warmup:  # a whole ancestral run warms nothing that the others do not, and takes the longest
+        if is_warmup or seed in job.seeds[job.ancestral_seeds :]:  # takes longest, warms nothing
             order = [(spec, run) for spec, run in order if spec.sampler != "ancestral"]
         found, round_before = list[tuple[SamplerSpec, dict[str, Any], SampleTrace]](), other_cpu_seconds()
         for spec, run in order:
@@ -180,10 +200,11 @@ class Bench:
             before = other_cpu_seconds()
             trace, wall_s = self._step(spec, f"width {width}", partial(self.clock, partial(run, draw)))
             busy = _busy(before, other_cpu_seconds(), wall_s)
-            self.seconds[spec.model_dump_json(), width] = wall_s / count
+            self.seconds[spec.described(), width] = wall_s / count
             row = {
-                **naming(spec, self.arm.layout, width),
+                "sampler": spec.described(),
                 "batch_size": width,
+                "samples": count,
                 "seed": seed,
                 "is_warmup": is_warmup,
                 "wall_s": wall_s,
@@ -201,70 +222,56 @@ class Bench:
 
     def _takes_too_long(self, spec: SamplerSpec, width: int, count: int) -> bool:
         """Whether a sample at a smaller width took so long that this run would exceed the job's patience."""
-        if self.job.patience is None or (spec == self.reference and width <= REFERENCE_WIDTH):
+        if self.job.patience is None or (spec.sampler == "ancestral" and width <= REFERENCE_WIDTH):
             return False
-        name = spec.model_dump_json()
+        name = spec.described()
         known = [each for (other, size), each in self.seconds.items() if other == name and size <= width]
-        too_long = bool(known) and known[-1] * count > self.job.patience
-        if too_long:
-            self.skipped[name, width] = known[-1] * count
-        return too_long
+        return bool(known) and known[-1] * count > self.job.patience
 
-    def _compared(self, row: dict[str, Any], trace: SampleTrace, known: Tensor) -> dict[str, Any]:
+    def _compared(
+        self, spec: SamplerSpec, row: dict[str, Any], trace: SampleTrace, known: dict[str, Tensor]
+    ) -> dict[str, Any]:
         """The row with how many of its samples are right: all of them are looked at.
 
         A sample that the reference drew too is compared with that one. One that it did not draw (a stream draws more
         than any batch) must be the fixed point of its noise, of which there is only one.
         """
-        if row["sampler"] == "resampled":  # exact in law: there is no sample that it should equal
+        if spec.resampled:  # exact in law: there is no sample that it should equal
             return row
-        exact, gaps = 0, []
+        exact, gaps, drawn = 0, [], known.get(_decision(spec), trace.x[:0])
         for start in range(0, len(trace.x), _COMPARED):
             x = trace.x[start : start + _COMPARED]
             noise = Draw.noise_of(self.arm, row["seed"], range(start, start + len(x)))
-            twins = known[start : start + len(x)].to(x.device)
+            twins = drawn[start : start + len(x)]
             if len(twins) < len(x):
-                twins = torch.cat([twins, image_of(self.arm, x[len(twins) :], noise[len(twins) :])])
-            exact += int((x == twins).all(dim=1).sum())
-            gaps.append(smallest_gap(self.arm, noise, twins, x))
-        gap = min((gap for gap in gaps if gap is not None), default=None)
-        return {**row, "exact_fraction": exact / len(trace.x), "smallest_gap": gap}
+                twins = torch.cat([twins, decided(spec, self.checkpoint, x[len(twins) :], noise[len(twins) :])[0]])
+            differ = (x != twins).any(dim=1)
+            exact += int((~differ).sum())
+            if differ.any():
+                _, scores = decided(spec, self.checkpoint, twins[differ], noise[differ])
+                gaps.append(smallest_gap(scores, twins[differ], x[differ]))
+        return {**row, "exact_fraction": exact / len(trace.x), "smallest_gap": min(gaps, default=None)}
 
     def _step(self, spec: SamplerSpec, what: str, run: Callable[[], Any]) -> Any:
-        self.progress.update(self.done, self.total, note=f"{spec.forecaster or spec.sampler}, {what}")
+        self.progress.update(self.done, self.total, note=f"{spec.sampler or spec.forecaster}, {what}")
         result = run()
         self.done += 1
         return result
 
 
-def image_of(arm: AutoregressiveModel, x: Tensor, noise: Tensor) -> Tensor:
-    """argmax(logits(x) + noise): x itself, if and only if x is the ancestral sample under this noise."""
-    with sampling_mode(arm):
-        return (arm(x).logits + noise).argmax(dim=-1)
-
-
-def smallest_gap(arm: AutoregressiveModel, noise: Tensor, reference: Tensor, x: Tensor) -> float | None:
-    """Smallest gap between the best two of logits + noise where a sample first left the reference; None: it never did.
+def smallest_gap(scores: Tensor, reference: Tensor, x: Tensor) -> float:
+    """Smallest gap between the best two scores where a sample first left the reference, as each of them did.
 
     Rounding explains a mismatch only if the gap is as small as the difference that rounding makes in logits.
     """
-    gaps = []
-    for k in (x != reference).any(dim=1).nonzero().flatten().tolist():
-        first = int((x[k] != reference[k]).nonzero()[0])
-        with sampling_mode(arm):
-            score = arm(reference[k : k + 1]).logits[0, first] + noise[k, first]
-        best, second = score.topk(2).values.tolist()
-        gaps.append(best - second)
-    return min(gaps) if gaps else None
+    first = (x != reference).int().argmax(dim=1)
+    best, second = scores[torch.arange(len(x)), first].topk(2).values.T
+    return float((best - second).min())
 
 
-def naming(spec: SamplerSpec, layout: Layout, width: int) -> dict[str, Any]:
-    """The columns that tell samplers apart."""
-    is_auto = spec.window == "auto"
-    window = block_of(spec, layout) if spec.sampler in ("gs_jacobi", "jacobi_gs") else None if is_auto else spec.window
-    named = {"sampler": spec.sampler, "forecaster": spec.forecaster, "horizon": spec.horizon, "window": window}
-    options = json.dumps(spec.options, sort_keys=True) if spec.options else None
-    return {**named, "auto_window": is_auto, "slots": width if spec.stream else None, "options": options}
+def _decision(spec: SamplerSpec) -> str:
+    """What samplers agree in that draw the same samples."""
+    return json.dumps(spec.decision, sort_keys=True)
 
 
 def _busy(before: float | None, after: float | None, wall_s: float) -> bool | None:

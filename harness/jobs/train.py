@@ -56,16 +56,14 @@ def train(job: TrainJob, folder: Path, report: Report) -> Rows:
     curves = take_steps(
         training, dataset.training_images(), folder, validate=validate, score=SCORE, progress=progress, report=report
     )
-    identity = {"sweep": job.sweep, "profile": job.profile, "dataset": job.dataset, "variant": job.variant}
     data = data_columns(dataset)
-    about = {**identity, **data, "job": job.id, "seed": job.seed, "arm": job.arm.name}
+    about = {**data, "job": job.id, "seed": job.seed, "arm": job.arm.name}
     kept = _save_both(training, curves, folder, coded, about)
     on_valid, kl = evaluate(training.arm, training.modules, splits["valid"])
     on_test, _ = evaluate(training.arm, training.modules, splits["test"])
     on_train, _ = evaluate(training.arm, None, splits["train"][: len(splits["valid"])])
     trial = {
         "job": job.id,
-        **identity,
         "seed": job.seed,
         "status": "done",
         **data,
@@ -93,10 +91,6 @@ def failed_trial(job: TrainJob, error: str) -> Rows:
     """The row of a training that did not come to its end."""
     row = {
         "job": job.id,
-        "sweep": job.sweep,
-        "profile": job.profile,
-        "dataset": job.dataset,
-        "variant": job.variant,
         "seed": job.seed,
         "status": "failed",
         "error": error,
@@ -117,15 +111,21 @@ def _settings(job: TrainJob) -> dict[str, Any]:
     }
 
 
-def _build(job: TrainJob, layout: Layout) -> Training:
+def networks(job: TrainJob, layout: Layout) -> tuple[AutoregressiveModel, ForecastingModules | None]:
+    """The ARM that a job trains, and its modules if it has any, with weights by torch's generator."""
     cls = ARMS.resolve(job.arm.name)
-    config, settings = make_config(cls, job.arm.options), fill(TrainingConfig, job.training)
+    config = make_config(cls, job.arm.options)
+    arm: AutoregressiveModel = cls(layout) if config_type(cls) is None else cls(layout, config)
+    if job.forecasting is None:
+        return arm, None
+    return arm, ForecastingModules(layout, fill(ForecastingConfig, job.forecasting), arm.hidden_features)
+
+
+def _build(job: TrainJob, layout: Layout) -> Training:
+    settings = fill(TrainingConfig, job.training)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
-        arm: AutoregressiveModel = cls(layout) if config_type(cls) is None else cls(layout, config)
-        modules = None
-        if job.forecasting is not None:
-            modules = ForecastingModules(layout, fill(ForecastingConfig, job.forecasting), arm.hidden_features)
+        arm, modules = networks(job, layout)
     if job.init_from is not None:
         _initialise(arm, modules, job.init_from)
     for module in (arm, modules):

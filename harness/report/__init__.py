@@ -10,9 +10,10 @@ import pandas as pd
 from arm_core.errors import InputError
 from harness.report import formats, provenance
 from harness.report.comparison import Comparison, compare
+from harness.report.lead import Lead, leads
 from harness.report.references import load_references, unmatched
 from harness.report.selection import select
-from harness.report.statistics import speedup
+from harness.report.statistics import few_repetitions, not_timed, speedup
 from harness.report.tables import Table, models, paper_tables
 from harness.store import Store
 
@@ -28,6 +29,7 @@ class Report:
     """What a report says, and the files that it was written to.
 
     Attributes:
+        leads: the result at one look.
         left_out: a sentence for everything that is not in it, and why.
         footnotes: what a reader must know of what is in it.
     """
@@ -37,6 +39,7 @@ class Report:
     models: pd.DataFrame
     comparison: Comparison | None = None
     files: list[Path] = field(default_factory=list)
+    leads: list[Lead] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     footnotes: list[str] = field(default_factory=list)
 
@@ -68,7 +71,7 @@ def write_report(
         InputError: an unknown sweep or filter, or a reference file that cannot be read.
     """
     if not store.exists():
-        raise InputError(f"there is no store {store.place}; run: harness sweep sweeps/quickstart.yaml")
+        raise InputError(f"there is no store {store.root}; run: harness sweep sweeps/quickstart.yaml")
     references = load_references(reference) if reference is not None else None
     selection = select(store, sweeps=sweeps, only=only, mix=mix)
     table, trained = speedup(selection.repetitions), models(selection.trials, selection.autoencoders)
@@ -83,12 +86,13 @@ def write_report(
     out.mkdir(parents=True, exist_ok=True)
     drawn, not_drawn = draw_all(store, selection, table, tables, out / "figures", limit=figures)
     missing = unmatched(references, table, trained) if references is not None else []
-    left_out = [*selection.left_out, *missing, *not_drawn]
+    left_out = [*selection.left_out, *missing, *not_timed(table), *not_drawn]
     files = [path for made in tables for path in _write_table(out, made)]
     files += _write_frames(out, {"speedup": table, "models": trained})
     if comparison is not None:
         files += _write_comparison(out, comparison)
-    report = Report(tables, table, trained, comparison, files, left_out, selection.footnotes)
+    footnotes = [*few_repetitions(table), *selection.footnotes]
+    report = Report(tables, table, trained, comparison, files, leads(table), left_out, footnotes)
     page = render(report, drawn, provenance.rows(selection), title=_title(sweeps, only))
     report.files.append(_written(out / "index.html", lambda place: place.write_text(page, encoding="utf-8")))
     _remove_others(out, report.files)

@@ -61,5 +61,5 @@ def _differences(block: pd.DataFrame, columns: Sequence[str]) -> str:
 def _stale(block: pd.DataFrame) -> str:
     """Runs that timed other weights than those whose bits/dim stand beside them."""
     both = block["checkpoint_sha256"].notna() & block["trained_sha256"].notna()
-    stale = block[(both & (block["checkpoint_sha256"] != block["trained_sha256"])) | block["superseded"]]
+    stale = block[both & (block["checkpoint_sha256"] != block["trained_sha256"])]
     return f"timed other weights than the last training left: {few(list(stale['job']))}" if len(stale) else ""

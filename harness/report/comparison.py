@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from harness.report.naming import rank
 from harness.report.selection import Selection, looked_up
-from harness.report.statistics import GROUP, mean_interval, rank
+from harness.report.statistics import GROUP, mean_interval
 from harness.report.tables import DASH, Block, Cell, Table, title
 
 _KEY = [*GROUP, "label", "batch_size"]

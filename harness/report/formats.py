@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich import box
 from rich.table import Table as RichTable
 
+from harness.report.lead import HEADINGS, Lead
 from harness.report.tables import DASH, Block, Cell, Table
 
 _LONGEST = 45
@@ -116,8 +117,8 @@ def tex(text: str) -> str:
     return "".join(_TEX.get(letter, letter) for letter in text)
 
 
-_SHORT = {"batch": "batch", "ARM calls (%)": "calls %", "seconds": "seconds", "speed-up": "speed-up"}
-_SHORT |= {"equal to ancestral": "exact"}
+_SHORT = {"batch": "batch", "full passes": "passes", "ms a sample": "ms", "over ancestral": "x anc."}
+_SHORT |= {"over the paper's": "x paper", "equal to ancestral": "exact"}
 
 
 def terminal(table: Table, *, most: int) -> list[RichTable]:
@@ -139,6 +140,17 @@ def terminal(table: Table, *, most: int) -> list[RichTable]:
             rich.add_row(row[named].text, *cells, end_section=ends)
         made.append(rich)
     return made
+
+
+def terminal_lead(lead: Lead) -> RichTable:
+    """The result of one dataset at one width."""
+    rich = RichTable(title=f"{lead.title}, {lead.width} at a time", caption=f"{lead.claim[0].upper()}{lead.claim[1:]}.")
+    rich.title_justify, rich.caption_justify, rich.box = "left", "left", box.SIMPLE_HEAD
+    for place, heading in enumerate(HEADINGS):
+        rich.add_column(heading, justify="right" if place > 1 else "left", overflow="fold")
+    for row in lead.rows:
+        rich.add_row(*(cell.text for cell in row))
+    return rich
 
 
 def _parts(table: Table) -> Iterator[tuple[str, str, list[list[Cell]]]]:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-import numpy as np
 import pandas as pd
 
-from harness.report.comparable import BLOCK
+from harness.report import lead
 from harness.report.figures import Figure
-from harness.report.statistics import GROUP
-from harness.report.tables import DASH, STATUSES, Table, title, with_std
+from harness.report.lead import headline
+from harness.report.tables import DASH, Table, with_std
 
 if TYPE_CHECKING:
     from harness.report import Report
@@ -56,8 +55,9 @@ def render(report: "Report", figures: Sequence[Figure], provenance: Sequence[dic
     placed = {table.name for table in report.tables}
     return environment.get_template("report.html").render(
         title=title,
-        headline=headline(report.speedup),
-        cards=_cards(report),
+        headline=headline(report.leads, report.speedup),
+        leads=report.leads[:_CARDS],
+        lead_headings=lead.HEADINGS,
         sections=[_section(table, [p for p in pictures if p["place"] == table.name]) for table in report.tables],
         others=[picture for picture in pictures if picture["place"] not in placed],
         comparison=report.comparison,
@@ -67,47 +67,6 @@ def render(report: "Report", figures: Sequence[Figure], provenance: Sequence[dic
         footnotes=report.footnotes,
         most=MOST_ROWS,
     )
-
-
-def headline(speedup: pd.DataFrame) -> str:
-    """The result in a sentence."""
-    others = speedup[(speedup["sampler"] != "ancestral") & speedup["speedup"].notna()]
-    exact = others[others["equal"].astype(bool) & ~others["in_law"].astype(bool)] if len(others) else others
-    if exact.empty:
-        return "No sampler that equals ancestral sampling has been timed yet."
-    best = exact.loc[exact["speedup"].idxmax()]
-    differ = others[~others["equal"].astype(bool)]
-    rest = "every sample equals the ancestral one" if differ.empty else "some samples of others differ, see below"
-    return (
-        f"Up to {best['speedup']:.1f} times faster than ancestral sampling ({title(tuple(best[GROUP]))}, "
-        f"{best['sampler']}, batch {best['batch_size']}: {best['calls_percent']:.1f} % of the ARM calls), and {rest}."
-    )
-
-
-def _cards(report: "Report") -> list[dict[str, str]]:
-    """The fastest exact sampler of each dataset, over all of its variants."""
-    rows = report.speedup
-    if rows.empty:
-        return []
-    rows = rows[(rows["sampler"] != "ancestral") & rows["equal"].astype(bool) & ~rows["in_law"].astype(bool)]
-    rows = rows.dropna(subset=["speedup"])
-    best = rows.sort_values("speedup", ascending=False).drop_duplicates(BLOCK).sort_index()
-    cards = []
-    for _, row in best.head(_CARDS).iterrows():
-        interval = (
-            "" if np.isnan(row["speedup_low"]) else f"95 %: {row['speedup_low']:.1f} to {row['speedup_high']:.1f}"
-        )
-        cards.append(
-            {
-                "title": title(tuple(row[GROUP])),
-                "status": STATUSES.get(row["data_status"], "data of unknown origin"),
-                "speedup": f"{row['speedup']:.1f}x",
-                "interval": interval,
-                "how": f"{row['sampler']}, batch {row['batch_size']}",
-                "calls": f"{row['calls_percent']:.1f} % of the ARM calls",
-            }
-        )
-    return cards
 
 
 def _section(table: Table, pictures: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,6 +7,11 @@ import pandas as pd
 from harness.report.selection import Selection
 from harness.report.tables import DASH
 
+COLUMNS: tuple[str, ...] = (
+    *("job", "kind", "state", "sweep", "dataset", "variant", "seeds"),
+    *("started (UTC)", "device", "versions", "commit", "weights"),
+)
+
 
 def rows(selection: Selection) -> list[dict[str, Any]]:
     """A row for every job that the report is about."""
@@ -14,7 +19,20 @@ def rows(selection: Selection) -> list[dict[str, Any]]:
     found = [_row("autoencoder", row, str(row["seed"])) for _, row in selection.autoencoders.iterrows()]
     found += [_row("training", row, str(row["seed"])) for _, row in selection.trials.iterrows()]
     found += [_row("timing", row, seeds.get(row["job"], DASH)) for _, row in selection.runs.iterrows()]
+    found += [_unfinished(row) for _, row in selection.unfinished.iterrows()]
     return found
+
+
+def _unfinished(row: pd.Series) -> dict[str, Any]:
+    """What is known of a job that has no result: what it is called, and how it stands."""
+    known = {"job": row["job"], "kind": row["kind"].replace("train", "training"), "state": row["state"]}
+    known |= {"sweep": _sweep(row), "dataset": row["dataset"], "seeds": DASH if pd.isna(row["seed"]) else row["seed"]}
+    variant = row["variant"] if isinstance(row["variant"], str) else DASH
+    return {**dict.fromkeys(COLUMNS, DASH), **known, "variant": variant}
+
+
+def _sweep(row: pd.Series) -> str:
+    return row["sweep"] if pd.isna(row["profile"]) else f"{row['sweep']}@{row['profile']}"
 
 
 def _row(kind: str, row: pd.Series, seeds: str) -> dict[str, Any]:
@@ -31,7 +49,8 @@ def _row(kind: str, row: pd.Series, seeds: str) -> dict[str, Any]:
     return {
         "job": row["job"],
         "kind": kind,
-        "sweep": row["sweep"] if pd.isna(row["profile"]) else f"{row['sweep']}@{row['profile']}",
+        "state": "done",
+        "sweep": _sweep(row),
         "dataset": row["dataset"],
         "variant": variant if isinstance(variant, str) else DASH,
         "seeds": seeds,

@@ -1,8 +1,13 @@
-"""Which rows count: what a report is about, and what it leaves out and why."""
+"""Which rows count: what a report is about, and what it leaves out and why.
+
+A report is about the jobs that sweeps ask for, as of their last run, and calls them what those sweeps call them: rows
+know no names, the records of the sweeps do, and both are joined here. A job of several names stands under each of them.
+"""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,12 +15,14 @@ import pandas as pd
 from arm_core.errors import InputError
 from arm_core.registry import suggest
 from harness.report.comparable import BLOCK, MIXABLE, comparable, few
-from harness.report.statistics import GROUP, NAMING, label, paired_speedup
+from harness.report.naming import Named, named
+from harness.report.statistics import GROUP, RATIOS, paired_speedup
 from harness.store import SCHEMAS, Ragged, Store
 
 KEYS = ("dataset", "variant", "profile", "seed", "sampler", "batch_size")
 """What `--only` takes; `seed` is that of training."""
-_OF_ROWS = ["job", "status", "is_warmup", *NAMING, "batch_size", "seed"]
+_OF_ROWS = ["job", "status", "is_warmup", "sampler", "batch_size", "samples", "seed"]
+_NAMES = ["job", *GROUP]
 _OF_ROWS += ["dims", "wall_s", "exact_fraction", "smallest_gap", "busy"]
 _OF_ROWS = [name for name in _OF_ROWS if name in SCHEMAS["timings"].names]
 _LISTS = {"arm_calls", "arm_work", "mistakes"}
@@ -27,9 +34,10 @@ class Selection:
     """What a report is about.
 
     Attributes:
-        trials, autoencoders: the trainings that count, newest first wins; `kind` and `data_status` added to trials.
-        runs: a row a timing job that counts: identity, machine, what it was trained on.
-        repetitions: a row a counted repetition: see `_repetitions`.
+        trials, autoencoders: the trainings that count, a row a name; `kind` and `data_status` added to trials.
+        runs: a row a name of a timing job that counts: names, machine, what it was trained on.
+        repetitions: a row a counted repetition and name: see `_repetitions`.
+        unfinished: a row a name of a job without a result: names, kind, state.
         left_out: a sentence for everything that is not in the report, and why.
         footnotes: what a reader must know of what is in it.
     """
@@ -38,6 +46,7 @@ class Selection:
     autoencoders: pd.DataFrame
     runs: pd.DataFrame
     repetitions: pd.DataFrame
+    unfinished: pd.DataFrame
     left_out: list[str] = field(default_factory=list)
     footnotes: list[str] = field(default_factory=list)
 
@@ -59,48 +68,60 @@ def select(
     for name in mix:
         if name not in MIXABLE:
             raise suggest("kind of --mix", name, MIXABLE)
-    jobs, waiting = _jobs_of(store, sweeps)
-    unreadable: dict[Path, str] = {}
-    trials, encoders = (store.read(name, jobs=jobs, unreadable=unreadable) for name in ("trials", "autoencoders"))
-    runs = store.read("timings", jobs=jobs, columns=_OF_RUNS, first=1, unreadable=unreadable)
-    left_out = [*unreadable.values(), *waiting]
+    names, left_out, unreadable = *_names(store, sweeps), dict[Path, str]()
+
+    def rows_of(table: str, kind: str, **options: Any) -> pd.DataFrame:
+        of = names[names["kind"] == kind]
+        return store.read(table, jobs=set(of["job"]), unreadable=unreadable, **options).merge(of[_NAMES], on="job")
+
+    trials, encoders = rows_of("trials", "train"), rows_of("autoencoders", "autoencoder")
+    runs = rows_of("timings", "timing", columns=_OF_RUNS, first=1)
+    left_out = [*unreadable.values(), *left_out]
     left_out += _lost(encoders, "autoencoder") + _lost(trials, "training") + _lost(runs, "timing")
-    wanted = _filters(only, trials, runs)
+    wanted = _filters(only, names)
     trained, timed = _done(trials), _done(runs)
     several = _several(trained, timed)
-    fitting = _fit(trained, wanted, "seed")
-    trials = _newest(fitting, [*GROUP, "seed"], "training", left_out)
-    runs = _newest(_fit(timed, wanted, "train_seed"), [*GROUP, "train_seed"], "timing", left_out)
+    trials = _fit(trained, wanted, "seed").sort_values([*GROUP, "seed"], kind="stable")
+    runs = _fit(timed, wanted, "train_seed").sort_values([*GROUP, "train_seed"], kind="stable")
     trials = trials.assign(
         kind=_kinds(trials, trials["autoencoder_job"], several), data_status=trials["dataset_status"].fillna("unknown")
     )
-    runs = _with_training(runs, trained, several)
-    runs["superseded"] = runs["train_job"].isin(set(fitting["job"]) - set(trials["job"]))
-    runs, footnotes = comparable(runs, mix, left_out)
+    runs, footnotes = comparable(_with_training(runs, trained, several), mix, left_out)
     repetitions = _fit_samplers(_repetitions(_timings(store, set(runs["job"])), runs), wanted)
     footnotes += _doubts(repetitions, runs)
     encoders = _done(encoders)
     used = set(trials["autoencoder_job"].dropna())
     encoders = encoders[encoders["job"].isin(used)] if only else encoders
-    return Selection(trials, encoders, runs, repetitions, left_out, footnotes)
+    unfinished = _fit(names[names["state"] != "done"], wanted, "seed")
+    return Selection(trials, encoders, runs, repetitions, unfinished, left_out, footnotes)
 
 
-def _jobs_of(store: Store, sweeps: Sequence[str]) -> tuple[set[str] | None, list[str]]:
-    """The jobs of the sweeps (None: all), and what of the recorded plans has no result yet."""
-    records = store.sweeps()
+def _names(store: Store, sweeps: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """A row for every name that the sweeps (none: all of the store) give to a job; and what of them has no result yet.
+
+    Columns: job, kind (of job), those of `GROUP`, seed, title, state.
+    """
+    records, found, said = store.sweeps(), [], []
     for sweep in sweeps:
         if not any(sweep in (name, record["sweep"]) for name, record in records.items()):
             raise suggest("sweep in this store", sweep, records)
-    chosen = {
-        name: record for name, record in records.items() if not sweeps or name in sweeps or record["sweep"] in sweeps
-    }
-    outcomes = store.parts()
-    waiting = []
-    for name, record in chosen.items():
-        missing = [job["title"] for job in record["jobs"] if job["id"] not in outcomes]
+    every = store.outcomes(unreadable={}) if not sweeps else None
+    for name, record in records.items():
+        if sweeps and name not in sweeps and record["sweep"] not in sweeps:
+            continue
+        states = every or store.outcomes({job["id"]: None for job in record["jobs"]}, unreadable={})
+        whose = {"sweep": record["sweep"], "profile": record["profile"]}
+        found += [{**job, **whose, "state": states.get(job["id"], "waiting")} for job in record["jobs"]]
+        missing = [job["title"] for job in record["jobs"] if job["id"] not in states]
         if missing:
-            waiting.append(f"{name}: {len(missing)} of {len(record['jobs'])} jobs have no result yet ({few(missing)}).")
-    return ({job["id"] for record in chosen.values() for job in record["jobs"]} if sweeps else None), waiting
+            said.append(f"{name}: {len(missing)} of {len(record['jobs'])} jobs have no result yet ({few(missing)}).")
+    nameless = set(every or ()) - {row["id"] for row in found}
+    if nameless:
+        said.append(f"{len(nameless)} finished jobs are left out: no sweep of this store asks for them now.")
+    columns = ["id", "kind", *GROUP, "seed", "title", "state"]
+    frame = pd.DataFrame(found, columns=columns).rename(columns={"id": "job"})
+    text = pd.StringDtype(na_value=np.nan)
+    return frame.astype({name: text for name in frame if name != "seed"}), said
 
 
 def _timings(store: Store, jobs: set[str]) -> pd.DataFrame:
@@ -111,7 +132,6 @@ def _timings(store: Store, jobs: set[str]) -> pd.DataFrame:
     )
     frame = frame.assign(
         batch_calls=_reduced(calls, np.maximum),
-        samples=calls.lengths,
         work=_reduced(work, np.add) / np.maximum(work.lengths, 1),
     )
     return frame[(frame["status"] == "done") & ~frame["is_warmup"].fillna(False).astype(bool)]
@@ -130,7 +150,7 @@ def _reduced(lists: Ragged, reduce: np.ufunc) -> np.ndarray:
 def _lost(rows: pd.DataFrame, kind: str) -> list[str]:
     """Failed jobs, those with one error in one sentence; and how many a search stopped."""
     said = []
-    failed = rows[rows["status"] == "failed"].drop_duplicates("job")
+    failed = rows[rows["status"] == "failed"].drop_duplicates(_NAMES)
     for error, part in failed.groupby(failed["error"].fillna("unknown error"), sort=False):
         names = [_name(row) for _, row in part.iterrows()]
         said.append(f"The {kind} of {few(names)} failed: {str(error).splitlines()[0]}")
@@ -149,20 +169,17 @@ def _done(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["status"] == "done"]
 
 
-def _filters(only: Sequence[str], trials: pd.DataFrame, runs: pd.DataFrame) -> dict[str, set[str]]:
+def _filters(only: Sequence[str], names: pd.DataFrame) -> dict[str, set[str]]:
     wanted: dict[str, set[str]] = {}
     for item in only:
         key, equals, value = item.partition("=")
         if not equals or key not in KEYS:
             raise InputError(f"--only takes KEY=VALUE with KEY one of {', '.join(KEYS)}; got {item!r}")
         wanted.setdefault(key, set()).add(value)
-    for key in ("dataset", "variant", "profile"):
-        valid = {str(value) for frame in (trials, runs) for value in frame[key].dropna().unique()}
+    for key in ("dataset", "variant", "profile", "seed"):
+        valid = {str(value) for value in names[key].dropna().unique()}
         for value in wanted.get(key, set()) - valid:
             raise suggest(f"{key} in --only", value, valid)
-    valid = {str(seed) for frame, name in ((trials, "seed"), (runs, "train_seed")) for seed in frame[name].dropna()}
-    for value in wanted.get("seed", set()) - valid:
-        raise suggest("seed in --only", value, valid)
     return wanted
 
 
@@ -182,16 +199,6 @@ def _fit_samplers(repetitions: pd.DataFrame, wanted: dict[str, set[str]]) -> pd.
                 raise suggest(f"{key} in --only", value, valid)
             repetitions = repetitions[repetitions[column].astype(str).isin(values)]
     return repetitions
-
-
-def _newest(rows: pd.DataFrame, key: list[str], kind: str, left_out: list[str]) -> pd.DataFrame:
-    """Of several jobs that did the same the newest, in the order of `key`; the others are said to be left out."""
-    ordered = rows.sort_values("started_at", kind="stable")
-    newest = ordered[~ordered.duplicated(key, keep="last")]
-    older = sorted(set(rows["job"]) - set(newest["job"]))
-    if older:
-        left_out.append(f"{len(older)} {kind} jobs are left out, since newer ones did the same: {few(older)}.")
-    return rows[rows["job"].isin(newest["job"])].sort_values(key, kind="stable")
 
 
 def _several(trials: pd.DataFrame, runs: pd.DataFrame) -> set[tuple[str, ...]]:
@@ -214,7 +221,10 @@ def _with_training(runs: pd.DataFrame, trials: pd.DataFrame, several: set[tuple[
     about = {name: name for name in ("dataset_status", "dataset_sha256", "autoencoder_job")}
     about |= {"trained_sha256": "checkpoint_sha256"}
     joined = runs.assign(**{new: looked_up(trials, "job", name, runs["train_job"]) for new, name in about.items()})
-    kinds = _kinds(joined, joined["autoencoder_job"], several)
+    for name in ("dataset_status", "dataset_sha256"):  # of a checkpoint that was there before: what it says itself
+        joined[name] = joined[name].fillna(runs[name])
+    latents = joined["latents"].fillna(False).astype(bool)
+    kinds = _kinds(joined, joined["autoencoder_job"].where(~latents, "latents"), several)
     return joined.assign(kind=kinds, data_status=joined["dataset_status"].fillna("unknown"))
 
 
@@ -227,32 +237,26 @@ def looked_up(rows: pd.DataFrame, key: str, column: str, keys: pd.Series) -> np.
 def _repetitions(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """A row a repetition of a run that counts.
 
-    Columns: job, those of `GROUP`, kind, data_status, train_seed, those of `NAMING`, label, batch_size
-    (slots, where samples went through slots), seed, samples, calls_percent (of the slowest sample, in
-    percent of the dimensions), work (full passes a sample), seconds (for as many samples as a batch has), speedup (to
-    the ancestral twin), exact_fraction, smallest_gap, busy, in_law. Rows that repeat a sampler in one run count as
-    one, their mean.
+    Columns: job, those of `GROUP`, kind, data_status, train_seed, sampler (described), those of
+    `naming.Named`, batch_size (slots, where samples went through slots), seed, samples, calls_percent (of the slowest
+    sample, in percent of the dimensions), work (full passes a sample), seconds (a sample), those of `RATIOS`,
+    exact_fraction, smallest_gap, busy, in_law. Rows that repeat a sampler in one run count as one, their mean.
     """
-    names = rows[list(NAMING)]
-    of = names.groupby(list(names), dropna=False, sort=False).ngroup().to_numpy()  # a million rows share a few names
-    labels = np.array([label(*row) for row in names.drop_duplicates().itertuples(index=False)], dtype=object)
-    of_run = ["kind", "data_status", *GROUP, "train_seed"]
-    found = rows[["job", *NAMING]].assign(
-        **{name: looked_up(runs, "job", name, rows["job"]) for name in of_run},
-        label=labels[of] if len(rows) else [],
+    of, described = pd.factorize(rows["sampler"])  # a million rows share a few descriptions
+    names = [named(str(each)) for each in described]
+    found = rows[["job", "sampler"]].assign(
+        **{key: np.array([getattr(name, key) for name in names], object)[of] for key in Named._fields},
         batch_size=rows["batch_size"].fillna(0).astype(int),
         seed=rows["seed"],
         samples=rows["samples"].clip(lower=1),
         calls_percent=100 * rows["batch_calls"] / rows["dims"].astype(float),
         work=rows["work"],
-        seconds=rows["wall_s"].astype(float)
-        * rows["batch_size"].fillna(0).astype(float)
-        / rows["samples"].clip(lower=1),
+        seconds=rows["wall_s"].astype(float) / rows["samples"].clip(lower=1),
         exact_fraction=rows["exact_fraction"].astype(float),
         smallest_gap=rows["smallest_gap"].astype(float),
         busy=rows["busy"].fillna(False).astype(bool),
-        in_law=(rows["sampler"] == "resampled").astype(bool),
     )
+    found["in_law"] = found["family"] == "law"
     twice = ["job", "label", "batch_size", "seed"]
     if found.duplicated(twice).any():
         measured, same = ["calls_percent", "work", "seconds"], found.groupby(twice, dropna=False)
@@ -260,7 +264,9 @@ def _repetitions(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         found["exact_fraction"] = same["exact_fraction"].transform("min")
         found = found.drop_duplicates(twice)
     found = found.reset_index(drop=True)
-    return found.assign(speedup=paired_speedup(found))
+    found = found.assign(**{name: paired_speedup(found, reference) for name, reference in RATIOS.items()})
+    of_run = runs[["job", "kind", "data_status", *GROUP, "train_seed"]]
+    return found.merge(of_run.astype(dict.fromkeys(of_run, object) | {"job": found["job"].dtype}), on="job")
 
 
 def _doubts(rows: pd.DataFrame, runs: pd.DataFrame) -> list[str]:

@@ -1,90 +1,37 @@
 """The derived numbers of the report, each made by one function from repetitions.
 
-Seconds are compared inside one run only: every speed-up is a ratio to the ancestral repetition of the same job, width
-and seed. What varies, and hence what an interval is about, are the *units*: the noise seeds if one training was timed,
-the trainings (each with the mean over its noise seeds) if there are several.
+Seconds are compared inside one run and at equal width only: a speed-up is a ratio to the repetition of the same job,
+width and seed that the reference drew, ancestral sampling or the paper's algorithm. What varies, and hence what an
+interval is about, are the *units*: the noise seeds if one training was timed, the trainings (each with the mean over
+its noise seeds) if there are several.
 """
-
-import json
-import re
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
+from harness.report.naming import ANCESTRAL, PAPER, rank
+
 GROUP = ["sweep", "profile", "dataset", "variant"]
 """What one block of samplers is about."""
-MEASURES = ["calls_percent", "work", "seconds", "speedup"]
-"""Each has a mean, `_std`, `_low` and `_high`; the mean of `speedup` is the geometric one."""
-LABELS = {
-    "zeros": "forecast zeros",
-    "predict_last": "predict last",
-    "row_above": "row above",
-    "fixed_point": "fixed point",
-    "fixed_point_above": "fixed point above",
-    "most_likely": "most likely",
-    "jacobi": "Jacobi",
-    "gs_jacobi": "GS-Jacobi",
-    "jacobi_gs": "Jacobi-GS",
-    "cached_sequential": "cached sequential",
-}
-LEARNED = ("learned", "gated")
-RESAMPLED = "fresh noise: "
-"""Starts the names of samplers that are exact in law only."""
+MEASURES = ["calls_percent", "work", "seconds", "speedup", "over_paper"]
+"""Each has a mean, `_low` and `_high`, the first three `_std` too; `work` and `seconds` are of a sample."""
+RATIOS = {"speedup": ANCESTRAL, "over_paper": PAPER}
+"""Times faster than which sampler; their means are geometric."""
 FEWEST_FOR_BOOTSTRAP = 5
 _RESAMPLES = 2000
 
 
-NAMING = ("sampler", "forecaster", "horizon", "window", "auto_window", "slots", "options")
-"""The columns that tell samplers apart, as `label` takes them."""
-_NEWER = ("auto_window", "slots", "options")
-"""Parts of an older schema lack these columns, so a query for other rows does not name them."""
-
-
-def label(
-    sampler: str,
-    forecaster: object,
-    horizon: object,
-    window: object = None,
-    auto_window: object = None,
-    slots: object = None,
-    options: object = None,
-) -> str:
-    """What people call a sampler; `options` are JSON."""
-    if sampler == "ancestral":
-        name = "ancestral"
-    elif forecaster in LEARNED:
-        name = f"{forecaster}, T={horizon}"
-    else:
-        name = LABELS.get(str(sampler)) or LABELS.get(str(forecaster), str(forecaster))
-    if isinstance(options, str):
-        name += "".join(f", {key} {value}" for key, value in json.loads(options).items())
-    name = f"{RESAMPLED}{name}" if sampler == "resampled" else name
-    if not pd.isna(auto_window) and auto_window:
-        name = f"{name}, auto window"
-    elif not pd.isna(window):
-        name = f"{name}, {'block' if sampler in LABELS else 'window'} {window}"
-    return name if pd.isna(slots) or not slots else f"{name}, slots"
-
-
-def rank(name: str) -> tuple[int, str]:
-    """The order of samplers in tables and figures: the reference, the free forecasts, one's own, the learned ones."""
-    known = ["ancestral", *LABELS.values()]
-    plain = re.split(", (?:auto )?(?:window|block)|, slots", name)[0]
-    if plain in known:
-        return known.index(plain), name
-    return len(known) + plain.startswith(LEARNED) + 2 * plain.startswith(RESAMPLED), name
-
-
-def paired_speedup(repetitions: pd.DataFrame) -> np.ndarray:
-    """Seconds of the ancestral twin over one's own: same job, width and seed; nan where there is no twin.
+def paired_speedup(repetitions: pd.DataFrame, reference_label: str) -> np.ndarray:
+    """Seconds a sample of a twin over one's own: same job, width, seed and decision; nan where there is no twin.
 
     Args:
-        repetitions: with job, label, batch_size, seed and seconds (for as many samples as a batch has).
+        repetitions: with job, base, decision, batch_size, seed and seconds.
+        reference_label: of the twins, without their decision.
     """
     each = repetitions["seconds"]
-    twin = ["job", "batch_size", "seed"]
-    reference = each[repetitions["label"] == "ancestral"]
+    twin = ["job", "batch_size", "seed", "decision"]
+    reference = each[repetitions["base"] == reference_label]
     keys = pd.MultiIndex.from_frame(repetitions.loc[reference.index, twin])
     reference = reference.set_axis(keys)
     reference = reference[~keys.duplicated()]
@@ -98,16 +45,20 @@ def speedup(repetitions: pd.DataFrame) -> pd.DataFrame:
         repetitions: from `selection.select`.
 
     Returns:
-        Columns: those of `GROUP`, kind, data_status, sampler, batch_size, trainings, repetitions, and for each of
-        `MEASURES` mean, `_std` (Bessel-corrected, over units), `_low` and `_high` (`mean_interval`); equal (every
-        sample equal to the ancestral one), busy (repetitions during which others used the machine), query (the
-        rows of `timings` behind it, for pandas).
+        Columns: those of `GROUP`, kind, data_status, sampler, family and decision (`naming.Named`), batch_size,
+        trainings, repetitions, samples (drawn in each), and for each of `MEASURES` mean, `_std` (Bessel-corrected, over
+        units; not of ratios), `_low` and `_high` (`mean_interval`); equal (every sample equal to the ancestral one),
+        in_law (nothing to be equal to), busy (repetitions during which others used the machine), query (the rows of
+        `timings` behind it, for pandas).
     """
     by = ["kind", "data_status", *GROUP, "label", "batch_size"]
     groups = repetitions.groupby(by, dropna=False, observed=True, sort=False)
     table = groups.agg(
         trainings=("train_seed", "nunique"),
         repetitions=("seed", "size"),
+        samples=("samples", "max"),
+        family=("family", "first"),
+        decision=("decision", "first"),
         least_exact=("exact_fraction", "min"),
         busy=("busy", "sum"),
         in_law=("in_law", "first"),
@@ -118,9 +69,7 @@ def speedup(repetitions: pd.DataFrame) -> pd.DataFrame:
     units, of = _units(repetitions, codes, table["trainings"].to_numpy() > 1)
     for name in MEASURES:
         table[[name, f"{name}_std", f"{name}_low", f"{name}_high"]] = _spread(units[name].to_numpy(), of, len(table))
-    ratios = np.exp(units["speedup"].to_numpy())
-    table["speedup_std"] = _spread(ratios, of, len(table))[:, 1]
-    for name in ("speedup", "speedup_low", "speedup_high"):
+    for name in (f"{ratio}{end}" for ratio in RATIOS for end in ("", "_low", "_high")):
         table[name] = np.exp(table[name])
     for name in MEASURES:  # Student's interval does not know what is possible
         table[f"{name}_low"] = table[f"{name}_low"].clip(lower=0)
@@ -134,9 +83,17 @@ def speedup(repetitions: pd.DataFrame) -> pd.DataFrame:
 
 
 _NUMBERS = [
+    "family",
+    "decision",
     "trainings",
     "repetitions",
-    *(f"{name}{suffix}" for name in MEASURES for suffix in ("", "_std", "_low", "_high")),
+    "samples",
+    *(
+        f"{name}{end}"
+        for name in MEASURES
+        for end in ("", "_std", "_low", "_high")
+        if end != "_std" or name not in RATIOS
+    ),
     "equal",
     "in_law",
     "busy",
@@ -148,7 +105,9 @@ def _units(repetitions: pd.DataFrame, codes: np.ndarray, several: np.ndarray) ->
     """The values that vary, ratios as logarithms; and the row of the table that each belongs to."""
     with np.errstate(divide="ignore"):
         values = repetitions[MEASURES].assign(
-            speedup=np.log(repetitions["speedup"]), _code=codes, _training=repetitions["train_seed"].to_numpy()
+            **{name: np.log(repetitions[name]) for name in RATIOS},
+            _code=codes,
+            _training=repetitions["train_seed"].to_numpy(),
         )
     averaged = values[several[codes]].groupby(["_code", "_training"], sort=False).mean().reset_index()
     units = pd.concat([values[~several[codes]], averaged], ignore_index=True)
@@ -205,20 +164,38 @@ def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, 
     return low, high
 
 
+def few_repetitions(speedup: pd.DataFrame) -> list[str]:
+    """A sentence if some samplers ran too seldom for an interval that can be relied upon."""
+    units = speedup["trainings"].where(speedup["trainings"] > 1, speedup["repetitions"])
+    few = speedup[(units < FEWEST_FOR_BOOTSTRAP) & (speedup["family"] != "ancestral")]
+    if few.empty:
+        return []
+    rule = f"intervals need three, and are rough below {FEWEST_FOR_BOOTSTRAP}"
+    return [f"{len(few)} of {len(speedup)} rows have fewer than {FEWEST_FOR_BOOTSTRAP} repetitions: {rule}."]
+
+
+def not_timed(speedup: pd.DataFrame) -> list[str]:
+    """A sentence for each sampler that lacks a width at which others of its kind ran."""
+    said: list[str] = []
+    if speedup.empty:
+        return said
+    is_stream = speedup["sampler"].str.contains(", slots")
+    for _, part in speedup.groupby([speedup[GROUP].fillna("").agg(" ".join, axis=1), is_stream], sort=False):
+        widths = set(part["batch_size"])
+        for name, rows in part.groupby("sampler", sort=False):
+            if missing := sorted(widths - set(rows["batch_size"])):
+                at = ", ".join(map(str, missing))
+                said.append(f"{rows['dataset'].iloc[0]}: {name} was not timed at {at}, by its run's patience.")
+    return said
+
+
 def _queries(repetitions: pd.DataFrame, codes: np.ndarray) -> list[str]:
     """For each code a pandas query that selects its rows of the table `timings`."""
-    columns = ["job", *NAMING, "batch_size"]
-    present = [name for name in columns if name in repetitions]
-    distinct = repetitions[present].assign(_code=codes).drop_duplicates()
+    distinct = repetitions[["job", "sampler", "batch_size"]].assign(_code=codes).drop_duplicates()
     jobs = distinct.groupby("_code")["job"].agg(lambda part: sorted(set(part)))
-    firsts = distinct.groupby("_code").first()
+    described = distinct.groupby("_code")["sampler"].agg(lambda part: sorted(set(part)))
+    widths = distinct.groupby("_code")["batch_size"].first()
     return [
-        f"job in {jobs[code]!r} and not is_warmup"
-        + "".join(f" and {name} == {_literal(first[name])}" for name in present[1:] if pd.notna(first[name]))
-        + "".join(f" and {name}.isna()" for name in present[1:] if name not in _NEWER and pd.isna(first[name]))
-        for code, first in firsts.iterrows()
+        f"job in {jobs[code]!r} and sampler in {described[code]!r} and batch_size == {widths[code]} and not is_warmup"
+        for code in jobs.index
     ]
-
-
-def _literal(value: object) -> str:
-    return repr(value) if isinstance(value, str) else str(value)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from harness.report.comparable import BLOCK
 from harness.report.references import published
-from harness.report.statistics import GROUP, MEASURES
+from harness.report.statistics import GROUP, MEASURES, RATIOS
 
 DASH = "–"  # noqa: RUF001 what a table shows for a number that does not exist
 KINDS = {
@@ -26,7 +26,8 @@ STATUSES = {
     "unverified": "unverified data",
     "sample": "sample data, not the official sets",
 }
-UNITS = {"calls_percent": "ARM calls (%)", "work": "full passes", "seconds": "seconds", "speedup": "speed-up"}
+UNITS = {"calls_percent": "ARM calls (%)", "work": "full passes", "seconds": "ms a sample"}
+UNITS |= {"speedup": "over ancestral", "over_paper": "over the paper's"}
 
 
 class Cell(NamedTuple):
@@ -108,7 +109,7 @@ def paper_tables(speedup: pd.DataFrame, models: pd.DataFrame, references: pd.Dat
         for status in sorted(set(both), key=[*STATUSES, "unknown"].index):
             rows, of = (part[(part["kind"] == kind) & (part["data_status"] == status)] for part in (speedup, models))
             columns = _published_columns(rows, references)
-            headings = ["sampler", "batch", *UNITS.values(), "equal to ancestral"]
+            headings = ["sampler", "batch", "samples", *UNITS.values(), "equal to ancestral"]
             headings += [f"published {UNITS[quantity]}" for quantity in columns]
             if kind == "ablation":
                 headings.insert(0, "variant")
@@ -183,30 +184,33 @@ def _cells(
         *variant,
         Cell(row["sampler"], value=row["sampler"]),
         Cell(str(row["batch_size"]), value=row["batch_size"]),
+        Cell(str(row["samples"]), value=row["samples"]),
     ]
-    cells += [_measured(row, name) for name in MEASURES]
+    cells += [measured(row, name) for name in MEASURES]
     cells.append(Cell(equal, value=equal))
     for quantity in columns:
         found = published(references, quantity, row) if references is not None else None
-        cells.append(Cell(DASH) if found is None else Cell(with_std(*found, _digits(quantity, found[0])), "", found[0]))
+        if found is not None and quantity == "seconds":  # papers give those of a batch
+            found = (1000 * found[0] / row["batch_size"], 1000 * found[1] / row["batch_size"])
+        cells.append(Cell(DASH) if found is None else Cell(with_std(*found, _digits(found[0])), "", found[0]))
     return cells
 
 
-def _measured(row: pd.Series, name: str) -> Cell:
-    mean, std, low, high = (float(row[f"{name}{suffix}"]) for suffix in ("", "_std", "_low", "_high"))
+def measured(row: pd.Series, name: str) -> Cell:
+    """The cell of one of `MEASURES`; no spread where there are too few repetitions for an interval."""
+    scale = 1000 if name == "seconds" else 1
+    mean, std, low, high = (scale * float(row.get(f"{name}{end}", np.nan)) for end in ("", "_std", "_low", "_high"))
     if np.isnan(mean):
         return Cell(DASH)
-    digits, unit = _digits(name, mean), "x" if name == "speedup" else ""
-    if std == 0:  # ancestral sampling: what the others are compared with
-        return Cell(f"{mean:.{digits}f}{unit}", value=mean)
-    interval = "" if np.isnan(low) else f"{low:.{digits}f}, {high:.{digits}f}"
-    return Cell(with_std(mean, std, digits, unit), interval, mean)
+    digits, unit = _digits(mean), "x" if name in RATIOS else ""
+    known = not np.isnan(low) and low < high  # ancestral sampling is what the others are compared with
+    interval = f"{low:.{digits}f}, {high:.{digits}f}" if known else ""
+    return Cell(with_std(mean, std if known else np.nan, digits, unit), interval, mean)
 
 
-def _digits(name: str, value: float) -> int:
-    if name == "seconds":
-        return 2 if value >= 1 else 3 if value >= 0.1 else 4
-    return (2 if value < 10 else 1) if name == "speedup" else 1
+def _digits(value: float) -> int:
+    """As many as three figures take."""
+    return 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
 
 
 def with_std(mean: float, std: float, digits: int, unit: str = "") -> str:

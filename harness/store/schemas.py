@@ -50,7 +50,7 @@ _PROVENANCE = [
     Column("threads", INT32, meaning="threads that torch used"),
     Column("load_1m", FLOAT64, meaning="one-minute load average at the start"),
     Column("clock_mhz", FLOAT64, True, "MHz", "of the GPU, or the mean of the CPU's cores; of timings when they end"),
-    Column("device_processes", INT32, True, "processes", "others on the GPU, or that run on the CPUs, at most"),
+    Column("device_processes", INT32, True, "processes", "most other processes seen on the GPU or CPUs"),
     *_columns("python torch", STRING),
     Column("cuda", STRING, True),
     Column("package", STRING, meaning="version of this package"),
@@ -58,13 +58,7 @@ _PROVENANCE = [
     Column("dirty", BOOL, True, meaning="the working tree differed from the commit"),
 ]
 
-_IDENTITY = [
-    Column("job", STRING, meaning="content hash of the job"),
-    *_columns("sweep", STRING),
-    Column("profile", STRING, True),
-    Column("dataset", STRING, meaning="key of the dataset in the sweep"),
-    Column("variant", STRING),
-]
+_JOB = Column("job", STRING, meaning="content hash of the job; what sweeps call it is in their records")
 
 _LOG = [
     Column("log", STRING, True, meaning="of a failed job: its log, relative to the store"),
@@ -77,18 +71,10 @@ _DATA = [
     Column("dataset_sha256", STRING, True, meaning="of the pixels of all splits"),
 ]
 
-_SAMPLER = [
-    Column("sampler", STRING, meaning="ancestral, predictive, resampled, or that of another paper"),
-    Column("forecaster", STRING, True, meaning="null for ancestral and the samplers of other papers"),
-    Column("horizon", INT32, True, "dims", "forecasts of the modules past the frontier"),
-    Column("window", INT32, True, "dims", "of a call and sample, or the block of another paper's; null: the image"),
-    Column("auto_window", BOOL, True, meaning="chosen by measuring while sampling; then `window` is null"),
-    Column("slots", INT32, True, "samples", "in work at a time, finished ones replaced; null: a batch"),
-    Column("options", STRING, True, meaning="of the forecaster, as JSON; null: it has none"),
-]
+_SAMPLER = Column("sampler", STRING, meaning="as it ran: JSON of its settings, those at their defaults left out")
 
 _TRIALS = [
-    *_IDENTITY,
+    _JOB,
     Column("seed", INT64, meaning="training seed"),
     Column("status", STRING, meaning="done or failed"),
     Column("error", STRING, True),
@@ -119,7 +105,7 @@ _TRIALS = [
 ]
 
 _AUTOENCODERS = [
-    *[column for column in _IDENTITY if column.name != "variant"],
+    _JOB,
     Column("seed", INT64, meaning="training seed"),
     Column("status", STRING, meaning="done or failed"),
     Column("error", STRING, True),
@@ -144,7 +130,7 @@ _AUTOENCODERS = [
 ]
 
 _CURVES = [
-    Column("job", STRING),
+    _JOB,
     *_DATA,
     Column("step", INT64, False, "iterations"),
     Column("train_bits_per_dim", FLOAT64, True, "bits/dim"),
@@ -157,17 +143,18 @@ _CURVES = [
 ]
 
 _TIMINGS = [
-    *_IDENTITY[:1],
-    Column("train_job", STRING, meaning="the training job whose checkpoint is timed"),
-    *_IDENTITY[1:],
+    _JOB,
+    Column("train_job", STRING, True, meaning="the training job whose checkpoint is timed; null: it was there before"),
     Column("train_seed", INT64),
     Column("status", STRING, meaning="done or failed"),
     Column("error", STRING, True),
     *_LOG,
     *_DATA,
     Column("dims", INT32, True),
-    *[column._replace(nullable=True) for column in _SAMPLER],
+    Column("latents", BOOL, True, meaning="the ARM models an autoencoder's latents"),
+    _SAMPLER._replace(nullable=True),
     Column("batch_size", INT32, True, "samples", "or slots"),
+    Column("samples", INT32, True, "samples", "drawn in this repetition: a batch, or several a slot"),
     Column("seed", INT64, True, meaning="seed of the noise"),
     *_columns("dtype checkpoint_sha256", STRING, nullable=True),
     Column("run_order", INT32, True, meaning="place in the interleaved order"),
@@ -190,9 +177,9 @@ _TIMINGS = [
 ]
 
 _MISTAKES = [
-    Column("job", STRING),
+    _JOB,
     *_DATA,
-    *_SAMPLER,
+    _SAMPLER,
     *_columns("row column channel", INT32),
     Column("samples", INT64, False, "samples", "figure samples counted"),
     Column("mistakes", INT64, False, "samples", "how many of them were mistaken here"),
@@ -200,9 +187,9 @@ _MISTAKES = [
 ]
 
 _SAMPLES = [
-    Column("job", STRING),
+    _JOB,
     *_DATA,
-    *_SAMPLER,
+    _SAMPLER,
     *_columns("seed sample_id", INT64),
     *_columns("channels height width categories", INT32),
     Column("image", BINARY, meaning="uint8, (C, H, W) order, values 0 .. categories - 1"),
@@ -220,18 +207,15 @@ def _schema(table: str, version: int, columns: Sequence[Column]) -> pa.Schema:
 
 
 SCHEMAS: dict[str, pa.Schema] = {
-    "trials": _schema("trials", 4, _TRIALS),
-    "curves": _schema("curves", 4, _CURVES),
-    "autoencoders": _schema("autoencoders", 3, _AUTOENCODERS),
-    "timings": _schema("timings", 5, _TIMINGS),
-    "mistakes": _schema("mistakes", 5, _MISTAKES),
-    "samples": _schema("samples", 6, _SAMPLES),
+    "trials": _schema("trials", 5, _TRIALS),
+    "curves": _schema("curves", 5, _CURVES),
+    "autoencoders": _schema("autoencoders", 4, _AUTOENCODERS),
+    "timings": _schema("timings", 6, _TIMINGS),
+    "mistakes": _schema("mistakes", 6, _MISTAKES),
+    "samples": _schema("samples", 7, _SAMPLES),
 }
-SEALED_SINCE = {"trials": 4, "curves": 4, "autoencoders": 3, "timings": 4, "mistakes": 4, "samples": 5}
-"""The first version of each table whose parts carry their sha256, see `harness.store.parts`."""
-
 DECIDING = ("trials", "timings", "autoencoders")
-"""The tables whose part says that a job is complete; every job writes exactly one of them, last."""
+"""The tables that say how a job ended; every job writes exactly one of them."""
 
 STATUSES = ("done", "failed", "stopped")
 """How a job ended; `stopped` is a training that a search gave up early."""

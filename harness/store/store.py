@@ -1,19 +1,20 @@
-"""Where results lie: Parquet parts, sweep records and the folders in which jobs keep their files.
+"""Where results lie: a folder for every job, and what each sweep calls the jobs that it asks for.
 
-    STORE/tables/<table>/<job>.parquet    one part a job and table, written whole or not at all
-    STORE/packs/                          the parts of many jobs in one file, see `Store.compact`
-    STORE/sweeps/<sweep>[@<profile>].json the latest plan of a sweep
-    STORE/jobs/<job>/                     checkpoint, progress and log of a job
+    STORE/jobs/<job>/<table>.parquet      what the job found out, a file a table
+    STORE/jobs/<job>/done.json            written last: how the job ended, and the sha256 of every file that it made
+    STORE/jobs/<job>/...                  checkpoint, log and progress
+    STORE/sweeps/<sweep>[@<profile>].json the names of the jobs that a sweep asks for, as of its last run
 
-Tables and records may lie on any file system that pyarrow knows (`s3://bucket/runs`), the folders of jobs are always
-in a folder. What a part is made of is the matter of `harness.store.parts`. One process writes a store: the driver.
+A job is complete when its done.json is there, and only then; rows hold what a job is, never what a sweep calls it. A
+table is read from the folders of the complete jobs. Every file is checked against its sha256 before it counts.
 """
 
-import json
+import hashlib
+import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -21,14 +22,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from arm_core.atomic import write_atomic
 from arm_core.errors import InputError
-from harness.store import checkpoints
-from harness.store.files import ArrowFiles, Files, LocalFiles, is_uri, shown
-from harness.store.packs import PackedFiles
-from harness.store.parts import decode, encode
-from harness.store.schemas import DECIDING, SCHEMAS, Row, SchemaError, schema_of, to_arrow
-from harness.store.writer import lock, note
+from harness.store.lock import locked
+from harness.store.parts import MEND, decode, encode
+from harness.store.schemas import DECIDING, STATUSES, Row, SchemaError, schema_of, to_arrow
+from harness.store.sealed import read_sealed, write_sealed
 
+DONE, SUFFIX = "done.json", ".parquet"
+_NAMES = ("id", "kind", "title", "dataset", "variant", "seed")
 _PANDAS_TYPES = {
     pa.int32(): pd.Int32Dtype(),
     pa.int64(): pd.Int64Dtype(),
@@ -45,8 +47,11 @@ class Ragged(NamedTuple):
     lengths: np.ndarray
 
 
-def _free() -> None:
-    """Nobody else can have taken over a store that is a folder: it is locked."""
+class Done(NamedTuple):
+    """What the done.json of a job says: its `status`, and the sha256 of each file by its path in the folder."""
+
+    status: str
+    files: dict[str, str]
 
 
 class Store:
@@ -58,94 +63,109 @@ class Store:
         True
     """
 
-    def __init__(self, root: str | Path, *, work: str | Path | None = None) -> None:
+    def __init__(self, root: str | Path) -> None:
         """Open a store.
 
-        Args:
-            root: a folder, or the URI of a place that pyarrow knows, such as s3://bucket/runs.
-            work: for a URI the folder in which jobs work; None: one named after it under `runs`.
-
         Raises:
-            InputError: the root is a file, or a folder with another one to work in.
+            InputError: the root is a file.
         """
-        self.place = shown(str(root)) if is_uri(root) else str(root)
-        self._outside = is_uri(root)
-        if work is not None and not self._outside and Path(work) != Path(root):
-            raise InputError(f"--work is for a store that is no folder; jobs work in {root} itself: leave --work out")
-        files: Files
-        if self._outside:
-            self.root = Path(work if work is not None else Path("runs") / re.sub(r"[^\w.-]+", "-", shown(str(root))))
-            files = ArrowFiles(str(root))
-        else:
-            self.root = Path(root)
-            files = LocalFiles(self.root)
-        self.files = PackedFiles(files)
-        self._check: Callable[[], None] = _free
+        self.root = Path(root)
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"the store must be a folder, but {self.root} is a file; give another --store")
 
     def exists(self) -> bool:
-        """Whether there is such a folder; a place that is none is there as soon as something is written."""
-        return self._outside or Path(self.place).exists()
+        """Whether there is such a folder."""
+        return self.root.exists()
 
-    def write_job(self, job: str, rows: Mapping[str, Sequence[Row]]) -> None:
-        """Write everything that a job found out, replacing what an earlier run of it left.
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the store as its only driver; InputError if another process does."""
+        return locked(self.root)
 
-        The part of the deciding table (trials or timings) goes first when there are others, and comes last: while it
-        is there, all parts are of one run.
+    def write_job(self, job: str, rows: Mapping[str, Sequence[Row]], made: Iterable[Path] = ()) -> str:
+        """Write everything that a job found out, replacing what an earlier run of it left; returns its status.
+
+        From the first write to the last one the job counts as not run.
 
         Args:
             job: the job's id.
             rows: table -> rows; exactly one of the deciding tables, with at least one row.
+            made: files and folders in the job's folder that belong to its result besides the tables.
 
         Raises:
             SchemaError: a row breaks its table's schema; nothing has been written then.
-            InputError: another process has taken over the store; nothing has been written then.
         """
-        self._check()
-        deciding = _deciding_table(job, rows)
+        status = _status_of(job, rows)
         tables = {name: to_arrow(name, part) for name, part in rows.items() if len(part)}
         for name, table in tables.items():
             _check_owner(name, table, job)
-        parts = {name: encode(table) for name, table in tables.items()}
-        if len(parts) > 1:  # from here to the last write the job counts as not run
-            self.files.remove(_part(deciding, job))
-        for name in SCHEMAS.keys() - parts.keys():
-            self.files.remove(_part(name, job))
-        for name in sorted(parts, key=lambda name: name == deciding):
-            self.files.write(_part(name, job), parts[name])
+        folder = job_folder(self.root, job)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.forget(job)
+        for old in folder.glob(f"*{SUFFIX}"):
+            old.unlink()
+        files = {}
+        for name, table in tables.items():
+            data = encode(table)
+            write_atomic(folder / f"{name}{SUFFIX}", data)
+            files[f"{name}{SUFFIX}"] = hashlib.sha256(data).hexdigest()
+        for place in _files_of(made):
+            with place.open("rb") as file:
+                files[str(place.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
+        write_sealed(folder / DONE, {"job": job, "status": status, "files": files})
+        return status
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the store as its only writer.
+    def forget(self, job: str) -> None:
+        """Make a job one that has not been run; its files stay."""
+        (job_folder(self.root, job) / DONE).unlink(missing_ok=True)
+
+    def done(self, job: str) -> Done | None:
+        """What a job's done.json says; None: the job is not complete.
 
         Raises:
-            InputError: another process holds it.
+            InputError: it is damaged, or of another job.
         """
-        noted = note(self.files, self.place) if self._outside else nullcontext(_free)
-        with lock(self.root, self.place), noted as check:
-            self._check = check
+        place = job_folder(self.root, job) / DONE
+        said = read_sealed(place, MEND)
+        if said is None:
+            return None
+        if said.get("job") != job or said.get("status") not in STATUSES:
+            raise InputError(f"{place} is not of the job {job}; {MEND}")
+        return Done(said["status"], said["files"])
+
+    def jobs(self) -> list[str]:
+        """The ids of all jobs that have a folder, in order."""
+        try:
+            with os.scandir(self.root / "jobs") as entries:
+                return sorted(entry.name for entry in entries if re.fullmatch(_SAFE, entry.name))
+        except FileNotFoundError:
+            return []
+
+    def outcomes(
+        self, jobs: Iterable[str] | None = None, *, unreadable: dict[Path, str] | None = None
+    ) -> dict[str, str]:
+        """The complete jobs: id -> "done", "stopped", "failed", or "lost": it was done, and files of it are gone.
+
+        Args:
+            jobs: to look at; None: all.
+            unreadable: where damaged ones are noted, with the reason, and then "damaged"; None makes them errors.
+
+        Raises:
+            InputError: a done.json is damaged.
+        """
+        found = {}
+        for job in self.jobs() if jobs is None else jobs:
             try:
-                yield
-            finally:
-                self._check = _free
-
-    def keep_checkpoint(self, job: str, folder: Path) -> None:
-        """Make the checkpoint that a job left in a folder part of the store, if the folder is not part of it."""
-        if self._outside:
-            checkpoints.upload(self.files, job, folder)
-
-    def bring_checkpoint(self, job: str, folder: Path) -> bool:
-        """See that a job's checkpoint lies in a folder; whether it does now."""
-        if (folder / checkpoints.MANIFEST).exists():
-            return True
-        return self._outside and checkpoints.download(self.files, job, folder)
-
-    def has_checkpoint(self, job: str, folder: Path) -> bool:
-        """Whether the store has a job's checkpoint, in its folder or outside."""
-        if (folder / checkpoints.MANIFEST).exists():
-            return True
-        return self._outside and checkpoints.exists(self.files, job)
+                done = self.done(job)
+            except InputError as error:
+                if unreadable is None:
+                    raise
+                unreadable[job_folder(self.root, job)], found[job] = str(error), "damaged"
+                continue
+            if done is not None:
+                folder = os.fspath(job_folder(self.root, job))
+                whole = done.status != "done" or all(os.path.exists(f"{folder}/{name}") for name in done.files)
+                found[job] = done.status if whole else "lost"
+        return found
 
     def read(
         self,
@@ -163,14 +183,14 @@ class Store:
             jobs: only the rows of these jobs; None reads all.
             columns: only these; None keeps all.
             first: only so many rows of each job, from the start; None reads all.
-            unreadable: where parts that cannot be read are noted, with the reason; None makes them errors.
+            unreadable: where files that cannot be read are noted, with the reason; None makes them errors.
 
         Returns:
-            A frame with exactly the columns of the schema, whatever version the parts have; integers and
+            A frame with exactly the columns of the schema, whatever version the files have; integers and
             booleans have pandas' nullable dtypes.
 
         Raises:
-            InputError: a part cannot be read, is not ours, or is of a newer version.
+            InputError: a file is gone, damaged, not ours, or of a newer version.
         """
         joined = self._joined(table, jobs, columns, first, unreadable)
         return cast(pd.DataFrame, joined.to_pandas(types_mapper=_PANDAS_TYPES.get))
@@ -184,7 +204,7 @@ class Store:
         jobs: Collection[str] | None = None,
         unreadable: dict[Path, str] | None = None,
     ) -> tuple[pd.DataFrame, list[Ragged]]:
-        """Columns as `read` gives them, and columns of lists without an object a row, in one pass over the parts.
+        """Columns as `read` gives them, and columns of lists without an object a row, in one pass over the files.
 
         Raises:
             InputError: as `read`.
@@ -204,96 +224,95 @@ class Store:
         schema = schema_of(table)
         wanted = schema.names if columns is None else list(columns)
 
-        def part_of(name: str) -> pa.Table | None:
+        def part_of(job: str) -> pa.Table | None:
             try:
-                return self._part_table(name, schema, wanted, first)
+                return self._part(table, job, schema, wanted, first)
             except InputError as error:
                 if unreadable is None:
                     raise
-                unreadable[Path(self.files.label(name))] = str(error)
+                unreadable[job_folder(self.root, job)] = str(error)
                 return None
 
-        names = [name for name in self._parts(table) if jobs is None or _job_of(name) in jobs]
-        with ThreadPoolExecutor() as pool:  # decoding leaves Python alone, so the parts are read side by side
-            parts = [part for part in pool.map(part_of, names) if part is not None]
+        with ThreadPoolExecutor() as pool:  # hashing and decoding leave Python alone, so files are read side by side
+            chosen = self.jobs() if jobs is None else sorted(jobs)
+            parts = [part for part in pool.map(part_of, chosen) if part is not None]
         if parts:
             return pa.concat_tables(parts)
         fields = [schema.field(name) for name in wanted]
         return pa.table([pa.array([], field.type) for field in fields], schema=pa.schema(fields))
 
-    def _part_table(self, name: str, schema: pa.Schema, columns: Sequence[str], first: int | None = None) -> pa.Table:
+    def _part(
+        self, table: str, job: str, schema: pa.Schema, columns: Sequence[str], first: int | None
+    ) -> pa.Table | None:
+        """The rows that a complete job has in a table; None if it has none."""
+        done, name = self.done(job), f"{table}{SUFFIX}"
+        if done is None or name not in done.files:
+            return None
+        place = job_folder(self.root, job) / name
         try:
-            data = self.files.read(name)
+            data = place.read_bytes()
         except OSError as error:
-            raise InputError(f"{self.files.label(name)} cannot be read ({error.strerror or error})") from None
-        read = decode(self.files.label(name), data, schema, list(dict.fromkeys([*columns, "job"])), first)
-        if set(read["job"].unique().to_pylist()) - {_job_of(name)}:
-            raise InputError(f"{self.files.label(name)} holds rows of another job; delete it and run the sweep again")
-        return read.select(columns)
-
-    def parts(self) -> set[str]:
-        """The ids of the complete jobs, whatever came of them; opens no file."""
-        return {_job_of(name) for table in DECIDING for name in self._parts(table)}
-
-    def outcomes(self) -> dict[str, str]:
-        """The complete jobs: id -> "done", "stopped" or "failed" ("failed" if any of its rows is)."""
-
-        def outcome_of(part: tuple[str, str]) -> tuple[str, str]:
-            table, name = part
-            states = self._part_table(name, SCHEMAS[table], ["status"])["status"].unique().to_pylist()
-            return _job_of(name), next((state for state in ("failed", "stopped") if state in states), "done")
-
-        parts = [(table, name) for table in DECIDING for name in self._parts(table)]
-        with ThreadPoolExecutor() as pool:
-            return dict(pool.map(outcome_of, parts))
-
-    def compact(self) -> int:
-        """Put all parts of all tables into one file; how many there are. Rows and their order stay as they are."""
-        return self.files.pack([f"tables/{table}" for table in SCHEMAS])
+            raise InputError(f"{place} cannot be read ({error.strerror}); {MEND}") from None
+        if hashlib.sha256(data).hexdigest() != done.files[name]:
+            raise InputError(f"{place} differs from what was written; {MEND}")
+        return decode(str(place), data, schema, columns, first)
 
     def write_sweep(self, record: Mapping[str, Any]) -> None:
-        """Keep the plan of a sweep (of each of its profiles), replacing its earlier plan."""
+        """Keep what a sweep (each of its profiles) asks for and how it calls it, replacing its earlier record.
+
+        Args:
+            record: sweep, profile, and jobs: a mapping for every name, with id, kind, title, dataset, variant and
+                seed; several names may stand for one job.
+        """
         name = record["sweep"] if record.get("profile") is None else f"{record['sweep']}@{record['profile']}"
-        text = json.dumps(record, indent=1, sort_keys=True) + "\n"
-        self.files.write(f"sweeps/{_safe(name)}.json", text.encode())
+        write_sealed(self.root / "sweeps" / f"{_safe(name)}.json", record)
 
     def sweeps(self) -> dict[str, dict[str, Any]]:
-        """The latest plans: "quickstart" or, for a profile, "quickstart@laptop" -> its record."""
+        """What each sweep asks for: "quickstart" or, for a profile, "quickstart@laptop" -> its record.
+
+        Raises:
+            InputError: a record is damaged.
+        """
         found = {}
-        for name in self.files.names("sweeps"):
-            if not name.endswith(".json"):
-                continue
+        for place in sorted((self.root / "sweeps").glob("[!.]*.json")):
+            mend = "delete it and run the sweep again, which writes it anew"
+            record = read_sealed(place, mend)
             try:
-                found[Path(name).stem] = _record(json.loads(self.files.read(name)))
+                found[place.stem] = _record(place.stem, record or {})
             except (ValueError, TypeError, KeyError):
-                label = self.files.label(name)
-                raise InputError(f"{label} is not the record of a sweep; delete it and run the sweep again") from None
+                raise InputError(f"{place} is not the record of a sweep; {mend}") from None
         return found
 
-    def job_dir(self, job: str) -> Path:
-        """The folder in which a job keeps checkpoint, progress and log; made if it is missing."""
-        folder = self.root / "jobs" / _safe(job)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
 
-    def _parts(self, table: str) -> list[str]:
-        return [name for name in self.files.names(f"tables/{table}") if name.endswith(".parquet")]
+_SAFE = re.compile(r"\w[\w@-]*", re.ASCII)
 
 
-def _part(table: str, job: str) -> str:
-    return f"tables/{table}/{_safe(job)}.parquet"
+def job_folder(root: Path, job: str) -> Path:
+    """Where a job keeps its tables, checkpoint, log and progress."""
+    return root / "jobs" / _safe(job)
 
 
-def _job_of(part: str) -> str:
-    return part.rpartition("/")[2].removesuffix(".parquet")
+def _safe(name: str) -> str:
+    """The name itself, if it stays in its folder as a file name."""
+    if not re.fullmatch(_SAFE, name):
+        raise InputError(f"a job or sweep is named with letters, digits, '_', '-' and '@', got {name!r}")
+    return name
 
 
-def _record(record: dict[str, Any]) -> dict[str, Any]:
-    """The record of a sweep, if it is one."""
-    jobs = [(_safe(job["id"]), job["kind"] + job["title"]) for job in record["jobs"]]
-    if not isinstance(record["sweep"], str) or not all(jobs):
-        raise ValueError("a sweep's record names the sweep and its jobs")
-    return record
+def _record(stem: str, record: dict[str, Any]) -> dict[str, Any]:
+    """The record of a sweep, if it is one; a name that it leaves out is None."""
+    jobs = [{**dict.fromkeys(_NAMES), **job} for job in record["jobs"]]
+    if record["sweep"] != stem.partition("@")[0]:
+        raise ValueError("a record lies under the name of its sweep")
+    for job in jobs:
+        job["id"] = _safe(job["id"])
+    return {**record, "jobs": jobs}
+
+
+def _files_of(made: Iterable[Path]) -> Iterator[Path]:
+    """The files themselves, and those of folders."""
+    for place in made:
+        yield from sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
 
 
 def _ragged(chunked: pa.ChunkedArray) -> Ragged:
@@ -302,18 +321,13 @@ def _ragged(chunked: pa.ChunkedArray) -> Ragged:
     return Ragged(np.concatenate(values), lengths)
 
 
-def _safe(name: str) -> str:
-    """The name itself, if it stays in its folder as a file name."""
-    if not re.fullmatch(r"\w[\w@-]*", name, flags=re.ASCII):
-        raise InputError(f"a job or sweep is named with letters, digits, '_', '-' and '@', got {name!r}")
-    return name
-
-
-def _deciding_table(job: str, rows: Mapping[str, Sequence[Row]]) -> str:
+def _status_of(job: str, rows: Mapping[str, Sequence[Row]]) -> str:
+    """How a job ended: "failed" or "stopped" if any of its rows is."""
     given = [table for table in DECIDING if rows.get(table)]
     if len(given) != 1:
         raise SchemaError(f"job {job} must write rows of exactly one of {', '.join(DECIDING)}, got {list(rows)}")
-    return given[0]
+    states = {row.get("status") for row in rows[given[0]]}
+    return next((state for state in ("failed", "stopped") if state in states), "done")
 
 
 def _check_owner(name: str, table: pa.Table, job: str) -> None:

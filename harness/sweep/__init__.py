@@ -1,7 +1,8 @@
 """From a sweep file to the jobs that it asks for."""
 
-from harness.sweep.jobs import AutoencoderJob, Job, SamplerSpec, TimingJob, TrainJob, job_from_json
-from harness.sweep.plan import Plan, make_plan
+from harness.sweep.jobs import AutoencoderJob, Job, TimingJob, TrainJob, job_from_json
+from harness.sweep.plan import Plan, draw_jobs, make_plan, needed_by, settle
+from harness.sweep.samplers import SamplerSpec
 from harness.sweep.spec import Sweep, load_sweep
 
 __all__ = [
@@ -12,7 +13,10 @@ __all__ = [
     "Sweep",
     "TimingJob",
     "TrainJob",
+    "draw_jobs",
     "job_from_json",
     "load_sweep",
     "make_plan",
+    "needed_by",
+    "settle",
 ]

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from arm_core.checkpoint import MANIFEST
 from arm_core.data.files import digest_of
+from arm_core.errors import InputError
 from arm_core.registry import Registry
 
 
@@ -14,6 +16,22 @@ def content_hash(matters: Mapping[str, Any]) -> str:
     """16 hex digits that depend on the content alone, not on the order of keys or the process."""
     canonical = json.dumps(matters, sort_keys=True, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def read_manifest(path: str) -> tuple[dict[str, Any], str]:
+    """What a checkpoint says of itself (its weights are not read), and its sha256.
+
+    Raises:
+        InputError: there is no checkpoint, or its manifest is damaged.
+    """
+    place = Path(path) / MANIFEST
+    try:
+        data = place.read_bytes()
+        return json.loads(data)["content"], hashlib.sha256(data).hexdigest()
+    except OSError:
+        raise InputError(f"{path} is no checkpoint: {place} does not exist") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{place} is damaged; restore it from a copy") from None
 
 
 def source_of(registry: Registry, reference: str) -> str | None:

@@ -1,10 +1,14 @@
-"""What a job is: everything that its result depends on, as it travels to the process that runs it."""
+"""What a job is: everything that its result depends on, as it travels to the process that runs it.
+
+A job has no name: what a sweep calls it is the matter of the plan (see `harness.sweep.plan.Named`). `title` is what the
+run that does it shows meanwhile.
+"""
 
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from harness.sweep.spec import Peer
+from harness.sweep.samplers import SamplerSpec
 
 
 class Frozen(BaseModel):
@@ -18,24 +22,9 @@ class Component(Frozen):
     options: dict[str, Any] = {}
 
 
-class SamplerSpec(Frozen):
-    """A sampler to time; `ancestral` and the peers have no forecaster."""
-
-    sampler: Literal["ancestral", "predictive", "resampled"] | Peer
-    forecaster: str | None = None
-    window: int | Literal["auto"] | None = None
-    block: int | None = None
-    stream: bool = False
-    horizon: int | Literal["auto"] | None = None
-    options: dict[str, Any] = {}
-
-
 class _Job(Frozen):
     id: str
     title: str
-    sweep: str
-    profile: str | None
-    dataset: str
 
 
 class AutoencoderJob(_Job):
@@ -53,7 +42,6 @@ class TrainJob(_Job):
     """Train one ARM, and its forecasting modules if there are any; on images, or on the latents of an autoencoder."""
 
     kind: Literal["train"] = "train"
-    variant: str
     arm: Component
     seed: int
     data: Component
@@ -64,20 +52,32 @@ class TrainJob(_Job):
     init_from: str | None = None
 
 
+class Existing(Frozen):
+    """A checkpoint that no job of the sweep makes, and the sha256 that it had when the sweep was planned."""
+
+    path: str
+    sha256: str
+
+
 class TimingJob(_Job):
-    """Time all samplers on one trained ARM, interleaved in one run."""
+    """Time all samplers on one trained ARM, interleaved in one run: that of `train_job`, or of `checkpoint`.
+
+    `arm` is the reference of its class, None for a registered one of a checkpoint.
+    """
 
     kind: Literal["timing"] = "timing"
-    variant: str
-    arm: Component
-    train_job: str
-    train_seed: int
+    arm: str | None
+    train_job: str | None = None
+    train_seed: int = 0
+    checkpoint: Existing | None = None
     samplers: list[SamplerSpec]
     batch_sizes: list[int]
     slots: list[int]
     samples_per_slot: int
     patience: float | None
     seeds: list[int]
+    ancestral_seeds: int
+    float64_samples: int
     dtype: str
     figure_seed: int
     figure_count: int

@@ -1,30 +1,47 @@
 """From a sweep to its jobs: what each one is, which are done already, and why the others are not.
 
 A job's id is the hash of what its result depends on: data, model, training or timing settings, the source of plug-in
-files, and the two numbers below. Commit and versions are recorded with the results, not hashed.
+files, and the two numbers below. Commit and versions are recorded with the results, not hashed; nor are names: two keys
+of equal settings are two names of one job, and the sweep's record has both.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from arm_core.errors import InputError
 from arm_core.latents import AutoencoderConfig
-from arm_core.registry import ARMS, DATASETS, FORECASTERS
+from arm_core.registry import ARMS, DATASETS, FORECASTERS, suggest
 from arm_core.training import AutoencoderTrainingConfig, TrainingConfig
 from harness.sweep.components import fill, make_config
-from harness.sweep.identity import content_hash, source_of
-from harness.sweep.jobs import AutoencoderJob, Component, Frozen, Job, TimingJob, TrainJob
-from harness.sweep.samplers import sampler_spec
+from harness.sweep.identity import content_hash, read_manifest, source_of
+from harness.sweep.jobs import AutoencoderJob, Component, Existing, Frozen, Job, TimingJob, TrainJob
+from harness.sweep.samplers import SamplerSpec, sampler_of
 from harness.sweep.search import SearchSpec
-from harness.sweep.spec import DatasetSpec, Sweep, VariantSpec
+from harness.sweep.spec import DatasetSpec, Sweep
 
 TRAINING_FORMAT = 3
 """Raise it when training gives other weights from the same settings."""
 SAMPLING_FORMAT = 3
 """Raise it when timings mean something else."""
+
+
+class Named(Frozen):
+    """What a sweep calls a job: by its dataset, variant and seed. Several names may stand for one job.
+
+    Attributes:
+        id, kind: of the job.
+        title: of these names in one.
+        variant: None for an autoencoder, which serves all of them.
+    """
+
+    id: str
+    kind: str
+    title: str
+    dataset: str
+    variant: str | None
+    seed: int
 
 
 class Planned(Frozen):
@@ -36,68 +53,141 @@ class Planned(Frozen):
 
 
 class Plan(Frozen):
-    """All jobs of a sweep, each after those that it needs."""
+    """All jobs of a sweep, each once and after those that it needs; and all their names."""
 
     sweep: str
     profile: str | None
     jobs: list[Planned]
+    names: list[Named]
     search: SearchSpec | None = None
 
     @property
     def to_run(self) -> list[Planned]:
-        """The jobs that are not done."""
+        """The jobs that have to run."""
         return [planned for planned in self.jobs if planned.run]
 
     def record(self) -> dict[str, Any]:
-        """What the store keeps of a plan: enough for a report's filter and for `harness status`."""
-        jobs = [{"id": p.job.id, "kind": p.job.kind, "title": p.job.title} for p in self.jobs]
-        return {"sweep": self.sweep, "profile": self.profile, "jobs": jobs}
+        """What the store keeps of a sweep: which jobs it asks for, and how it calls them."""
+        return {"sweep": self.sweep, "profile": self.profile, "jobs": [name.model_dump() for name in self.names]}
 
 
-def make_plan(sweep: Sweep, outcomes: Mapping[str, str]) -> Plan:
-    """The jobs of a sweep, each with the reason why it has to run or has not.
+@dataclass
+class Drawn:
+    """The jobs that a sweep asks for, by id and each after those that it needs; and all their names."""
 
-    Args:
-        sweep: from `load_sweep`.
-        outcomes: job id -> "done", "stopped" or "failed", from the store.
+    sweep: Sweep
+    jobs: dict[str, Job] = field(default_factory=dict)
+    names: list[Named] = field(default_factory=list)
+
+    def add(self, job: Job, dataset: str, variant: str | None, seed: int) -> None:
+        """Note a job under a name; it may have others."""
+        self.jobs.setdefault(job.id, job)
+        self.names.append(Named(id=job.id, kind=job.kind, title=job.title, dataset=dataset, variant=variant, seed=seed))
+
+
+def make_plan(sweep: Sweep, outcomes: Mapping[str, str], *, only: Sequence[str] = ()) -> Plan:
+    """`draw_jobs` and `settle` in one."""
+    return settle(draw_jobs(sweep), outcomes, only=only)
+
+
+def draw_jobs(sweep: Sweep) -> Drawn:
+    """All jobs of a sweep.
 
     Raises:
         InputError: a name, option or value that does not fit, with its line.
     """
-    jobs: dict[str, Planned] = {}
+    drawn = Drawn(sweep)
     for key, given in sweep.datasets.items():
-        entry, before = given or DatasetSpec(), None
-        if entry.latents is not None:
-            encoder = _autoencoder_job(sweep, key, entry)
-            before = jobs.setdefault(encoder.id, _planned(encoder, outcomes))
-        for variant, settings in sweep.variants.items():
-            if entry.variants is not None and variant not in entry.variants:
-                continue
-            for seed in sweep.training.seeds:
-                job = _train_job(
-                    sweep, key, entry, variant, settings, seed, before.job.id if before is not None else None
-                )
-                if job.id in jobs:
-                    continue  # two names for the same training
-                jobs[job.id] = _planned(job, outcomes, after=before, stops=sweep.search is not None)
-                if sweep.timing is not None:
-                    timing = _timing_job(sweep, job)
-                    jobs[timing.id] = _planned(timing, outcomes, after=jobs[job.id])
-    if not jobs:
-        chosen = ", ".join(sweep.variants)
-        raise sweep.error(("datasets",), f"no dataset is trained with the variants {chosen}; choose others with --only")
-    return Plan(sweep=sweep.name, profile=sweep.profile, jobs=list(jobs.values()), search=sweep.search)
+        _draw_dataset(drawn, key, given or DatasetSpec())
+    for key in sweep.checkpoints:
+        drawn.add(_timing_of_checkpoint(sweep, key), key, "default", 0)
+    return drawn
 
 
-def _planned(job: Job, outcomes: Mapping[str, str], *, after: Planned | None = None, stops: bool = False) -> Planned:
+def settle(drawn: Drawn, outcomes: Mapping[str, str], *, only: Sequence[str] = ()) -> Plan:
+    """The jobs of a sweep, each with the reason why it has to run or has not.
+
+    Args:
+        drawn: from `draw_jobs`.
+        outcomes: job id -> how it ended, from the store.
+        only: `dataset=KEY`, `variant=KEY` or `seed=N` (of training); several values of one key add up. The others stay
+            in the plan and do not run.
+
+    Raises:
+        InputError: a filter that nothing fits.
+    """
+    sweep, chosen, planned = drawn.sweep, _chosen(drawn, only), dict[str, Planned]()
+    for job in drawn.jobs.values():
+        before = planned.get(needed_by(job) or "")
+        planned[job.id] = _planned(job, outcomes, chosen, before, stops=sweep.search is not None)
+    jobs = list(planned.values())
+    return Plan(sweep=sweep.name, profile=sweep.profile, jobs=jobs, names=drawn.names, search=sweep.search)
+
+
+def needed_by(job: Job) -> str | None:
+    """The id of the job whose result this one needs."""
+    if isinstance(job, TimingJob):
+        return job.train_job
+    return job.autoencoder_job if isinstance(job, TrainJob) else None
+
+
+def _draw_dataset(drawn: Drawn, key: str, entry: DatasetSpec) -> None:
+    sweep, encoder = drawn.sweep, None
+    variants = [name for name in sweep.variants if entry.variants is None or name in entry.variants]
+    if entry.latents is not None and variants:
+        encoder = _autoencoder_job(sweep, key, entry)
+        drawn.add(encoder, key, None, encoder.seed)
+    for variant in variants:
+        for seed in sweep.training.seeds:
+            job = _train_job(sweep, key, entry, variant, seed, encoder.id if encoder is not None else None)
+            drawn.add(job, key, variant, seed)
+            if sweep.timing is not None:
+                drawn.add(_timing_of_training(sweep, job, variant), key, variant, seed)
+
+
+def _chosen(drawn: Drawn, only: Sequence[str]) -> set[str]:
+    """The ids of the jobs that the filters leave, and of those that they need."""
+    valid: dict[str, list[str]] = {}
+    for key in ("dataset", "variant", "seed"):
+        valid[key] = list(dict.fromkeys(str(getattr(name, key)) for name in drawn.names if name.variant is not None))
+    wanted: dict[str, set[str]] = {}
+    for item in only:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise InputError(f"--only takes KEY=VALUE, for example dataset={valid['dataset'][0]}; got {item!r}")
+        if key not in valid:
+            raise suggest("key of --only", key, valid)
+        if value not in valid[key]:
+            raise suggest(f"{key} in --only", value, valid[key])
+        wanted.setdefault(key, set()).add(value)
+    fits = [name.id for name in drawn.names if all(str(getattr(name, key)) in wanted[key] for key in wanted)]
+    if not fits:
+        raise InputError(f"no job of the sweep is of {' '.join(only)}; choose others with --only")
+    needed = {needed_by(drawn.jobs[job]) for job in fits}
+    needed |= {needed_by(drawn.jobs[job]) for job in needed if job is not None}
+    return {job for job in (*fits, *needed) if job is not None}
+
+
+def _planned(
+    job: Job, outcomes: Mapping[str, str], chosen: Collection[str], before: Planned | None, *, stops: bool
+) -> Planned:
     """A job and whether it has to run; what a search gave up is settled for searches (`stops`) only."""
     outcome = outcomes.get(job.id)
-    if outcome == "done" and after is not None and after.run:
-        return Planned(job=job, run=True, reason=f"its {after.job.kind.replace('train', 'training')} runs again")
-    reasons = {"done": "done before", "stopped": "stopped early before", "failed": "failed before"}
-    reason = "not done yet" if outcome is None else reasons[outcome]
+    if job.id in chosen and outcome == "done" and before is not None and before.run:
+        return Planned(job=job, run=True, reason=f"its {before.job.kind.replace('train', 'training')} runs again")
     settled = outcome == "done" or (outcome == "stopped" and stops)
-    return Planned(job=job, run=not settled, reason=reason)
+    if not settled and job.id not in chosen:
+        return Planned(job=job, run=False, reason="left out by --only")
+    return Planned(job=job, run=not settled, reason=_REASONS[outcome])
+
+
+_REASONS = {
+    None: "not done yet",
+    "done": "done before",
+    "stopped": "stopped early before",
+    "failed": "failed before",
+    "lost": "files of it are gone",
+}
 
 
 def _data(sweep: Sweep, key: str, entry: DatasetSpec) -> Component:
@@ -129,9 +219,6 @@ def _autoencoder_job(sweep: Sweep, key: str, entry: DatasetSpec) -> AutoencoderJ
     return AutoencoderJob(
         id=content_hash(matters),
         title=f"{key} latents",
-        sweep=sweep.name,
-        profile=sweep.profile,
-        dataset=key,
         seed=given.seed,
         data=data,
         root=entry.root,
@@ -151,22 +238,14 @@ def _initial(sweep: Sweep, place: tuple[str | int, ...], options: dict[str, Any]
     path = options.pop("init_from", None)
     if path is None:
         return None, None
-    manifest = Path(str(path)) / "manifest.json"
-    if not manifest.is_file():
-        raise sweep.error((*place, "init_from"), f"{path} is no checkpoint: {manifest} does not exist")
-    return str(path), hashlib.sha256(manifest.read_bytes()).hexdigest()
+    _, sha256 = sweep.checked((*place, "init_from"), lambda: read_manifest(str(path)))
+    return str(path), sha256
 
 
 def _train_job(
-    sweep: Sweep,
-    key: str,
-    entry: DatasetSpec,
-    variant: str,
-    settings: VariantSpec,
-    seed: int,
-    autoencoder_job: str | None,
+    sweep: Sweep, key: str, entry: DatasetSpec, variant: str, seed: int, autoencoder_job: str | None
 ) -> TrainJob:
-    at, model = ("datasets", key), ("variants", variant)
+    at, model, settings = ("datasets", key), ("variants", variant), sweep.variants[variant]
     data = _data(sweep, key, entry)
     arm_options = {"name": "pixelcnn", **settings.arm, **entry.arm}
     arm_name = arm_options.pop("name")
@@ -200,10 +279,6 @@ def _train_job(
     return TrainJob(
         id=content_hash(matters),
         title=f"{key}{many} seed {seed}",
-        sweep=sweep.name,
-        profile=sweep.profile,
-        dataset=key,
-        variant=variant,
         arm=Component(name=arm_name, options=_as_dict(arm_config)),
         seed=seed,
         data=data,
@@ -215,36 +290,58 @@ def _train_job(
     )
 
 
-def _timing_job(sweep: Sweep, train: TrainJob) -> TimingJob:
+def _timing_of_training(sweep: Sweep, train: TrainJob, variant: str) -> TimingJob:
+    horizon = train.forecasting["horizon"] if train.forecasting is not None else None
+    samplers = _samplers(sweep, horizon, f"`forecasting:` in the variant {variant!r}; add it there")
+    of = {"arm": train.arm.name, "train_job": train.id, "train_seed": train.seed}
+    return _timing_job(sweep, samplers, {"train": train.id}, title=train.title, **of)
+
+
+def _timing_of_checkpoint(sweep: Sweep, key: str) -> TimingJob:
+    at, given = ("checkpoints", key), sweep.checkpoints[key]
+    saved, sha256 = sweep.checked((*at, "path"), lambda: read_manifest(given.path))
+    heads, source = saved.get("modules"), None
+    if given.arm is not None:
+        sweep.checked((*at, "arm"), lambda: ARMS.resolve(str(given.arm)))
+        source = source_of(ARMS, given.arm)
+    horizon = heads["config"]["horizon"] if heads else None
+    samplers = _samplers(sweep, horizon, f"forecasting modules, and the checkpoint {key!r} has none; leave it out")
+    existing = Existing(path=given.path, sha256=sha256)
+    matters = {"checkpoint": sha256, "arm": [given.arm, source]}
+    return _timing_job(sweep, samplers, matters, title=key, arm=given.arm, checkpoint=existing)
+
+
+def _samplers(sweep: Sweep, horizon: int | None, remedy: str) -> list[SamplerSpec]:
+    assert sweep.timing is not None
+    count = len(sweep.timing.samplers)
+    samplers = [sampler_of(sweep, index, horizon=horizon, remedy=remedy) for index in range(count)]
+    references = [spec.decision for spec in samplers if spec.sampler == "ancestral"]
+    for spec in samplers:
+        if spec.decision not in references:
+            missing = json.dumps({"sampler": "ancestral", **spec.decision}) if spec.decision else "'ancestral'"
+            why = f"{missing} is missing: it is what the others are compared with; add it"
+            raise sweep.error(("timing", "samplers"), why)
+    return samplers
+
+
+def _timing_job(
+    sweep: Sweep, samplers: list[SamplerSpec], model: Mapping[str, Any], *, title: str, **of: Any
+) -> TimingJob:
+    """The timing of a model, which `model` stands for in the hash and `of` describes."""
     timing = sweep.timing
     assert timing is not None
-    samplers = [sampler_spec(sweep, index, entry, train) for index, entry in enumerate(timing.samplers)]
-    if not any(spec.sampler == "ancestral" for spec in samplers):
-        place = ("timing", "samplers")
-        raise sweep.error(place, "'ancestral' is missing: it is what the others are compared with; add it")
     settings = timing.model_dump(exclude={"samplers"})
     settings["slots"] = timing.slots or timing.batch_sizes
+    settings["ancestral_seeds"] = timing.ancestral_seeds or len(timing.seeds)
     matters = {
         "format": SAMPLING_FORMAT,
-        "train": train.id,
+        **model,
         "samplers": [spec.model_dump() for spec in samplers],
         "sources": [source_of(FORECASTERS, spec.forecaster) for spec in samplers if spec.forecaster],
         "settings": settings,
         "role": sweep.resources.timing.model_dump(),
     }
-    return TimingJob(
-        id=content_hash(matters),
-        title=train.title,
-        sweep=sweep.name,
-        profile=sweep.profile,
-        dataset=train.dataset,
-        variant=train.variant,
-        arm=train.arm,
-        train_job=train.id,
-        train_seed=train.seed,
-        samplers=samplers,
-        **settings,
-    )
+    return TimingJob(id=content_hash(matters), title=title, samplers=samplers, **of, **settings)
 
 
 def _as_dict(config: Any) -> dict[str, Any]:

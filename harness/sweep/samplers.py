@@ -1,78 +1,146 @@
-"""An entry under `timing: samplers:` as the sampler that is timed, or as an error with its line and the remedy."""
+"""A sampler, described once: an entry of a sweep file, a setting of a timing job and a value of the column `sampler`.
 
-from typing import Literal, get_args
+An entry is read by `SamplerSpec` itself; `sampler_of` fills in what the model decides, or refuses it with its line;
+`SamplerSpec.described` is what rows hold. `harness.report.naming` says what people call it.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from arm_core.registry import FORECASTERS
 from harness.sweep.components import make_config
-from harness.sweep.jobs import SamplerSpec, TrainJob
-from harness.sweep.spec import Peer, SamplerEntry, Sweep
 
+if TYPE_CHECKING:
+    from harness.sweep.spec import Sweep
+
+WithoutForecasts = Literal["ancestral", "jacobi", "gs_jacobi", "jacobi_gs", "cached_sequential"]
+"""Ancestral sampling, and samplers of other papers (`arm_core.samplers`)."""
 LEARNED = ("learned", "gated")
 """The forecasters that are made of a checkpoint's modules."""
+BLOCKS = ("gs_jacobi", "jacobi_gs")
+DECISION = ("temperature", "top_k", "top_p", "min_p", "guidance", "context")
+"""The settings that change samples; all others change only what they cost."""
+Dims = Annotated[int, Field(ge=1)]
 
 
-def sampler_spec(sweep: Sweep, index: int, entry: str | SamplerEntry, train: TrainJob) -> SamplerSpec:
-    place = ("timing", "samplers", index)
-    if entry == "ancestral":
-        return SamplerSpec(sampler="ancestral")
-    given = entry if isinstance(entry, SamplerEntry) else _named(entry)
-    if given.forecaster == "ancestral":
-        raise sweep.error(place, "ancestral sampling takes no forecaster or horizon; write just `ancestral`")
-    if given.peer is not None:
-        return _peer(sweep, place, given)
+class SamplerSpec(BaseModel):
+    """A sampler: one without forecasts, or a forecaster and how it is used. In a file its name alone will do.
+
+    Attributes:
+        sampler: ancestral, or a sampler of another paper; None: that of a forecaster.
+        forecaster: its name or reference.
+        block: dims of a block, of `gs_jacobi` and `jacobi_gs`; None: a row of the image.
+        window: dims that a call evaluates of a sample on top of cached ones; `auto`, for streams: chosen by measuring;
+            `image`: all of them, finished samples dropped; None: whole images, and a batch waits for its slowest.
+        stream: samples go through slots, a finished one is replaced; timed at the numbers of `slots`.
+        horizon: of `learned` and `gated`: how many modules; `auto` measures it on held-out noise; None uses all.
+        resampled: fresh noise at every call (exact in law only), an ablation.
+        options: of a forecaster of one's own; of `gated` its `gate`.
+        temperature: that logits are divided by; 0: the likeliest category.
+        top_k, top_p, min_p: leave out unlikely categories of each row (`arm_core.top_k` and its like).
+        guidance: scale of classifier-free guidance (`arm_core.arms.Guided`), with a `context`.
+        context: a class label, of all samples.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    sampler: WithoutForecasts | None = Field(default=None, validation_alias=AliasChoices("sampler", "peer"))
+    forecaster: str | None = None
+    block: Dims | None = None
+    window: Dims | Literal["auto", "image"] | None = None
+    stream: bool = False
+    horizon: Dims | Literal["auto"] | None = None
+    resampled: bool = False
+    options: dict[str, Any] = {}
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    top_k: Dims | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    guidance: float | None = None
+    context: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        if not isinstance(given, str):
+            return given
+        return {"sampler" if given in get_args(WithoutForecasts) else "forecaster": given}
+
+    def described(self) -> str:
+        """JSON of every setting that is not at its default: what rows hold and reports read."""
+        return json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True)
+
+    @property
+    def decision(self) -> dict[str, Any]:
+        """The settings that decide which samples are drawn; samplers that agree in them draw the same ones."""
+        return self.model_dump(include=set(DECISION), exclude_defaults=True)
+
+    @property
+    def needs_spans(self) -> bool:
+        """Whether it can only run on an ARM that evaluates spans on top of cached activations."""
+        return self.sampler in ("gs_jacobi", "cached_sequential") or isinstance(self.window, int)
+
+
+def sampler_of(sweep: "Sweep", index: int, *, horizon: int | None, remedy: str) -> SamplerSpec:
+    """An entry under `timing: samplers:` for one model, complete.
+
+    Args:
+        sweep: whose file it stands in.
+        index: of the entry.
+        horizon: of the model's forecasting modules; None: it has none.
+        remedy: what to do where an entry needs modules and there are none.
+
+    Raises:
+        InputError: keys that do not go together, or that the model cannot serve; with the line.
+    """
+    assert sweep.timing is not None
+    place, given = ("timing", "samplers", index), sweep.timing.samplers[index]
+    if given.guidance is not None and given.context is None:
+        raise sweep.error((*place, "guidance"), "needs a `context:` to guide to; add a class label")
     if given.forecaster is None:
-        raise sweep.error(place, "needs a `forecaster:`, or a `peer:`")
-    _check_window(sweep, place, given)
-    forecaster_name = given.forecaster
-    forecaster = sweep.checked(place, lambda: FORECASTERS.resolve(forecaster_name))
-    horizon = given.horizon
-    if given.forecaster in LEARNED:
-        if train.forecasting is None:
-            name, variant = given.forecaster, train.variant
-            raise sweep.error(place, f"{name} needs `forecasting:` in the variant {variant!r}; add it there")
-        _check_gate(sweep, place, given)
-        horizon = horizon or train.forecasting["horizon"]
-        if isinstance(horizon, int) and horizon > train.forecasting["horizon"]:
-            most = train.forecasting["horizon"]
-            raise sweep.error(place, f"horizon must be in [1, {most}], the horizon of training, got {horizon}")
-    elif horizon is not None:
-        raise sweep.error(place, f"horizon is for learned and gated only, not for {given.forecaster}; leave it out")
-    else:
+        _check_without_forecasts(sweep, place, given)
+        return given
+    for key, why in _excluded(given):
+        raise sweep.error((*place, key) if key else place, why)
+    forecaster = sweep.checked(place, lambda: FORECASTERS.resolve(str(given.forecaster)))
+    if given.forecaster not in LEARNED:
+        if given.horizon is not None:
+            why = f"horizon is for learned and gated only, not for {given.forecaster}; leave it out"
+            raise sweep.error(place, why)
         sweep.checked(place, lambda: make_config(forecaster, given.options))
-    kind: Literal["predictive", "resampled"] = "resampled" if given.resampled else "predictive"
-    return SamplerSpec(
-        sampler=kind,
-        forecaster=given.forecaster,
-        window=given.window,
-        stream=given.stream,
-        horizon=horizon,
-        options=given.options,
-    )
+        return given
+    if horizon is None:
+        raise sweep.error(place, f"{given.forecaster} needs {remedy}")
+    _check_gate(sweep, place, given)
+    if isinstance(given.horizon, int) and given.horizon > horizon:
+        raise sweep.error(place, f"horizon must be in [1, {horizon}], the horizon of training, got {given.horizon}")
+    return given.model_copy(update={"horizon": given.horizon or horizon})
 
 
-def _named(name: str) -> SamplerEntry:
-    return SamplerEntry(peer=name) if name in get_args(Peer) else SamplerEntry(forecaster=name)  # type: ignore[arg-type]
+def _check_without_forecasts(sweep: "Sweep", place: tuple[str | int, ...], given: SamplerSpec) -> None:
+    if given.sampler is None:
+        raise sweep.error(place, "needs a `forecaster:`, or a `sampler:`")
+    taken = ["sampler", *(["block"] if given.sampler in BLOCKS else []), *DECISION]
+    for name in sorted(given.model_fields_set - set(taken)):
+        raise sweep.error((*place, name), f"{given.sampler} takes {', '.join(taken)} only; leave it out")
 
 
-def _peer(sweep: Sweep, place: tuple[str | int, ...], given: SamplerEntry) -> SamplerSpec:
-    taken = {"peer", "block"} if given.peer in ("gs_jacobi", "jacobi_gs") else {"peer"}
-    for name in sorted(given.model_fields_set - taken):
-        raise sweep.error((*place, name), f"{given.peer} takes {' and '.join(sorted(taken))} only; leave it out")
-    assert given.peer is not None
-    return SamplerSpec(sampler=given.peer, block=given.block)
-
-
-def _check_window(sweep: Sweep, place: tuple[str | int, ...], given: SamplerEntry) -> None:
+def _excluded(given: SamplerSpec) -> Iterator[tuple[str, str]]:
+    """(key, why) of settings of a forecaster that do not go together."""
+    if given.sampler is not None or given.forecaster in get_args(WithoutForecasts):
+        yield "", "ancestral and the samplers of other papers take no forecaster; write just the sampler"
     if given.block is not None:
-        raise sweep.error((*place, "block"), "is for the peers gs_jacobi and jacobi_gs; a forecaster takes `window`")
+        yield "block", "is for gs_jacobi and jacobi_gs; a forecaster takes `window`"
     if given.window == "auto" and not given.stream:
-        raise sweep.error((*place, "window"), "auto is for streams; add `stream: true`, or give dims")
+        yield "window", "auto is for streams; add `stream: true`, or give dims"
     if given.resampled and (given.stream or given.window is not None):
-        what = "stream" if given.stream else "window"
-        raise sweep.error((*place, what), "fresh noise at every call knows no windows or slots; leave it out")
+        key = "stream" if given.stream else "window"
+        yield key, "fresh noise at every call knows no windows or slots; leave it out"
 
 
-def _check_gate(sweep: Sweep, place: tuple[str | int, ...], given: SamplerEntry) -> None:
+def _check_gate(sweep: "Sweep", place: tuple[str | int, ...], given: SamplerSpec) -> None:
     for name, value in given.options.items():
         if given.forecaster != "gated" or name != "gate":
             valid = "only `gate`" if given.forecaster == "gated" else "none"

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from arm_core.errors import InputError
 from arm_core.registry import suggest
 from harness.sweep.components import OptionError
+from harness.sweep.samplers import SamplerSpec
 from harness.sweep.search import SearchSpec
 from harness.sweep.source import Source, merged, read_source
 
@@ -98,37 +99,25 @@ class TrainingSpec(Part):
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
 
 
-Peer = Literal["jacobi", "gs_jacobi", "jacobi_gs", "cached_sequential"]
-"""Samplers of other papers (`arm_core.samplers.peers`)."""
-
-
-class SamplerEntry(Part):
-    """A sampler to time: a forecaster or a peer, and what goes with it.
+class CheckpointSpec(Part):
+    """A trained ARM to time; in a file its path alone will do.
 
     Attributes:
-        forecaster: its name or reference.
-        peer: a sampler of another paper, in place of a forecaster.
-        block: dims of a block, of `gs_jacobi` and `jacobi_gs`; None: a row of the image.
-        window: dims that a call evaluates of a sample on top of cached ones; `auto`, for streams: chosen by measuring;
-            None: the whole image.
-        stream: samples go through slots, a finished one is replaced; timed at the numbers of `slots`.
-        horizon: of `learned` and `gated`: how many modules; `auto` measures it on held-out noise; None uses all.
-        resampled: fresh noise at every call (exact in law only), an ablation.
-        options: of a forecaster of one's own; of `gated` its `gate`.
+        path: of the checkpoint, a folder.
+        arm: its class, `module:attr` or `file.py:attr`, if that is not a registered one.
     """
 
-    forecaster: str | None = None
-    peer: Peer | None = None
-    block: Count | None = None
-    window: Count | Literal["auto"] | None = None
-    stream: bool = False
-    horizon: Count | Literal["auto"] | None = None
-    resampled: bool = False
-    options: Options = {}
+    path: str
+    arm: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_path(cls, given: Any) -> Any:
+        return {"path": given} if isinstance(given, str) else given
 
 
 class TimingSpec(Part):
-    """What to time on every trained checkpoint, in one run each.
+    """What to time on every checkpoint, in one run each.
 
     Attributes:
         samplers: names, or entries with options.
@@ -137,16 +126,20 @@ class TimingSpec(Part):
         samples_per_slot: that a stream draws.
         patience: seconds; a run that would take longer, judged by the next smaller width, is left out. None: no limit.
         seeds: of the noise; a repetition each.
+        float64_samples: that every sampler has to draw alike in float64 before anything is timed.
+        ancestral_seeds: repetitions with ancestral sampling, which takes longest: the first so many; None: all.
         dtype: of the ARM.
         figure_seed, figure_count: of the samples for the figures.
     """
 
-    samplers: Annotated[list[str | SamplerEntry], Field(min_length=1)]
+    samplers: Annotated[list[SamplerSpec], Field(min_length=1)]
     batch_sizes: Annotated[list[Count], Field(min_length=1)] = [1, 32]
     slots: Annotated[list[Count], Field(min_length=1)] | None = None
     samples_per_slot: Count = 4
     patience: Annotated[float, Field(gt=0)] | None = None
     seeds: Annotated[list[Seed], Field(min_length=1)] = list(range(10))
+    ancestral_seeds: Count | None = None
+    float64_samples: Annotated[int, Field(ge=0)] = 0
     dtype: Literal["float32", "float64"] = "float32"
     figure_seed: Seed = 10
     figure_count: Count = 16
@@ -158,7 +151,8 @@ class Sweep(Part):
     name: Name
     description: str = ""
     profile: str | None = None
-    datasets: Annotated[dict[Name, DatasetSpec | None], Field(min_length=1)]
+    datasets: dict[Name, DatasetSpec | None] = {}
+    checkpoints: dict[Name, CheckpointSpec] = {}
     variants: Annotated[dict[Name, VariantSpec], Field(min_length=1)] = {"default": VariantSpec()}
     training: TrainingSpec = TrainingSpec()
     search: SearchSpec | None = None
@@ -180,16 +174,15 @@ class Sweep(Part):
             raise self.error(place, str(error)) from None
 
 
-def load_sweep(path: str | Path, *, profile: str | None = None, only: Sequence[str] = ()) -> Sweep:
+def load_sweep(path: str | Path, *, profile: str | None = None) -> Sweep:
     """Read a sweep file.
 
     Args:
         path: of the YAML file.
         profile: one of its `profiles`, laid over the rest.
-        only: `dataset=KEY`, `variant=KEY` or `seed=N` (of training); several values of one key add up.
 
     Raises:
-        InputError: lists every fault with its line; or names the profile or filter that does not exist.
+        InputError: lists every fault with its line; or names the profile that does not exist.
     """
     source = read_source(Path(path))
     data = dict(source.data)
@@ -202,7 +195,7 @@ def load_sweep(path: str | Path, *, profile: str | None = None, only: Sequence[s
         if not isinstance(profiles[profile], dict):
             raise InputError(source.error(("profiles", profile), "must be a mapping from keys to overrides"))
         data = merged(data, profiles[profile])
-    if profile is None and "datasets" not in data and profiles:
+    if profile is None and profiles and not {"datasets", "checkpoints"} & set(data):
         raise InputError(source.error(("profiles",), f"choose one with --profile: {', '.join(profiles)}"))
     _check_finite(source, data, ())
     try:
@@ -211,8 +204,9 @@ def load_sweep(path: str | Path, *, profile: str | None = None, only: Sequence[s
         faults = dict.fromkeys(_fault(source, dict(item)) for item in error.errors())
         raise InputError("\n".join(faults)) from None
     sweep._source = source
+    _check_models(sweep)
     _check_variants(sweep)
-    return _filtered(_searched(sweep), only)
+    return _searched(sweep)
 
 
 def _check_finite(source: Source, value: object, place: tuple[str | int, ...]) -> None:
@@ -222,6 +216,18 @@ def _check_finite(source: Source, value: object, place: tuple[str | int, ...]) -
     if isinstance(value, dict | list):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             _check_finite(source, item, (*place, key))
+
+
+def _check_models(sweep: Sweep) -> None:
+    """There is something to do, under names that tell it apart."""
+    if not sweep.datasets and not sweep.checkpoints:
+        raise sweep.error((), "needs `datasets:` to train on, or `checkpoints:` to time; add one of them")
+    for name in sweep.checkpoints:
+        place = ("checkpoints", name)
+        if name in sweep.datasets:
+            raise sweep.error(place, "is the name of a dataset too; give one of them another")
+        if sweep.timing is None:
+            raise sweep.error(place, "is only timed, and there is no `timing:`; add it")
 
 
 def _check_variants(sweep: Sweep) -> None:
@@ -260,7 +266,7 @@ def _searched(sweep: Sweep) -> Sweep:
 
 def _fault(source: Source, item: dict[str, Any]) -> str:
     """One fault that pydantic found, as file:line: key: what is wrong."""
-    place = tuple(part for part in item["loc"] if part not in ("str", "SamplerEntry"))
+    place = tuple(part for part in item["loc"] if not str(part).startswith(("literal[", "constrained-")))
     if item["type"] == "extra_forbidden":
         model = _model_at(place[:-1])
         valid = [name for name in model.model_fields if name != "profile"] + ["profiles"] * (model is Sweep)
@@ -283,6 +289,8 @@ def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
             return Resources
         case ("resources", _):
             return Role
+        case ("checkpoints", _):
+            return CheckpointSpec
         case ("variants", _):
             return VariantSpec
         case ("search",):
@@ -290,34 +298,5 @@ def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
         case ("timing",):
             return TimingSpec
         case ("timing", "samplers", _):
-            return SamplerEntry
+            return SamplerSpec
     return Sweep
-
-
-def _filtered(sweep: Sweep, only: Sequence[str]) -> Sweep:
-    wanted: dict[str, list[str]] = {}
-    for item in only:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise InputError(f"--only takes KEY=VALUE, for example dataset={next(iter(sweep.datasets))}; got {item!r}")
-        wanted.setdefault(key, []).append(value)
-    valid = {
-        "dataset": list(sweep.datasets),
-        "variant": list(sweep.variants),
-        "seed": [str(seed) for seed in sweep.training.seeds],
-    }
-    for key, values in wanted.items():
-        if key not in valid:
-            raise suggest("key of --only", key, valid)
-        for value in values:
-            if value not in valid[key]:
-                raise suggest(f"{key} in --only", value, valid[key])
-    keep = {key: wanted.get(key, values) for key, values in valid.items()}
-    seeds = [seed for seed in sweep.training.seeds if str(seed) in keep["seed"]]
-    return sweep.model_copy(
-        update={
-            "datasets": {key: value for key, value in sweep.datasets.items() if key in keep["dataset"]},
-            "variants": {key: value for key, value in sweep.variants.items() if key in keep["variant"]},
-            "training": sweep.training.model_copy(update={"seeds": seeds}),
-        }
-    )

@@ -37,5 +37,5 @@ def local_ray():
     """A Ray of our own for the whole session, without dashboard."""
     from harness.execution import ray
 
-    with ray.connected("local", dashboard=False, ahead=True):
+    with ray.connected("local", dashboard=False):
         yield ray

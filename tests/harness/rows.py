@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+ANCESTRAL, FIXED_POINT = '{"sampler": "ancestral"}', '{"forecaster": "fixed_point"}'
 MACHINE = {
     "started_at": datetime(2026, 1, 2, tzinfo=UTC),
     "host": "h",
@@ -23,18 +24,13 @@ def timing_row(**changes):
     row = {
         "job": "a",
         "train_job": "t",
-        "sweep": "q",
-        "profile": None,
-        "dataset": "digits",
-        "variant": "default",
         "train_seed": 0,
         "status": "done",
         "error": None,
         "dims": 10,
-        "sampler": "ancestral",
-        "forecaster": None,
-        "horizon": None,
+        "sampler": ANCESTRAL,
         "batch_size": 2,
+        "samples": 2,
         "seed": 0,
         "dtype": "float32",
         "checkpoint_sha256": "f" * 64,
@@ -55,10 +51,6 @@ def timing_row(**changes):
 def trial_row(**changes):
     row = {
         "job": "t",
-        "sweep": "q",
-        "profile": None,
-        "dataset": "digits",
-        "variant": "default",
         "seed": 0,
         "status": "done",
         "error": None,
@@ -88,9 +80,7 @@ def trial_row(**changes):
 def mistake_row(**changes):
     row = {
         "job": "a",
-        "sampler": "predictive",
-        "forecaster": "fixed_point",
-        "horizon": None,
+        "sampler": FIXED_POINT,
         "row": 0,
         "column": 0,
         "channel": 0,
@@ -99,3 +89,21 @@ def mistake_row(**changes):
         "mean_settled_at": 2.5,
     }
     return {**row, **changes}
+
+
+def write_named(store, job, rows, *, sweep="q", profile=None, dataset="digits", variant="default"):
+    """Write a job and put it into the record of a sweep, under these names."""
+    store.write_job(job, rows)
+    name_job(store, job, rows, sweep=sweep, profile=profile, dataset=dataset, variant=variant)
+
+
+def name_job(store, job, rows, *, sweep="q", profile=None, **names):
+    """Put a job into the record of a sweep, beside those that are there."""
+    table = next(table for table in ("trials", "autoencoders", "timings") if rows.get(table))
+    kind = {"trials": "train", "autoencoders": "autoencoder", "timings": "timing"}[table]
+    seed = rows[table][0]["train_seed" if table == "timings" else "seed"]
+    stem = sweep if profile is None else f"{sweep}@{profile}"
+    jobs = store.sweeps().get(stem, {"jobs": []})["jobs"]
+    title = f"{names['dataset']} seed {seed}"
+    new = {"id": job, "kind": kind, "title": title, "seed": seed, **names}
+    store.write_sweep({"sweep": sweep, "profile": profile, "jobs": [*jobs, new]})

@@ -1,6 +1,5 @@
 """What a user sees: outputs, exit codes, and errors without a traceback."""
 
-import re
 from contextlib import nullcontext
 
 import numpy as np
@@ -12,7 +11,7 @@ from arm_core import Layout, save_arm
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.registry import ARMS
 from arm_core.testing import randomise
-from harness.benches.report import fill_store
+from benchmarks.report import fill_store
 from harness.cli import main
 from harness.store import Store
 
@@ -113,7 +112,6 @@ def test_a_plug_in_that_breaks_its_contract_is_found_out(tmp_path):
         (["sample", "nowhere", "--out", "x.png"], "is no checkpoint"),
         (["sample", "nowhere", "--out", "x.jpg"], "must end in .png"),
         (["sample", "nowhere", "--out", "x.png", "--horizon", "2"], "--horizon is for --sampler learned"),
-        (["bench-training", "--size", "28x28"], "--size must be HEIGHTxWIDTHxCHANNELSxCATEGORIES"),
         (["check", "pixlcnn"], "Did you mean 'pixelcnn'"),
         (["check", "nowhere.py:x"], "does not exist"),
         (["sample", "CHECKPOINT", "--out", "x.png", "--sampler", "zeroes"], "Did you mean 'zeros'"),
@@ -121,10 +119,6 @@ def test_a_plug_in_that_breaks_its_contract_is_found_out(tmp_path):
         (["sample", "CHECKPOINT", "--out", "x.png", "--count", "0"], "0 is not in the range"),
         (["sample", "CHECKPOINT", "--out", "x.png", "--temperature", "-1"], "temperature must be a finite number"),
         (["sample", "CHECKPOINT", "--out", "x.png", "--sampler", "ancestral", "--window", "3"], "leave it out"),
-        (["bench", "nowhere"], "is no checkpoint"),
-        (["bench", "CHECKPOINT", "--slots", "1,x"], "--slots takes positive whole numbers"),
-        (["bench", "CHECKPOINT", "--sampler", "magic"], "unknown sampler 'magic'"),
-        (["bench", "CHECKPOINT", "--heights", "7"], "must be a multiple of 4"),
         (["sample", "CHECKPOINT", "--out", "/proc/nowhere/x.png"], "give another path"),
     ],
 )
@@ -149,7 +143,7 @@ def test_a_flipped_byte_is_one_message_and_exit_code_2(checkpoint, tmp_path):
     assert result.exit_code == 2 and "is damaged" in result.output and "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("command", ["sweep", "report", "status", "sample", "check", "bench-training"])
+@pytest.mark.parametrize("command", ["sweep", "report", "status", "sample", "check"])
 def test_every_command_explains_itself(command):
     result = run(command, "--help")
     assert result.exit_code == 0 and len(result.output) > 200
@@ -167,32 +161,6 @@ def test_a_checkpoint_of_a_class_in_a_file_names_the_file_and_takes_it_back(tmp_
     refused = run("sample", "saved", "--out", "x.png")
     assert refused.exit_code == 2 and "mine.py:Mine" in refused.output and "--arm" in refused.output
     assert run("sample", "saved", "--out", "x.png", "--arm", "mine.py:Mine").exit_code == 0
-
-
-@pytest.mark.slow
-def test_the_training_step_is_timed_beside_plain_convolutions():
-    result = run("bench-training", "--size", "4x4x3x4", "--resnets", 1, "--filters", 6, "--batch-size", 2, "--steps", 2)
-    assert result.exit_code == 0, result.output
-    assert re.search(r"ratio \d.*not convolution \d.*\d MiB masked, \d+ MiB plain", result.output)
-
-
-def test_a_plain_network_has_the_layers_of_the_arm_and_no_mask():
-    from harness.benches.training import unmask
-
-    arm = PixelCNN(Layout(3, 4, 4, 2), PixelCNNConfig(resnets=1, filters=6))
-    before = sum(p.numel() for p in arm.parameters())
-    unmask(arm)
-    assert sum(p.numel() for p in arm.parameters()) == before
-    assert not [name for name, buffer in arm.named_buffers() if name.endswith("mask") and buffer is not None]
-
-
-@pytest.mark.slow
-def test_the_bench_of_the_report_fills_a_store_once_and_measures_both_commands(tmp_path):
-    for _ in range(2):
-        result = run("bench-report", "--jobs", 4, "--rows", 60, "--store", tmp_path / "store")
-        assert result.exit_code == 0, result.output
-        assert "4 jobs, 60 timing rows" in result.output
-        assert re.search(r"status +\d+\.\d+ s +\d+ MiB", result.output) and "report" in result.output
 
 
 def test_status_of_many_jobs_counts_those_that_are_done(tmp_path):

@@ -8,7 +8,7 @@ from harness.report import write_report
 from harness.report.comparison import compare
 from harness.report.selection import select
 from harness.store import Store
-from tests.harness.rows import timing_row
+from tests.harness.rows import FIXED_POINT, timing_row, write_named
 
 FACTORS = (1.9, 2.0, 2.2)
 
@@ -18,9 +18,9 @@ def fill(root, factors=(1.0, 1.0, 1.0), **changes):
     rows = []
     for seed, factor in enumerate(factors):
         rows.append(timing_row(seed=seed, wall_s=4.0, **changes))
-        rows.append(timing_row(seed=seed, wall_s=factor, sampler="predictive", forecaster="fixed_point", **changes))
+        rows.append(timing_row(seed=seed, wall_s=factor, sampler=FIXED_POINT, **changes))
     store = Store(root)
-    store.write_job("a", {"timings": rows})
+    write_named(store, "a", {"timings": rows})
     return store
 
 

@@ -8,8 +8,7 @@ import pytest
 from arm_core import InputError
 from harness.execution import serial
 from harness.execution.placement import hosts, place
-from harness.jobs import checkpoint_of, job_folder
-from harness.jobs.rows import read_rows, write_rows
+from harness.jobs import checkpoint_of, job_folder, run_job
 from harness.store import Store
 from harness.sweep import load_sweep, make_plan
 from harness.sweep.spec import Resources, Role
@@ -31,17 +30,15 @@ MEASURED = {
 
 def fake_run(job, root, *, threads):
     """A job function that takes no time; mnist trainings fail."""
-    folder = job_folder(root, job.id)
-    folder.mkdir(parents=True, exist_ok=True)
-    status = {"status": "failed", "error": "Boom: no\nmore"} if job.kind == "train" and job.dataset == "mnist5k" else {}
-    if job.kind == "train":
-        checkpoint_of(root, job.id).mkdir(exist_ok=True)
-        (checkpoint_of(root, job.id) / "manifest.json").write_text("{}")
+    made = [] if job.kind != "train" else [checkpoint_of(root, job.id)]
+    for folder in made:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "manifest.json").write_text("{}")
+    lost = job.kind == "train" and job.title.startswith("mnist5k")
+    status = {"status": "failed", "error": "Boom: no\nmore"} if lost else {}
     row = trial_row if job.kind == "train" else timing_row
-    write_rows(
-        folder, {"trials" if job.kind == "train" else "timings": [row(job=job.id, dataset=job.dataset, **status)]}
-    )
-    return "done"
+    rows = {"trials" if job.kind == "train" else "timings": [row(job=job.id, **status)]}
+    return Store(root).write_job(job.id, rows, made)
 
 
 @pytest.fixture
@@ -68,54 +65,53 @@ def test_timings_of_a_failed_training_are_failed_rows_and_the_rest_is_done(two_d
     assert [p.reason for p in again.jobs] == ["done before", "done before", "failed before", "failed before"]
 
 
-def test_rows_that_a_dead_driver_left_are_taken_over_and_not_made_again(two_datasets, tmp_path):
-    store = Store(tmp_path / "store")
-    plan = make_plan(two_datasets, {})
-    for planned in plan.jobs[:2]:
-        fake_run(planned.job, store.root, threads=1)
-    ran = []
-
-    def run(job, root, *, threads):
-        ran.append(job.dataset)
-        return fake_run(job, root, threads=threads)
-
-    ledger = serial.execute(plan, store, two_datasets.resources, run=run)
-    assert set(ran) == {"mnist5k"}
-    assert ledger.done == 2
-
-
-def test_rows_whose_checkpoint_is_gone_are_made_again(two_datasets, tmp_path):
+def test_jobs_that_ended_after_their_driver_are_done(two_datasets, tmp_path):
     store, ran = Store(tmp_path / "store"), []
-    plan = make_plan(two_datasets, {})
-    train = next(planned.job for planned in plan.jobs if planned.job.dataset == "digits")
-    fake_run(train, store.root, threads=1)
-    (checkpoint_of(store.root, train.id) / "manifest.json").unlink()
+    for planned in make_plan(two_datasets, {}).jobs[:2]:
+        fake_run(planned.job, store.root, threads=1)
 
     def run(job, root, *, threads):
-        ran.append(job.id)
+        ran.append(job.title)
         return fake_run(job, root, threads=threads)
 
+    plan = make_plan(two_datasets, store.outcomes())
+    assert [planned.reason for planned in plan.jobs] == ["done before", "done before", "not done yet", "not done yet"]
     serial.execute(plan, store, two_datasets.resources, run=run)
-    assert train.id in ran
+    assert ran == ["mnist5k seed 0"]
 
 
-def test_a_failed_job_is_run_again_and_not_taken_from_its_old_rows(two_datasets, tmp_path):
+def test_a_training_whose_checkpoint_is_gone_runs_again_and_its_timing_too(two_datasets, tmp_path):
     store = Store(tmp_path / "store")
     serial.execute(make_plan(two_datasets, {}), store, two_datasets.resources, run=fake_run)
-    ran = []
+    train = next(name.id for name in make_plan(two_datasets, {}).names if name.dataset == "digits")
+    (checkpoint_of(store.root, train) / "manifest.json").unlink()
+    again = make_plan(two_datasets, store.outcomes())
+    assert [p.reason for p in again.jobs[:2]] == ["files of it are gone", "its training runs again"]
+    serial.execute(again, store, two_datasets.resources, run=fake_run)
+    assert store.outcomes()[train] == "done"
+
+
+def test_a_failed_job_is_run_again(two_datasets, tmp_path):
+    store, ran = Store(tmp_path / "store"), []
+    serial.execute(make_plan(two_datasets, {}), store, two_datasets.resources, run=fake_run)
 
     def mended(job, root, *, threads):
         ran.append(job.kind)
-        folder = job_folder(root, job.id)
-        assert read_rows(folder) is None
-        folder.mkdir(parents=True, exist_ok=True)
+        assert Store(root).done(job.id) is None
         row = trial_row if job.kind == "train" else timing_row
-        write_rows(folder, {"trials" if job.kind == "train" else "timings": [row(job=job.id)]})
-        return "done"
+        return Store(root).write_job(job.id, {"trials" if job.kind == "train" else "timings": [row(job=job.id)]})
 
     ledger = serial.execute(make_plan(two_datasets, store.outcomes()), store, two_datasets.resources, run=mended)
     assert ran == ["train", "timing"] and not ledger.failures
     assert set(store.outcomes().values()) == {"done"}
+
+
+def test_a_job_that_is_done_is_not_run_by_a_process_that_starts_it_again(two_datasets, tmp_path):
+    """Ray may start a job again whose process died just after it had ended."""
+    job = make_plan(two_datasets, {}).jobs[0].job
+    fake_run(job, tmp_path, threads=1)
+    before = Store(tmp_path).done(job.id)
+    assert run_job(job, tmp_path) == "done" and Store(tmp_path).done(job.id) == before
 
 
 def node(alive=True, labels=None, name="n", **resources):

@@ -12,15 +12,15 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from arm_core import InputError
+from arm_core import InputError, atomic
 from arm_core import checkpoint as checkpoints
 from harness.cli import main
-from harness.execution.endings import resume_line
+from harness.commands.sweep import SweepCommand
 from harness.jobs import job_folder, lease, run_job
 from harness.jobs.log import Log, last_lines
 from harness.jobs.progress import Reporter
-from harness.store import Store
-from harness.store.files import LocalFiles
+from harness.store import Store, sealed
+from harness.store import store as tables
 from harness.sweep import load_sweep, make_plan
 
 QUICK = "resources: {train: {threads: 1}, timing: {threads: 1}}\n"
@@ -55,7 +55,7 @@ def test_a_full_disk_at_a_checkpoint_is_a_failed_row_and_the_next_run_ends_the_t
     sweep(training_only, tmp_path / "whole")
     write, written = checkpoints.write_atomic, []
 
-    def out_of_room(place, data):
+    def out_of_room(place, data, **options):
         written.append(place)
         if len(written) > 3:  # weights and manifest of the first state are there, then half of the second
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -76,27 +76,31 @@ def test_a_full_disk_at_a_checkpoint_is_a_failed_row_and_the_next_run_ends_the_t
     assert curves[0]["train_bits_per_dim"].tolist() == curves[1]["train_bits_per_dim"].tolist(), "of all four steps"
 
 
-def test_a_full_disk_at_a_part_of_the_tables_ends_the_sweep_with_the_line_that_goes_on(
-    training_only, tmp_path, monkeypatch
-):
-    def out_of_room(files, name, data):
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize("name", ["trials.parquet", "done.json"])
+def test_a_full_disk_at_a_table_ends_the_sweep_with_the_line_that_goes_on(training_only, tmp_path, monkeypatch, name):
+    write = atomic.write_atomic
 
-    write = LocalFiles.write
-    monkeypatch.setattr(
-        LocalFiles, "write", lambda files, name, data: (write if "sweeps/" in name else out_of_room)(files, name, data)
-    )
+    def out_of_room(place, data, **options):
+        if place.name == name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(place, data, **options)
+
+    for module in (tables, sealed):
+        monkeypatch.setattr(module, "write_atomic", out_of_room)
     full = sweep(training_only, tmp_path / "store")
     assert full.exit_code == 2 and "there is no room left for the store" in full.output
-    line = resume_line(training_only, profile=None, only=(), serial=True, address="local", root=tmp_path / "store")
+    line = SweepCommand(training_only, tmp_path / "store", serial=True).line()
     assert line in full.output.replace("\n", " ")
     assert Store(tmp_path / "store").read("trials").empty
     monkeypatch.undo()
-    trained = next((tmp_path / "store").glob("jobs/*/checkpoint/manifest.json")).stat().st_mtime_ns
+    steps = []
+    monkeypatch.setattr(Reporter, "update", lambda self, step, total, **rest: steps.append(step))
     again = CliRunner().invoke(main, shlex.split(line)[1:])
     assert again.exit_code == 0, again.output
-    assert next((tmp_path / "store").glob("jobs/*/checkpoint/manifest.json")).stat().st_mtime_ns == trained
+    assert 3 not in steps, "its last state was whole, no step is taken again"
     assert len(Store(tmp_path / "store").read("trials")) == 1
+    sweep(training_only, tmp_path / "whole")
+    assert weights(tmp_path / "store") == weights(tmp_path / "whole")
 
 
 @pytest.mark.slow
@@ -144,7 +148,7 @@ def test_a_sweep_that_is_stopped_keeps_what_it_has_and_prints_the_line_that_goes
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 130, said
     serial = option == "--serial"
-    line = resume_line(training_only, profile=None, only=(), serial=serial, address="local", root=store)
+    line = SweepCommand(training_only, store, serial=serial).line()
     assert f"What was finished is kept. To go on: {line}" in said and "Traceback" not in said
     assert list(folder.glob("state-?/manifest.json"))
 
@@ -166,7 +170,7 @@ def test_a_process_whose_job_was_taken_over_writes_nothing_more(training_only, t
 
     with pytest.raises(lease.SupersededError, match="was taken over by the process elsewhere 17"):
         run_job(job, tmp_path, threads=1, report=cut_off)
-    assert not (folder / "rows.json").exists() and not (folder / "checkpoint").exists()
+    assert Store(tmp_path).done(job.id) is None and not (folder / "checkpoint").exists()
     assert not list(folder.glob("state-*/manifest.json")), "nor a state of the steps after that"
     assert (folder / lease.FILE).read_text() == "elsewhere 17 x"
     assert run_job(job, tmp_path, threads=1) == "done"
@@ -190,29 +194,6 @@ def test_the_last_lines_of_a_long_log_are_kept(tmp_path):
     for number in range(10_000):
         print(f"line {number}", file=log)
     assert last_lines(tmp_path / "log.txt") == "\n".join(f"line {number}" for number in range(9_988, 10_000))
-
-
-def test_rows_of_earlier_versions_of_the_tables_are_read_beside_new_ones(tmp_path):
-    """Version 1 knew neither logs nor autoencoders nor what was kept."""
-    import pyarrow.parquet as pq
-
-    from tests.harness.rows import timing_row, trial_row
-
-    younger = {
-        "trials": ["log", "log_tail", "kept", "kept_step", "best_step", "init_from", "autoencoder_job"],
-        "timings": ["log", "log_tail", "window"],
-    }
-    store = Store(tmp_path)
-    for name, row in (("trials", trial_row), ("timings", timing_row)):
-        store.write_job("old" + name, {name: [row(job="old" + name)]})
-        part = tmp_path / "tables" / name / f"old{name}.parquet"
-        table = pq.read_table(part).drop_columns(younger[name])
-        pq.write_table(table.replace_schema_metadata({"table": name, "version": "1"}), part)
-        store.write_job("new" + name, {name: [row(job="new" + name, status="failed", error="x", log_tail="y")]})
-        read = store.read(name)
-        assert read["job"].tolist() == ["new" + name, "old" + name]
-        assert read["log_tail"].tolist()[0] == "y" and read["log_tail"].isna().tolist() == [False, True]
-    assert set(store.outcomes().values()) == {"done", "failed"}
 
 
 def test_a_path_in_a_sweep_file_cannot_leave_the_store(small_sweep, tmp_path):

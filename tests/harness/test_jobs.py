@@ -1,16 +1,14 @@
+import json
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 
 import pytest
 import torch
 
-from arm_core import Checkpoint, InputError, Layout, ancestral_sample, load_checkpoint, predictive_sample
+from arm_core import Checkpoint, InputError, Layout, load_checkpoint
 from arm_core.data import load_dataset
-from arm_core.forecasters import fixed_point
 from harness.jobs import checkpoint_of, failed_rows, job_folder, run_job
 from harness.jobs.clock import clock_for
 from harness.jobs.progress import Reporter, read_progress
-from harness.jobs.rows import clear_rows, read_rows, status_of, write_rows
 from harness.jobs.sampling import Draw, make_sampler
 from harness.jobs.timing import Bench, time_samplers
 from harness.report.selection import select
@@ -18,20 +16,32 @@ from harness.report.statistics import speedup
 from harness.store import Store
 from harness.sweep import SamplerSpec, load_sweep, make_plan
 from tests.conftest import ConstantArm, TableArm
+from tests.harness.rows import ANCESTRAL
+
+
+class LabelledTableArm(TableArm):
+    """A label shifts the logits of every second dimension; -1, and no context, is no label."""
+
+    def forward(self, x, context=None):
+        output = super().forward(x)
+        if context is None:
+            return output
+        shift = torch.linspace(0, 3, self.layout.dims * self.layout.categories, dtype=torch.float64).sin()
+        label = (context + 1).to(torch.float64)[:, None, None]
+        return output._replace(logits=output.logits + 2 * label * shift.view(self.layout.dims, -1))
 
 
 def jobs_of(file, **options):
     return [planned.job for planned in make_plan(load_sweep(file, **options), {}).jobs]
 
 
-def test_rows_survive_their_file(tmp_path):
-    rows = {"timings": [{"a": 1, "b": b"\x00\xff", "c": datetime(2026, 1, 2, 3, tzinfo=UTC), "d": None, "e": [1.5]}]}
-    assert read_rows(tmp_path) is None
-    write_rows(tmp_path, rows)
-    assert read_rows(tmp_path) == rows
-    clear_rows(tmp_path)
-    assert read_rows(tmp_path) is None
-    assert status_of({"timings": [{"status": "done"}, {"status": "failed"}]}) == "failed"
+def run_both(file, tmp_path):
+    """The store of a training and its timing that have run, and their plan."""
+    store, plan = Store(tmp_path / "store"), make_plan(load_sweep(file), {})
+    for planned in plan.jobs:
+        status = run_job(planned.job, store.root, threads=1)
+        assert status == "done", (job_folder(store.root, planned.job.id) / "log.txt").read_text()
+    return store, plan
 
 
 def test_progress_survives_its_file_and_estimates_what_is_left(tmp_path, monkeypatch):
@@ -82,11 +92,8 @@ def test_the_cuda_clock_synchronises_before_and_after(monkeypatch):
 
 @pytest.mark.slow
 def test_a_training_and_its_timing_leave_rows_that_fit_the_tables(small_sweep, tmp_path):
-    train, timing = jobs_of(small_sweep)
-    store = Store(tmp_path / "store")
-    for job in (train, timing):
-        assert run_job(job, store.root, threads=1) == "done", (job_folder(store.root, job.id) / "log.txt").read_text()
-        store.write_job(job.id, read_rows(job_folder(store.root, job.id)))
+    store, plan = run_both(small_sweep, tmp_path)
+    train = plan.jobs[0].job
     trial = store.read("trials").iloc[0]
     assert trial["iterations"] == 4 and trial["dataset_status"] == "sample" and trial["threads"] == 1
     assert store.read("curves")["step"].tolist() == [2, 4]
@@ -103,31 +110,47 @@ def test_a_training_and_its_timing_leave_rows_that_fit_the_tables(small_sweep, t
     assert len(timed) == 4 * 2 * 3
     assert (timed["exact_fraction"] == 1).all()
     assert (timed["checkpoint_sha256"] == checkpoint.sha256).all()
-    ancestral = timed[timed["sampler"] == "ancestral"]
+    ancestral = timed[timed["sampler"] == ANCESTRAL]
     assert all(calls.tolist() == [64] * len(calls) for calls in ancestral["arm_calls"])
     assert timings["run_order"].tolist() == list(range(len(timings)))
-    orders = {tuple(group["forecaster"].astype(str)) for _, group in timed.groupby(["seed", "batch_size"])}
+    orders = {tuple(group["sampler"]) for _, group in timed.groupby(["seed", "batch_size"])}
     assert len(orders) > 1, "the order of the samplers must change between rounds"
     samples = store.read("samples")
     assert samples["exact"].all() and len(samples) == 4 * 4
     assert len(store.read("mistakes")) == 4 * 64
 
 
-def test_every_sample_is_compared_those_too_that_the_reference_did_not_draw():
+@pytest.mark.parametrize("decision", [{}, {"temperature": 0.5, "top_k": 1}, {"top_p": 0.7, "min_p": 0.1}])
+def test_every_sample_is_compared_those_too_that_the_reference_did_not_draw(decision):
     arm = TableArm(Layout(1, 3, 3, 2))
-    spec = SamplerSpec(sampler="predictive", forecaster="fixed_point", window=None, stream=True)
+    spec = SamplerSpec(forecaster="fixed_point", stream=True, **decision)
     bench = Bench.__new__(Bench)
-    bench.arm = arm
-    trace = predictive_sample(arm, Draw.noise_of(arm, 0, range(40)), fixed_point)
-    known = ancestral_sample(arm, Draw.noise_of(arm, 0, range(2))).x
-    row = {"sampler": spec.sampler, "seed": 0}
-    assert bench._compared(row, trace, known)["exact_fraction"] == 1
+    bench.arm, bench.checkpoint = arm, Checkpoint(arm, None, None, {}, "")
+    trace = make_sampler(spec, bench.checkpoint)(Draw.of(arm, 0, 4, 40))
+    ancestral = make_sampler(SamplerSpec(sampler="ancestral", **decision), bench.checkpoint)(Draw.of(arm, 0, 2))
+    known = {json.dumps(spec.decision, sort_keys=True): ancestral.x}
+    row = {"seed": 0}
+    assert bench._compared(spec, row, trace, known)["exact_fraction"] == 1
     for wrong in (1, 2, 39):  # among the known ones, just after them, and in the last part
         x = trace.x.clone()
         x[wrong, 4] ^= 1
-        found = bench._compared(row, replace(trace, x=x), known)
+        found = bench._compared(spec, row, replace(trace, x=x), known)
         assert found["exact_fraction"] == 39 / 40 and found["smallest_gap"] > 0, wrong
-    assert "exact_fraction" not in bench._compared({**row, "sampler": "resampled"}, trace, known)
+    assert "exact_fraction" not in bench._compared(spec.model_copy(update={"resampled": True}), row, trace, known)
+
+
+def test_guidance_and_classes_reach_every_sampler():
+    arm = LabelledTableArm(Layout(1, 3, 3, 2))
+    checkpoint = Checkpoint(arm, None, None, {}, "")
+    drawn = {}
+    for guidance, context in ((None, None), (None, 1), (None, 2), (2.0, 1)):
+        settings = {"guidance": guidance, "context": context}
+        specs = [{"sampler": "ancestral"}, {"forecaster": "zeros"}, {"forecaster": "fixed_point", "stream": True}]
+        found = [make_sampler(SamplerSpec(**spec, **settings), checkpoint)(Draw.of(arm, 0, 3)).x for spec in specs]
+        assert all(torch.equal(found[0], x) for x in found), settings
+        drawn[guidance, context] = found[0]
+    names = list(drawn)
+    assert not any(torch.equal(drawn[a], drawn[b]) for a in names for b in names if a != b)
 
 
 @pytest.mark.slow
@@ -181,10 +204,10 @@ def test_a_training_that_was_cut_off_ends_with_the_same_bits(small_sweep, tmp_pa
     first, second = (load_checkpoint(checkpoint_of(tmp_path / name, train.id)) for name in ("whole", "cut"))
     for name, value in first.arm.state_dict().items():
         assert torch.equal(value, second.arm.state_dict()[name])
-    curves = [read_rows(job_folder(tmp_path / name, train.id))["curves"] for name in ("whole", "cut")]
-    assert [[row["step"], row["valid_bits_per_dim"]] for row in curves[0]] == [
-        [row["step"], row["valid_bits_per_dim"]] for row in curves[1]
+    curves = [
+        Store(tmp_path / name).read("curves", columns=["step", "valid_bits_per_dim"]) for name in ("whole", "cut")
     ]
+    assert len(curves[0]) == 2 and curves[0].equals(curves[1])
 
 
 @pytest.mark.slow
@@ -200,6 +223,13 @@ def test_a_damaged_newest_state_is_passed_over(small_sweep, tmp_path, monkeypatc
     assert run_job(train, tmp_path / "cut", threads=1) == "done"
     assert "damaged" in (folder / "log.txt").read_text()
     assert not list(folder.glob("state-*")), "a finished training needs no states"
+    files = Store(tmp_path / "cut").done(train.id).files
+    assert {name.split("/")[0] for name in files} == {
+        "trials.parquet",
+        "curves.parquet",
+        "checkpoint",
+        "checkpoint-best",
+    }
     ends = [load_checkpoint(checkpoint_of(tmp_path / name, train.id)).arm.state_dict() for name in ("whole", "cut")]
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
@@ -211,7 +241,7 @@ def test_a_failing_job_leaves_a_failed_row_and_its_traceback(small_sweep, tmp_pa
     )
     (train,) = jobs_of(file)
     assert run_job(train, tmp_path, threads=1) == "failed"
-    row = read_rows(job_folder(tmp_path, train.id))["trials"][0]
+    row = Store(tmp_path).read("trials").iloc[0]
     assert row["error"].startswith("DivergedError: the loss became")
     assert "Traceback" in (job_folder(tmp_path, train.id) / "log.txt").read_text()
     assert read_progress(job_folder(tmp_path, train.id)).state == "failed"
@@ -246,7 +276,7 @@ def test_a_forecaster_of_ones_own_is_a_function_or_a_class_with_options(tmp_path
     layout = Layout(1, 4, 4, 2)
     ones = torch.tensor([-1e3, 1e3], dtype=torch.float64).expand(16, 2)  # every sample is all ones
     checkpoint = Checkpoint(ConstantArm(layout, ones[None]), None, None, {}, "")
-    spec = SamplerSpec(sampler="predictive", forecaster=f"{tmp_path / 'mine.py'}:{name}", options=options)
+    spec = SamplerSpec(forecaster=f"{tmp_path / 'mine.py'}:{name}", options=options)
     trace = make_sampler(spec, checkpoint)(Draw.of(checkpoint.arm, 0, 1))
     assert trace.x.tolist() == [[1] * 16]
     assert trace.arm_calls.tolist() == [calls]
@@ -255,7 +285,7 @@ def test_a_forecaster_of_ones_own_is_a_function_or_a_class_with_options(tmp_path
 def test_learned_needs_modules():
     checkpoint = Checkpoint(ConstantArm(Layout(1, 4, 4, 2), torch.zeros(1, 16, 2)), None, None, {}, "")
     with pytest.raises(InputError, match="has no forecasting modules"):
-        make_sampler(SamplerSpec(sampler="predictive", forecaster="learned"), checkpoint)
+        make_sampler(SamplerSpec(forecaster="learned"), checkpoint)
 
 
 @pytest.mark.slow
@@ -263,17 +293,14 @@ def test_chosen_horizons_gates_and_fresh_noise_are_timed_and_recorded(small_swee
     samplers = "[ancestral, {forecaster: learned, horizon: auto}, {forecaster: gated, horizon: auto}, {forecaster: gated, options: {gate: 2}}, {forecaster: most_likely, resampled: true}, {forecaster: learned, resampled: true}]"
     text = small_sweep.read_text().replace("[ancestral, zeros, fixed_point, learned]", samplers)
     small_sweep.write_text(text.replace("seeds: [0, 1, 2]", "seeds: [0]"))
-    train, timing = jobs_of(small_sweep)
-    store = Store(tmp_path / "store")
-    for job in (train, timing):
-        assert run_job(job, store.root, threads=1) == "done", (job_folder(store.root, job.id) / "log.txt").read_text()
-        store.write_job(job.id, read_rows(job_folder(store.root, job.id)))
+    store, plan = run_both(small_sweep, tmp_path)
     timings = store.read("timings")
     timed = timings[~timings["is_warmup"]]
-    learned = timed[timed["forecaster"].isin(["learned", "gated"])]
-    assert learned["horizon"].between(1, 2).all()
-    law = timed["sampler"] == "resampled"
+    settings = timed["sampler"].map(json.loads)
+    assert all(1 <= one["horizon"] <= 2 for one in settings if one.get("forecaster") in ("learned", "gated"))
+    law = settings.map(lambda one: one.get("resampled", False))
     assert law.sum() == 4 and timed[law]["exact_fraction"].isna().all() and (timed[~law]["exact_fraction"] == 1).all()
+    store.write_sweep(plan.record())
     report = speedup(select(store).repetitions)
     assert report["equal"].all()
     assert {"fresh noise: most likely", "fresh noise: learned, T=2"} <= set(report["sampler"])
@@ -284,20 +311,19 @@ def test_windows_streams_and_peers_are_timed_and_recorded(small_sweep, tmp_path)
     samplers = "[ancestral, fixed_point, {forecaster: fixed_point_above, window: 8}, {forecaster: learned, window: auto, stream: true}, {forecaster: fixed_point, stream: true}, jacobi, cached_sequential, {peer: gs_jacobi, block: 16}, jacobi_gs]"
     text = small_sweep.read_text().replace("[ancestral, zeros, fixed_point, learned]", samplers)
     small_sweep.write_text(text.replace("seeds: [0, 1, 2]", "slots: [3]\n  samples_per_slot: 2\n  seeds: [0]"))
-    train, timing = jobs_of(small_sweep)
-    store = Store(tmp_path / "store")
-    for job in (train, timing):
-        assert run_job(job, store.root, threads=1) == "done", (job_folder(store.root, job.id) / "log.txt").read_text()
-        store.write_job(job.id, read_rows(job_folder(store.root, job.id)))
+    store, plan = run_both(small_sweep, tmp_path)
     timed = store.read("timings").query("not is_warmup")
     assert (timed["exact_fraction"] == 1).all(), "those of a stream that no batch drew among them"
-    streams = timed[timed["slots"].notna()]
+    settings = timed["sampler"].map(json.loads)
+    streams = timed[settings.map(lambda one: one.get("stream", False))]
     assert len(streams) == 2 and (streams["batch_size"] == 3).all()
     assert (streams["arm_calls"].map(len) == 6).all() and (streams["windows"].map(len) == 6).all()
-    assert streams.set_index("forecaster")["auto_window"].to_dict() == {"learned": True, "fixed_point": False}
-    assert timed.query("forecaster == 'fixed_point_above'")["window"].tolist() == [8, 8]
+    assert (streams["samples"] == 6).all()
+    windows = {one["forecaster"]: one.get("window") for one in settings if "forecaster" in one and one.get("stream")}
+    assert windows == {"learned": "auto", "fixed_point": None}
+    store.write_sweep(plan.record())
     report = speedup(select(store).repetitions)
     names = {"GS-Jacobi, block 16", "Jacobi-GS, block 8", "Jacobi", "cached sequential", "fixed point, slots"}
     assert names | {"fixed point above, window 8", "learned, T=2, auto window, slots"} <= set(report["sampler"])
     rows = store.read("timings").query(report.set_index("sampler").loc["fixed point, slots", "query"])
-    assert len(rows) == 1 and rows["slots"].item() == 3
+    assert len(rows) == 1 and rows["samples"].item() == 6

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from arm_core import InputError, load_checkpoint
-from harness.commands import sweep as commands
 from harness.execution import serial
-from harness.jobs import checkpoint_of, job_folder, read_rows, run_job
-from harness.jobs.latents import ABOUT, LATENTS, load_latents
+from harness.jobs import checkpoint_of, job_folder, run_job
+from harness.jobs.latents import LATENTS, load_latents
 from harness.jobs.progress import Reporter
 from harness.store import Store
 from harness.sweep import load_sweep, make_plan
@@ -94,8 +93,8 @@ def test_photos_become_decoded_samples_and_stops_change_no_bit(plan, tmp_path, m
             others = getattr(stopped, part).state_dict()
             for key, value in getattr(whole, part).state_dict().items():
                 assert torch.equal(value, others[key]), f"{part}.{key}"
-    curves = read_rows(job_folder(tmp_path / "cut", plan.jobs[1].job.id))["curves"]
-    assert [point["step"] for point in curves] == [2, 4]
+    curves = Store(tmp_path / "cut").read("curves", jobs=[plan.jobs[1].job.id])
+    assert curves["step"].tolist() == [2, 4]
     place = job_folder(tmp_path / "cut", plan.jobs[0].job.id)
     damaged = np.load(place / LATENTS / "train.npy")
     damaged[0, 0, 0, 0] ^= 1
@@ -104,19 +103,11 @@ def test_photos_become_decoded_samples_and_stops_change_no_bit(plan, tmp_path, m
         load_latents(place)
 
 
-def test_an_autoencoder_whose_latents_are_gone_runs_again_when_a_training_needs_them(plan, tmp_path, monkeypatch):
-    store, encoder = Store(tmp_path / "store"), plan.jobs[0].job
-    sweep = load_sweep(tmp_path / "coded.yaml")
-    monkeypatch.setattr(commands, "_outcomes", lambda _: {encoder.id: "done"})
-    assert [p.run for p in commands._plan(sweep, store).jobs] == [True, True, True]
-    place = job_folder(store.root, encoder.id) / LATENTS
-    place.mkdir(parents=True)
-    (place / ABOUT).write_text("{}")
-    assert [p.run for p in commands._plan(sweep, store).jobs] == [False, True, True]
-    (place / ABOUT).unlink()
-    everything = {planned.job.id: "done" for planned in plan.jobs}
-    monkeypatch.setattr(commands, "_outcomes", lambda _: everything)
-    assert not commands._plan(sweep, store).to_run, "nobody needs the latents"
+def test_an_autoencoder_whose_latents_are_gone_runs_again_and_what_needs_them(plan, tmp_path):
+    ids = [planned.job.id for planned in plan.jobs]
+    again = make_plan(load_sweep(tmp_path / "coded.yaml"), dict.fromkeys(ids, "done") | {ids[0]: "lost"})
+    reasons = ["files of it are gone", "its autoencoder runs again", "its training runs again"]
+    assert [(planned.run, planned.reason) for planned in again.jobs] == [(True, reason) for reason in reasons]
 
 
 @pytest.mark.slow
@@ -153,8 +144,9 @@ def test_a_training_goes_on_from_the_weights_of_another(small_sweep, tmp_path):
     wrong = second.model_copy(
         update={"arm": second.arm.model_copy(update={"options": {**second.arm.options, "filters": 8}})}
     )
+    Store(tmp_path).forget(wrong.id)
     assert run_job(wrong, tmp_path, threads=1) == "failed"
-    assert "is not of this size or layout" in read_rows(job_folder(tmp_path, second.id))["trials"][0]["error"]
+    assert "is not of this size or layout" in Store(tmp_path).read("trials", jobs=[second.id])["error"].item()
     small_sweep.write_text(small_sweep.read_text().replace(str(place), "nowhere"))
     with pytest.raises(InputError, match="training.init_from: nowhere is no checkpoint"):
         make_plan(load_sweep(small_sweep), {})

@@ -15,6 +15,7 @@ from harness.jobs import job_folder
 from harness.jobs.progress import Progress
 from harness.store import Store
 from harness.sweep import load_sweep, make_plan
+from tests.harness.rows import trial_row
 
 
 def progress(**changes):
@@ -32,12 +33,21 @@ def write(store, item):
     (folder / "progress.json").write_text(json.dumps(asdict(item)))
 
 
-def shown(store, outcomes, item):
-    write(store, item)
-    record = {"jobs": [{"id": "a", "kind": "train", "title": item.title}]}
+def table_of(store):
+    record = {"jobs": [{"id": "a", "kind": "train", "title": "digits [/seed] 0"}]}
     out = io.StringIO()
-    Console(file=out, width=200).print(status_table(store, outcomes, "q", record))
+    Console(file=out, width=200, markup=False).print(status_table(store, "q", record))
+    assert "digits [/seed] 0" in out.getvalue()
     return out.getvalue()
+
+
+def shown(store, item, state=None):
+    """The table of a job that says this of itself and ended so."""
+    write(store, item)
+    store.forget("a")
+    if state is not None:
+        store.write_job("a", {"trials": [trial_row(job="a", status=state)]})
+    return table_of(store)
 
 
 def test_a_line_says_what_how_far_how_well_and_how_long_still():
@@ -54,20 +64,31 @@ def test_status_tells_running_from_stopped_failed_done_and_waiting(tmp_path):
     store = Store(tmp_path)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    assert "running" in shown(store, {}, progress())
-    assert "stopped" in shown(store, {}, progress(pid=ended.pid))
+    assert "running" in shown(store, progress())
+    assert "stopped" in shown(store, progress(pid=ended.pid))
     silent = time.time() - STALE_S - 1
-    assert "running" in shown(store, {}, progress(updated_at=silent)), "a long validation, and the process is there"
-    assert "stopped" in shown(store, {}, progress(updated_at=time.time() - MOST_SILENT_S - 1))
-    assert "running" in shown(store, {}, progress(host="elsewhere", pid=ended.pid))
-    assert "stopped" in shown(store, {}, progress(host="elsewhere", updated_at=silent))
-    assert "log.txt" in shown(store, {"a": "failed"}, progress(state="failed"))
-    assert "done" in shown(store, {"a": "done"}, progress(state="done"))
-    (job_folder(store.root, "a") / "progress.json").unlink()
-    record = {"jobs": [{"id": "a", "kind": "train", "title": "t"}]}
-    out = io.StringIO()
-    Console(file=out, width=200).print(status_table(store, {}, "q", record))
-    assert "waiting" in out.getvalue()
+    assert "running" in shown(store, progress(updated_at=silent)), "a long validation, and the process is there"
+    assert "stopped" in shown(store, progress(updated_at=time.time() - MOST_SILENT_S - 1))
+    assert "running" in shown(store, progress(host="elsewhere", pid=ended.pid))
+    assert "stopped" in shown(store, progress(host="elsewhere", updated_at=silent))
+    assert "log.txt" in shown(store, progress(state="failed"), "failed")
+    assert "done" in shown(store, progress(state="done"), "done")
+    (job_folder(store.root, "a") / "trials.parquet").unlink()
+    assert "lost" in table_of(store)
+    (job_folder(store.root, "a") / "done.json").write_text("{")
+    assert "damaged" in table_of(store)
+    for name in ("done.json", "progress.json"):
+        (job_folder(store.root, "a") / name).unlink()
+    assert "waiting" in table_of(store)
+
+
+def test_a_bar_shows_text_that_looks_like_markup_as_it_stands(small_sweep, tmp_path):
+    plan, out = make_plan(load_sweep(small_sweep), {}), io.StringIO()
+    note = "RuntimeError: cannot open [/data/images] as list[int] {x}"
+    with watching(plan, tmp_path, Console(file=out, width=200, force_terminal=True, markup=False)):
+        write(Store(tmp_path), progress(job=plan.jobs[0].job.id, state="failed", title="[/a] {b}", note=note))
+        time.sleep(1.2)
+    assert note in out.getvalue() and "[/a] {b}" in out.getvalue()
 
 
 def test_without_a_terminal_a_line_is_printed_per_job_and_state(small_sweep, tmp_path):

@@ -1,19 +1,20 @@
 """The report on small stores: its tables against committed ones, its numbers against the rows, its page on its own."""
 
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
 from arm_core import InputError
 from harness.report import formats, write_report
 from harness.report.tables import with_std
-from harness.store import Store
+from harness.store import Store, job_folder
 from tests.harness.golden import make
-from tests.harness.rows import timing_row, trial_row
+from tests.harness.rows import ANCESTRAL, timing_row, trial_row, write_named
+from tests.harness.test_store import rewrite
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +64,15 @@ def test_every_number_follows_from_the_rows_that_its_query_names(golden, tables)
     for _, number in tables[1].speedup.iterrows():
         chosen = rows.query(number["query"])
         calls = [100 * max(calls) / dims for calls, dims in zip(chosen["arm_calls"], chosen["dims"], strict=True)]
-        reference = rows[rows["job"].isin(chosen["job"]) & (rows["sampler"] == "ancestral")]
+        reference = rows[rows["job"].isin(chosen["job"]) & (rows["sampler"] == ANCESTRAL)]
         twins = chosen.merge(reference, on=["job", "batch_size", "seed"], suffixes=("", "_twin"))
         assert len(chosen) == number["repetitions"] == len(twins)
         assert number["calls_percent"] == pytest.approx(np.mean(calls))
         assert number["work"] == pytest.approx(np.mean([np.mean(work) for work in chosen["arm_work"]]))
-        assert number["seconds"] == pytest.approx(chosen["wall_s"].mean())
+        assert number["seconds"] == pytest.approx((chosen["wall_s"] / chosen["samples"]).mean())
+        assert (
+            set(chosen["samples"]) == {number["samples"]} and (chosen["arm_calls"].map(len) == chosen["samples"]).all()
+        )
         assert number["speedup"] == pytest.approx(np.exp(np.log(twins["wall_s_twin"] / twins["wall_s"]).mean()))
 
 
@@ -89,7 +93,7 @@ def test_official_and_sample_data_stand_in_separate_tables(tables):
 def test_what_failed_and_what_is_waiting_is_told(tables):
     page = (tables[0] / "index.html").read_text()
     assert "The timing of cifar10 (default) failed: RuntimeError: out of memory" in page
-    assert "1 of 6 jobs have no result yet (a6)" in page
+    assert "1 of 6 jobs have no result yet (digits seed 1)" in page
 
 
 class Tags(HTMLParser):
@@ -143,7 +147,7 @@ def test_the_page_can_be_read_without_seeing_it(drawn):
 @pytest.mark.slow
 def test_every_figure_is_there_in_three_formats_and_belongs_to_a_table(drawn):
     out, report = drawn
-    stems = {f"table2-sample-{name}" for name in ("speedup", "calls", "batch", "curves", "images")}
+    stems = {f"table2-sample-{name}" for name in ("speedup", "calls", "width", "curves", "images")}
     stems |= {"autoencoder-curves", *(f"photos-{name}" for name in ("mistakes", "convergence", "places"))}
     figures = {str(path.relative_to(out)) for path in report.files if path.parent.name == "figures"}
     assert figures == {f"figures/{stem}.{kind}" for stem in stems for kind in ("png", "svg", "pdf")}
@@ -167,29 +171,9 @@ def test_a_report_removes_what_an_earlier_one_left(golden, tmp_path):
 @pytest.mark.slow
 def test_more_panels_than_the_limit_are_left_out_and_said(golden, tmp_path):
     report = write_report(golden, tmp_path, sweeps=["third"], figures=1)
-    assert any("calls against batch size: 1 of 2 panels are not drawn" in said for said in report.left_out)
+    assert any("against width: 1 of 2 panels are not drawn" in said for said in report.left_out)
     assert (tmp_path / "figures" / "digits-hidden-mistakes.png").exists()
     assert not (tmp_path / "figures" / "digits-pixel-mistakes.png").exists()
-
-
-@pytest.mark.slow
-def test_runs_through_slots_get_their_figure(tmp_path, monkeypatch):
-    store = Store(tmp_path / "store")
-    rows = [timing_row(seed=seed, batch_size=width) for seed in (0, 1) for width in (2, 4)]
-    rows += [timing_row(seed=s, batch_size=w, sampler="predictive", forecaster="zeros") for s in (0, 1) for w in (2, 4)]
-    store.write_job("a", {"timings": rows})
-    from harness.report import selection
-
-    read = selection._timings
-
-    def with_slots(*arguments):  # what a store whose schema knows slots gives
-        frame = read(*arguments)
-        return frame.assign(slots=frame["batch_size"].where(frame["sampler"] == "predictive"))
-
-    monkeypatch.setattr(selection, "_timings", with_slots)
-    report = write_report(store, tmp_path / "out")
-    assert (tmp_path / "out" / "figures" / "table1-unknown-slots.png").exists()
-    assert not any("slots" in said for said in report.left_out)
 
 
 def page_of(store, out, **options):
@@ -214,8 +198,8 @@ def test_a_store_that_does_not_exist_is_an_error(tmp_path):
 def test_a_store_of_failures_gives_a_page_that_names_them(tmp_path):
     store = Store(tmp_path / "store")
     lost = {"status": "failed", "dims": None, "parameters": None, "dataset_name": None, "dataset_status": None}
-    store.write_job("t", {"trials": [trial_row(error="it diverged: <b>", **lost)]})
-    store.write_job("a", {"timings": [timing_row(status="failed", error="its training failed", wall_s=None)]})
+    write_named(store, "t", {"trials": [trial_row(error="it diverged: <b>", **lost)]})
+    write_named(store, "a", {"timings": [timing_row(status="failed", error="its training failed", wall_s=None)]})
     text = page_of(store, tmp_path / "out")
     assert "it diverged: <b>" in text and "its training failed" in text and "No results yet" in text
 
@@ -223,12 +207,10 @@ def test_a_store_of_failures_gives_a_page_that_names_them(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["trials", "timings"])
 def test_trainings_alone_and_timings_alone_give_a_page(tmp_path, golden, what):
-    store = Store(tmp_path / "store")
-    rows = golden.read(what, jobs={"t1", "a1"}).to_dict("records")
-    part = golden.root / "tables" / what / f"{rows[0]['job']}.parquet"
-    place = store.root / "tables" / what / part.name
-    place.parent.mkdir(parents=True)
-    place.write_bytes(part.read_bytes())
+    store, job = Store(tmp_path / "store"), {"trials": "t1", "timings": "a1"}[what]
+    shutil.copytree(job_folder(golden.root, job), job_folder(store.root, job))
+    record = golden.sweeps()["first"]
+    store.write_sweep({**record, "jobs": [named for named in record["jobs"] if named["id"] == job]})
     text = page_of(store, tmp_path / "out")
     assert (
         "digits" in text and ("1.425" in text) == (what == "trials") and ("fixed point" in text) == (what == "timings")
@@ -246,11 +228,14 @@ def test_one_dataset_with_one_seed_has_no_spread(golden, tmp_path):
 def test_columns_that_an_older_schema_lacks_are_dashes(golden, tmp_path):
     store = make.unpack(tmp_path / "store")
     for path in store.root.rglob("*.parquet"):
-        table = pq.read_table(path)
-        required = {field.name for field in table.schema if not field.nullable}
-        known = required | {"dims", "sampler", "batch_size", "seed", "wall_s", "arm_calls", "forecaster", "error"}
-        known |= {"test_bits_per_dim", "valid_bits_per_dim", "image", "train_mse", "valid_mse"}
-        pq.write_table(table.select([name for name in table.column_names if name in known]), path)
+
+        def without(table):
+            required = {field.name for field in table.schema if not field.nullable}
+            known = required | {"dims", "sampler", "batch_size", "seed", "wall_s", "arm_calls", "samples", "error"}
+            known |= {"test_bits_per_dim", "valid_bits_per_dim", "image", "train_mse", "valid_mse"}
+            return table.select([name for name in table.column_names if name in known])
+
+        rewrite(store, path.parent.name, path.stem, without)
     text = page_of(store, tmp_path / "out")
     assert "data of unknown origin" in text and "fixed point" in text
 

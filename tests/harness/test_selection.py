@@ -1,26 +1,31 @@
 """Which rows count, what is left out and why, and what is not compared."""
 
-import pandas as pd
-import pyarrow.parquet as pq
+import json
+
 import pytest
 
 from arm_core import InputError
 from harness.report.selection import select
 from harness.report.statistics import speedup
-from harness.store import Store
-from tests.harness.rows import timing_row, trial_row
+from harness.store import Store, job_folder
+from tests.harness.rows import FIXED_POINT, name_job, timing_row, trial_row, write_named
+from tests.harness.test_store import rewrite
+
+NAMES = ("sweep", "profile", "dataset", "variant")
 
 
 def write(store, job, *, train_job="t", seeds=(0, 1), **changes):
-    """A timing job of two samplers."""
+    """A timing job of two samplers, under a name."""
+    names = {name: changes.pop(name) for name in NAMES if name in changes}
     shared = {"job": job, "train_job": train_job, **changes}
     rows = [timing_row(seed=seed, wall_s=4.0, **shared) for seed in seeds]
-    rows += [timing_row(seed=seed, sampler="predictive", forecaster="fixed_point", **shared) for seed in seeds]
-    store.write_job(job, {"timings": rows})
+    rows += [timing_row(**{"seed": seed, "sampler": FIXED_POINT, **shared}) for seed in seeds]
+    write_named(store, job, {"timings": rows}, **names)
 
 
 def train(store, job, **changes):
-    store.write_job(job, {"trials": [trial_row(job=job, checkpoint_sha256="f" * 64, **changes)]})
+    names = {name: changes.pop(name) for name in NAMES if name in changes}
+    write_named(store, job, {"trials": [trial_row(job=job, checkpoint_sha256="f" * 64, **changes)]}, **names)
 
 
 @pytest.fixture
@@ -31,8 +36,8 @@ def store(tmp_path):
 def test_warm_ups_and_failures_do_not_count(store):
     write(store, "a")
     rows = [timing_row(job="b", train_seed=1, is_warmup=True, wall_s=1e9), timing_row(job="b", train_seed=1)]
-    store.write_job("b", {"timings": rows})
-    store.write_job("c", {"timings": [timing_row(job="c", train_seed=2, status="failed", error="Boom\nat line 3")]})
+    write_named(store, "b", {"timings": rows})
+    write_named(store, "c", {"timings": [timing_row(job="c", train_seed=2, status="failed", error="Boom\nat line 3")]})
     found = select(store)
     assert sorted(found.repetitions["job"].unique()) == ["a", "b"] and (found.repetitions["seconds"] < 10).all()
     assert found.left_out == ["The timing of digits (default) failed: Boom"]
@@ -50,25 +55,58 @@ def test_a_seed_that_nobody_trained_with_is_refused(store):
         select(store, only=["seed=99"])
 
 
+def gated(gate):
+    return json.dumps({"forecaster": "gated", "horizon": 2, "options": {"gate": gate}})
+
+
 def test_samplers_with_other_options_are_not_averaged_and_a_mismatch_is_not_hidden(store):
-    gated = {"sampler": "predictive", "forecaster": "gated", "horizon": 2}
     rows = [timing_row(seed=0, wall_s=4.0)]
-    rows += [timing_row(**gated, options=f'{{"gate": {gate}}}', wall_s=gate, run_order=1) for gate in (0.5, 2.0)]
-    rows += [timing_row(sampler="predictive", forecaster="zeros", exact_fraction=e, run_order=2) for e in (1.0, 0.5)]
-    store.write_job("a", {"timings": rows})
+    rows += [timing_row(sampler=gated(gate), wall_s=2 * gate, run_order=1) for gate in (0.5, 2.0)]
+    rows += [timing_row(sampler='{"forecaster": "zeros"}', exact_fraction=e, run_order=2) for e in (1.0, 0.5)]
+    write_named(store, "a", {"timings": rows})
     table = speedup(select(store).repetitions).set_index("sampler")
     assert table.loc["gated, T=2, gate 0.5", "seconds"] == 0.5 and table.loc["gated, T=2, gate 2.0", "seconds"] == 2.0
     chosen = store.read("timings").query(table.loc["gated, T=2, gate 2.0", "query"])
-    assert chosen["wall_s"].tolist() == [2.0]
+    assert chosen["wall_s"].tolist() == [4.0]
     assert not table.loc["forecast zeros", "equal"]
 
 
-def test_of_two_runs_on_one_training_the_newer_counts(store):
-    write(store, "a")
-    write(store, "b", started_at=pd.Timestamp("2026-03-01", tz="UTC"))
+def test_a_report_calls_a_job_what_the_sweep_calls_it_now(store):
+    train(store, "t", variant="narrow")
+    write(store, "a", variant="narrow")
+    renamed = [{**job, "variant": "broad"} for job in store.sweeps()["q"]["jobs"]]
+    store.write_sweep({"sweep": "q", "profile": None, "jobs": renamed})
     found = select(store)
-    assert set(found.repetitions["job"]) == {"b"}
-    assert found.left_out == ["1 timing jobs are left out, since newer ones did the same: a."]
+    assert set(found.trials["variant"]) == set(found.repetitions["variant"]) == {"broad"}
+
+
+def test_a_job_of_two_names_stands_under_both(store):
+    for sweep, dataset in (("q", "digits"), ("q", "twin"), ("other", "digits")):
+        train(store, "t", sweep=sweep, dataset=dataset)
+        write(store, "a", sweep=sweep, dataset=dataset)
+    found = select(store)
+    assert len(found.trials) == len(found.runs) == 3 and len(found.repetitions) == 3 * 4
+    table = speedup(found.repetitions)
+    assert table.groupby(["sweep", "dataset"])["speedup"].max().tolist() == [4.0] * 3
+    assert set(select(store, sweeps=["other"]).repetitions["sweep"]) == {"other"}
+
+
+def test_jobs_that_no_sweep_asks_for_now_are_left_out_and_counted(store):
+    write(store, "a")
+    store.write_job("old", {"timings": [timing_row(job="old")]})
+    found = select(store)
+    assert set(found.repetitions["job"]) == {"a"}
+    assert found.left_out == ["1 finished jobs are left out: no sweep of this store asks for them now."]
+    assert select(store, sweeps=["q"]).left_out == []
+
+
+def test_jobs_without_a_result_are_listed_with_their_state(store):
+    write(store, "a")
+    failed = [timing_row(job="b", train_seed=1, status="failed", error="Boom")]
+    write_named(store, "b", {"timings": failed})
+    name_job(store, "c", {"timings": [timing_row(job="c", train_seed=2)]}, dataset="photos", variant="default")
+    unfinished = select(store).unfinished
+    assert unfinished.set_index("job")["state"].to_dict() == {"b": "failed", "c": "waiting"}
 
 
 @pytest.mark.parametrize(
@@ -115,14 +153,6 @@ def test_timings_of_other_weights_than_the_training_left_are_refused(store):
     refused = select(store)
     assert refused.repetitions.empty and "timed other weights" in refused.left_out[0]
     assert not select(store, mix=["checkpoint"]).repetitions.empty
-
-
-def test_timings_of_a_training_that_was_done_anew_are_refused(store):
-    train(store, "t")
-    train(store, "u", started_at=pd.Timestamp("2026-03-01", tz="UTC"))
-    write(store, "a")
-    found = select(store)
-    assert found.repetitions.empty and any("timed other weights" in said for said in found.left_out)
 
 
 def test_timings_whose_training_is_not_in_the_store_are_told_apart_too(store):
@@ -173,8 +203,9 @@ def test_a_filter_that_fits_nothing_is_an_error(store, only, message):
 def test_several_sweeps_are_reported_together_and_what_they_lack_is_said(store):
     for job, dataset in {"a": "digits", "b": "photos", "c": "svhn"}.items():
         write(store, job, dataset=dataset)
+    known = {job["id"]: job for job in store.sweeps()["q"]["jobs"]} | {"x": {"id": "x", "kind": "timing"}}
     for name, profile, jobs in (("one", None, "a"), ("two", "laptop", "bx"), ("three", None, "c")):
-        records = [{"id": job, "kind": "timing", "title": f"job {job}"} for job in jobs]
+        records = [{**known[job], "title": f"job {job}"} for job in jobs]
         store.write_sweep({"sweep": name, "profile": profile, "jobs": records})
     found = select(store, sweeps=["one", "two@laptop"])
     assert set(found.repetitions["job"]) == {"a", "b"}
@@ -183,35 +214,42 @@ def test_several_sweeps_are_reported_together_and_what_they_lack_is_said(store):
         select(store, sweeps=["tree"])
 
 
-def test_a_part_that_cannot_be_read_is_left_out_and_named(store):
+@pytest.mark.parametrize("damaged", ["timings.parquet", "done.json"])
+def test_a_job_that_cannot_be_read_is_left_out_and_named(store, damaged):
     write(store, "a")
     write(store, "b", dataset="photos")
-    part = next(store.root.rglob("b.parquet"))
+    part = job_folder(store.root, "b") / damaged
     part.write_bytes(part.read_bytes()[:-20])
     found = select(store)
-    assert set(found.repetitions["job"]) == {"a"} and "b.parquet cannot be read" in found.left_out[0]
+    assert set(found.repetitions["job"]) == {"a"}
+    (said,) = found.left_out
+    assert damaged in said and "run the sweep again" in said
 
 
 def test_rows_of_an_older_schema_are_read_without_what_they_lack(store):
     train(store, "t")
     write(store, "a")
     young = {
-        "timings": ["is_warmup", "busy", "smallest_gap", "window", "horizon", "cuda", "commit", "dirty", "arm_work"]
+        "timings": ["is_warmup", "busy", "smallest_gap", "cuda", "commit", "dirty", "arm_work"],
+        "trials": ["dataset_status", "autoencoder_job", "kept", "train_eval_bits_per_dim", "checkpoint_sha256"],
     }
-    young["trials"] = ["dataset_status", "autoencoder_job", "kept", "train_eval_bits_per_dim", "checkpoint_sha256"]
-    for table, columns in young.items():
-        part = next((store.root / "tables" / table).glob("*.parquet"))
-        older = {"table": table, "version": "2"}  # whose parts were not sealed
-        pq.write_table(pq.read_table(part).drop_columns(columns).replace_schema_metadata(older), part)
+
+    def older(rows):
+        table = rows.schema.metadata[b"table"].decode()
+        return rows.drop_columns(young[table]).replace_schema_metadata({"table": table, "version": "2"})
+
+    rewrite(store, "a", "timings", older)
+    rewrite(store, "t", "trials", older)
     found = select(store)
     assert len(found.repetitions) == 4 and found.trials["data_status"].tolist() == ["unknown"]
 
 
 def test_a_query_selects_the_rows_behind_a_number(store):
     for variant in ("a", "b"):
-        write(store, variant, variant=variant, horizon=3)
+        write(store, variant, variant=variant)
     rows = store.read("timings")
     for _, row in speedup(select(store).repetitions).iterrows():
         chosen = rows.query(row["query"])
         assert len(chosen) == row["repetitions"] == 2
-        assert chosen["wall_s"].mean() == row["seconds"] and set(chosen["variant"]) == {row["variant"]}
+        assert (chosen["wall_s"] / chosen["samples"]).mean() == row["seconds"]
+        assert set(chosen["job"]) == {row["variant"]}

@@ -44,10 +44,10 @@ profiles:
 
 @pytest.fixture
 def plan_of(tmp_path):
-    def plan(text, outcomes=None, **options):
+    def plan(text, outcomes=None, only=(), **options):
         file = tmp_path / "q.yaml"
         file.write_text(text)
-        return make_plan(load_sweep(file, **options), outcomes or {})
+        return make_plan(load_sweep(file, **options), outcomes or {}, only=only)
 
     return plan
 
@@ -91,11 +91,12 @@ def test_a_sweep_becomes_a_training_and_a_timing_per_dataset_and_seed(plan_of):
         ("horizon: 2}", "window: 0}", "q.yaml:19: timing.samplers.2.window"),
         ("    forecasting: {horizon: 4, filters: 12}", "    training: {learning_rate: .inf}", r"must be a finite number below 1e\+300, got inf"),
         ("    forecasting: {horizon: 4, filters: 12}", "    training: {learning_rate: 1" + 400 * "0" + "}", "must be a finite number below"),
-        ("horizon: 2}", "block: 8}", "q.yaml:19: timing.samplers.2.block: is for the peers gs_jacobi and jacobi_gs"),
+        ("horizon: 2}", "block: 8}", "q.yaml:19: timing.samplers.2.block: is for gs_jacobi and jacobi_gs"),
         ("horizon: 2}", "stream: true, resampled: true}", "timing.samplers.2.stream: fresh noise at every call knows no"),
-        ("forecaster: learned, horizon: 2", "peer: jacobi, block: 8", "timing.samplers.2.block: jacobi takes peer only"),
+        ("forecaster: learned, horizon: 2", "peer: jacobi, block: 8", "timing.samplers.2.block: jacobi takes sampler, temperature,"),
         ("forecaster: learned, horizon: 2", "peer: jakobi", "q.yaml:19: timing.samplers.2.peer"),
-        ("forecaster: learned, horizon: 2", "window: 8", "timing.samplers.2: needs a `forecaster:`, or a `peer:`"),
+        ("forecaster: learned, horizon: 2", "window: 8", "timing.samplers.2: needs a `forecaster:`, or a `sampler:`"),
+        ("horizon: 2", "horizon: 2, sampler: jacobi", "timing.samplers.2: ancestral and the samplers of other papers take no"),
         ("learned, horizon", "zeros, horizon", "q.yaml:19: timing.samplers.2: horizon is for learned and gated only"),
         ("learned, horizon: 2", "learned, options: {gate: 1}", "timing.samplers.2.options.gate: learned takes none"),
         ("learned, horizon: 2", "gated, options: {gate: -1}", "timing.samplers.2.options.gate: must be a number"),
@@ -142,9 +143,11 @@ def test_a_profile_overrides_the_file_and_an_unknown_one_is_refused(plan_of):
         plan_of(BASE, profile="lapto")
 
 
-def test_only_filters_and_refuses_what_it_does_not_know(plan_of):
+def test_only_narrows_what_runs_and_refuses_what_it_does_not_know(plan_of):
     plan = plan_of(BASE, only=["dataset=mnist5k", "seed=1"])
-    assert [p.job.title for p in plan.jobs] == ["mnist5k seed 1"] * 2
+    assert [p.job.title for p in plan.to_run] == ["mnist5k seed 1"] * 2
+    assert plan.record() == plan_of(BASE).record() and len(plan.jobs) == 8
+    assert {p.reason for p in plan.jobs if not p.run} == {"left out by --only"}
     for item, message in [
         ("dataset=svhn", "Valid: mnist5k, photo_patches"),
         ("data=x", "key of --only"),
@@ -152,6 +155,20 @@ def test_only_filters_and_refuses_what_it_does_not_know(plan_of):
     ]:
         with pytest.raises(InputError, match=message):
             plan_of(BASE, only=[item])
+
+
+def test_only_brings_the_autoencoder_that_a_training_needs(plan_of):
+    text = BASE.replace("    bits: 3\n", "    latents: {width: 8, channels: 2, categories: 4}\n")
+    plan = plan_of(text, only=["dataset=photo_patches", "seed=1"])
+    assert [planned.job.kind for planned in plan.to_run] == ["autoencoder", "train", "timing"]
+    assert not plan_of(text, {p.job.id: "done" for p in plan.jobs}, only=["seed=1"]).to_run
+
+
+def test_a_job_is_left_out_by_one_name_and_runs_by_the_other(plan_of):
+    text = BASE.replace(
+        "  photo_patches:\n    crop: 8\n    bits: 3\n", "  again: {name: mnist5k, binarise: threshold}\n"
+    )
+    assert len(plan_of(text, only=["dataset=again", "seed=0"]).to_run) == 2
 
 
 def test_a_datasets_own_settings_override_the_shared_ones(plan_of):
@@ -167,14 +184,15 @@ def test_a_dataset_may_choose_its_variants(plan_of):
         "    - {forecaster: learned, horizon: 2}\n", ""
     )
     chosen = two.replace("    bits: 3\n", "    bits: 3\n    variants: [small]\n")
-    jobs = [planned.job for planned in plan_of(chosen).jobs if planned.job.kind == "train"]
-    assert [(job.dataset, job.variant) for job in jobs if job.seed == 0] == [
+    plan = plan_of(chosen)
+    names = [name for name in plan.names if name.kind == "train"]
+    assert [(name.dataset, name.variant) for name in names if name.seed == 0] == [
         ("mnist5k", "small"),
         ("mnist5k", "default"),
         ("photo_patches", "small"),
     ]
-    assert {job.id for job in jobs} < {planned.job.id for planned in plan_of(two).jobs}  # a choice changes no job
-    with pytest.raises(InputError, match="no dataset is trained with the variants default"):
+    assert {name.id for name in names} < {planned.job.id for planned in plan_of(two).jobs}  # a choice changes no job
+    with pytest.raises(InputError, match="no job of the sweep is of variant=default dataset=photo_patches"):
         plan_of(chosen, only=["variant=default", "dataset=photo_patches"])
     with pytest.raises(
         InputError, match="q.yaml:7: datasets.photo_patches.variants.0: unknown variant 'smal'. Did you mean 'small'"
@@ -208,8 +226,8 @@ def test_what_lies_at_the_path_of_a_dataset_matters(plan_of, tmp_path, kind):
     named = place if kind == "npz" else place.parent
     text = BASE.replace("  mnist5k: {binarise: threshold}", f'  mine: {{name: "{kind}:{named}", bits: 1}}')
     place.write_bytes(b"one")
-    before = [p.job.id for p in plan_of(text).jobs if p.job.dataset == "mine"]
-    assert before == [p.job.id for p in plan_of(text).jobs if p.job.dataset == "mine"]
+    before = [name.id for name in plan_of(text).names if name.dataset == "mine"]
+    assert before == [name.id for name in plan_of(text).names if name.dataset == "mine"] != []
     place.write_bytes(b"other")
     assert not set(before) & {p.job.id for p in plan_of(text).jobs}
 
@@ -252,11 +270,14 @@ def test_the_plan_says_what_runs_and_why(plan_of):
         assert [(p.run, p.reason) for p in plan_of(SMALL, outcomes).jobs] == expected
 
 
-def test_two_names_for_one_training_are_one_job(plan_of):
+def test_two_names_for_one_training_are_one_job_and_both_are_recorded(plan_of):
     text = BASE.replace(
         "  photo_patches:\n    crop: 8\n    bits: 3\n", "  again: {name: mnist5k, binarise: threshold}\n"
     )
-    assert len(plan_of(text).jobs) == 4
+    plan = plan_of(text)
+    assert len(plan.jobs) == 4 and len(plan.record()["jobs"]) == 8
+    named = {name["dataset"]: name["id"] for name in plan.record()["jobs"]}
+    assert named["mnist5k"] == named["again"]
 
 
 def test_jobs_survive_the_way_to_a_worker(plan_of):
@@ -282,12 +303,11 @@ def test_every_sweep_file_of_the_repository_can_be_planned(file):
 
 def test_the_paper_profiles_have_the_hyperparameters_of_table_1():
     folder = FILES[0].parent
-    trainings = {
-        (file, planned.job.dataset): planned.job
-        for file in ("table1", "table2")
-        for planned in make_plan(load_sweep(folder / f"{file}.yaml", profile="paper"), {}).jobs
-        if planned.job.kind == "train"
-    }
+    trainings = {}
+    for file in ("table1", "table2"):
+        plan = make_plan(load_sweep(folder / f"{file}.yaml", profile="paper"), {})
+        jobs = {planned.job.id: planned.job for planned in plan.jobs}
+        trainings |= {(file, name.dataset): jobs[name.id] for name in plan.names if name.kind == "train"}
     assert len(trainings) == 7
     for (file, dataset), job in trainings.items():
         small = dataset == "binary_mnist"
@@ -325,7 +345,7 @@ def test_a_search_is_a_variant_for_every_trial_the_same_at_every_reading(plan_of
     first, second = plan_of(SEARCH), plan_of(SEARCH)
     jobs = [planned.job for planned in first.jobs]
     assert len(jobs) == 2 * 2 * 3 and [p.job.id for p in second.jobs] == [job.id for job in jobs]
-    assert jobs[0].variant == "default-00"
+    assert first.names[0].variant == "default-00"
     rates = {job.training["learning_rate"] for job in jobs}
     assert len(rates) == 3 and all(1e-4 <= rate <= 1e-2 for rate in rates)
     grid = SEARCH.replace("random", "grid").replace("{log: [1e-4, 1e-2]}", "[1e-3, 1e-2]")

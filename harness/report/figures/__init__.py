@@ -4,7 +4,7 @@ Imports matplotlib and seaborn: load this package only when a report is written.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +14,13 @@ from matplotlib.figure import Figure as Plot
 from harness.report.comparable import BLOCK
 from harness.report.figures import charts, grids, places
 from harness.report.figures.style import FORMATS, Drawing, Figure, Style, save, styled, styles
+from harness.report.naming import ANCESTRAL, LEARNED, PAPER, named
 from harness.report.selection import Selection
-from harness.report.statistics import GROUP, LEARNED, NAMING, label
+from harness.report.statistics import GROUP
 from harness.report.tables import KINDS, Table, title
 from harness.store import Store
 
 __all__ = ["Figure", "draw_all"]
-
-SLOTS_LEFT_OUT = "No run sent samples through slots: the figure of work and seconds against slots is left out."
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,6 @@ def draw_all(
 
 
 def _drawings(context: _Context, store: Store, tables: Sequence[Table]) -> Iterator[Drawing]:
-    if not context.speedup.empty and context.selection.repetitions["slots"].isna().all():
-        context.left_out.append(SLOTS_LEFT_OUT)
     for table in tables:
         if not table.frame.empty:
             yield from _of_samplers(context, table)
@@ -83,25 +80,17 @@ def _drawings(context: _Context, store: Store, tables: Sequence[Table]) -> Itera
 
 def _of_samplers(context: _Context, table: Table) -> Iterator[Drawing]:
     name, query = table.name, "timings of the rows of this table, see the column `query` of its CSV"
-    whole = table.frame[~table.frame["sampler"].str.endswith(", slots")]
-    timed = whole[whole["sampler"] != "ancestral"]
+    timed = table.frame[table.frame["sampler"] != ANCESTRAL]
+    if table.frame["batch_size"].nunique() > 1:
+        groups = context.capped(charts.grouped(table.frame), f"{table.title}, against width")
+        caption = "ARM calls (those of the slowest sample), full passes and ms a sample against the size of a batch or "
+        caption += "the number of slots: mean, 95 % interval shaded."
+        yield Drawing(
+            f"{name}-width", "Calls, work and time against batch size or slots", caption, name, query,
+            charts.against_width(groups, context.style),
+        )  # fmt: skip
     if len(timed):
         yield from _compared(context, table, timed, query)
-    if whole["batch_size"].nunique() > 1:
-        groups = context.capped(charts.grouped(whole), f"{table.title}, calls against batch size")
-        caption = "ARM calls of a batch, those of its slowest sample, against its size: mean, 95 % interval shaded."
-        yield Drawing(
-            f"{name}-batch", "Calls against batch size", caption, name, query,
-            charts.calls_against_width(groups, context.style),
-        )  # fmt: skip
-    slots = _of_slots(context.selection.repetitions, table)
-    if len(slots):
-        groups = context.capped(charts.grouped(slots), f"{table.title}, slots")
-        caption = "Full passes and seconds a sample against the number of slots, whose finished samples are replaced."
-        yield Drawing(
-            f"{name}-slots", "Work and seconds against slots", caption, name, query,
-            charts.against_slots(groups, context.style),
-        )  # fmt: skip
 
 
 def _compared(context: _Context, table: Table, timed: pd.DataFrame, query: str) -> Iterator[Drawing]:
@@ -122,13 +111,6 @@ def _compared(context: _Context, table: Table, timed: pd.DataFrame, query: str) 
             caption = f"{caption} An arrow: the interval goes on."
             plot = charts.bars(context.capped(charts.grouped(timed), f"{table.title}, {what}"), column, axis)
         yield Drawing(f"{table.name}-{column.split('_')[0]}", what, caption, table.name, query, plot)
-
-
-def _of_slots(repetitions: pd.DataFrame, table: Table) -> pd.DataFrame:
-    rows = repetitions[repetitions["slots"].fillna(0).astype(int) > 0]
-    rows = rows[rows["job"].isin([job for query in table.frame["query"] for job in re.findall(r"'(\w+)'", query)])]
-    rows = rows.assign(sampler=rows["label"], seconds_each=rows["seconds"] / rows["batch_size"])
-    return rows.groupby([*GROUP, "sampler", "batch_size"], dropna=False)[["work", "seconds_each"]].mean().reset_index()
 
 
 def _of_curves(context: _Context, store: Store) -> Iterator[Drawing]:
@@ -172,8 +154,8 @@ def _curves(
 def _shown_runs(context: _Context) -> pd.DataFrame:
     """One run a dataset and variant, that of the first training seed; at most `limit` of them."""
     runs = context.selection.runs
-    shown = runs.sort_values("train_seed", kind="stable").drop_duplicates(GROUP)
-    shown = runs[runs["job"].isin(shown["job"])]
+    first = runs.sort_values("train_seed", kind="stable").drop_duplicates(GROUP)
+    shown = runs[runs.index.isin(first.index)]  # a job may stand under several names
     if len(shown) > context.limit:
         context.left_out.append(
             f"Samples and mistakes of {len(shown) - context.limit} of {len(shown)} datasets and variants are not "
@@ -184,15 +166,17 @@ def _shown_runs(context: _Context) -> pd.DataFrame:
 
 def _of_images(context: _Context, store: Store, shown: pd.DataFrame) -> Iterator[Drawing]:
     """The distribution of calls per image."""
-    columns = ["job", *NAMING, "batch_size", "dims", "is_warmup", "arm_calls"]
+    columns = ["job", "sampler", "batch_size", "dims", "is_warmup", "arm_calls"]
     rows = store.read("timings", jobs=set(shown["job"]), columns=columns, unreadable={})
-    rows = rows[~rows["is_warmup"].fillna(False).astype(bool) & (rows["sampler"] != "ancestral")]
+    rows = rows[~rows["is_warmup"].fillna(True).astype(bool)]
+    rows = rows.assign(label=_labels(rows))
+    rows = rows[rows["label"] != ANCESTRAL]
     rows = rows[
         rows["batch_size"] == rows.groupby("job")["batch_size"].transform("max")
     ]  # smaller ones repeat its images
     if rows.empty:
         return
-    rows = rows.assign(label=_labels(rows)).explode("arm_calls")
+    rows = rows.explode("arm_calls")
     rows = rows.assign(arm_calls_percent=100 * rows["arm_calls"].astype(float) / rows["dims"].astype(float))
     known = set(context.style)
     about = shown[["job", *GROUP, "kind", "data_status"]]
@@ -213,7 +197,7 @@ def _of_samples(context: _Context, store: Store, shown: pd.DataFrame) -> Iterato
     maps = store.read("mistakes", jobs=jobs, unreadable={})
     samples, maps = samples.assign(label=_labels(samples)), maps.assign(label=_labels(maps))
     slug = _slugs(shown)
-    for _, run in shown.iterrows():
+    for index, run in shown.iterrows():
         rows, of = samples[samples["job"] == run["job"]], maps[maps["job"] == run["job"]]
         if rows.empty:
             context.left_out.append(f"{title(tuple(run[GROUP]))}: its run left no samples to draw.")
@@ -221,7 +205,7 @@ def _of_samples(context: _Context, store: Store, shown: pd.DataFrame) -> Iterato
         place = f"{KINDS[run['kind']][0]}-{run['data_status']}"
         for name, heading, caption, draw in _sample_figures(title(tuple(run[GROUP])), rows, of, context.style):
             query = f"samples and mistakes: job == {run['job']!r}"
-            yield Drawing(f"{slug[run['job']]}-{name}", heading, caption, place, query, draw())
+            yield Drawing(f"{slug[index]}-{name}", heading, caption, place, query, draw())
 
 
 def _sample_figures(
@@ -241,7 +225,7 @@ def _sample_figures(
         mean = f"mean over {many}" + (" and the channels" if maps["channel"].max() > 0 else "")
         caption = f"The ARM call from which the output of a dimension stayed final, {mean}."
         yield "convergence", f"{heading}: convergence", caption, lambda: grids.convergence(maps, best)
-        every = [name for name in dict.fromkeys(maps["label"]) if name in style and name != "ancestral"]
+        every = [name for name in dict.fromkeys(maps["label"]) if name in style and name != ANCESTRAL]
         caption = f"Where mistakes sit: share of the dimensions of a row, column, channel or step in value, {samples}."
         yield (
             "places",
@@ -255,22 +239,18 @@ def _best(samples: pd.DataFrame) -> list[str]:
     """The learned sampler with the fewest mistakes, and fixed point."""
     wrong = {name: int(grids.images(part, "mistakes").sum()) for name, part in samples.groupby("label", sort=False)}
     learned = sorted((name for name in wrong if name.startswith(LEARNED)), key=lambda name: wrong[name])[:1]
-    return [*learned, *(name for name in wrong if name == "fixed point")]
+    return [*learned, *(name for name in wrong if name == PAPER)]
 
 
 def _labels(rows: pd.DataFrame) -> list[str]:
-    columns = [rows[name] if name in rows else [None] * len(rows) for name in NAMING]
-    return [label(*item) for item in zip(*columns, strict=True)]
+    return [named(str(description)).label for description in rows["sampler"]]
 
 
-def _slugs(shown: pd.DataFrame) -> dict[str, str]:
-    """job -> the start of its figures' names; with sweep and profile only where dataset and variant are not enough."""
-    short = {run["job"]: _slug(run, ["dataset", "variant"]) for _, run in shown.iterrows()}
+def _slugs(shown: pd.DataFrame) -> dict[Hashable, str]:
+    """Row -> the start of its figures' names; with sweep and profile only where dataset and variant are not enough."""
+    short = {index: _slug(run, ["dataset", "variant"]) for index, run in shown.iterrows()}
     twice = {slug for slug in short.values() if list(short.values()).count(slug) > 1}
-    return {
-        run["job"]: _slug(run, GROUP) if short[run["job"]] in twice else short[run["job"]]
-        for _, run in shown.iterrows()
-    }
+    return {i: _slug(shown.loc[i], GROUP) if slug in twice else slug for i, slug in short.items()}
 
 
 def _slug(run: pd.Series, columns: Sequence[str]) -> str:

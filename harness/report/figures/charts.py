@@ -1,4 +1,4 @@
-"""Figures of many runs: speed-up, calls against width, work and seconds against slots, curves, calls per image."""
+"""Figures of many runs: speed-up, calls, work and time against width, curves, calls per image."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +12,12 @@ from matplotlib.figure import Figure as Plot
 from matplotlib.ticker import LogLocator
 
 from harness.report.figures.style import COLOURS, HATCHES, Style, error_bars, legend, panels
-from harness.report.statistics import GROUP, rank
+from harness.report.naming import ANCESTRAL, rank
+from harness.report.statistics import GROUP
 from harness.report.tables import title
 
 Groups = Sequence[tuple[tuple, pd.DataFrame]]
+AGAINST_WIDTH = {"calls_percent": "ARM calls (%)", "work": "full passes a sample", "ms": "ms a sample"}
 _MOST_NAMES, _MANY_POINTS = 12, 6
 
 
@@ -28,14 +30,14 @@ def grouped(table: pd.DataFrame, by: Sequence[str] = GROUP) -> Groups:
 def bars(groups: Groups, column: str, axis: str) -> Plot:
     """A panel a dataset, a bar a sampler and width, the value written at each bar."""
     table = pd.concat([part for _, part in groups])
-    names = sorted(set(table["sampler"]) - {"ancestral"}, key=rank)
+    names = sorted(set(table["sampler"]) - {ANCESTRAL}, key=rank)
     widths = sorted(table["batch_size"].unique())
     plot, axes = panels(len(groups), height=0.5 + 0.2 * len(names) * min(len(widths), 3), sharey=True)
     step = 0.8 / len(widths)
     for ax, (key, group) in zip(axes, groups, strict=True):
-        limit = 1.6 * max(1.0, group.loc[group["sampler"] != "ancestral", column].max())  # long intervals are cut off
+        limit = 1.6 * max(1.0, group.loc[group["sampler"] != ANCESTRAL, column].max())  # long intervals are cut off
         for index, width in enumerate(widths):
-            rows = group[(group["batch_size"] == width) & (group["sampler"] != "ancestral")]
+            rows = group[(group["batch_size"] == width) & (group["sampler"] != ANCESTRAL)]
             for first, (_, row) in enumerate(rows.iterrows()):
                 value, y = row[column], names.index(row["sampler"]) + (index - (len(widths) - 1) / 2) * step
                 if np.isnan(value):
@@ -45,7 +47,7 @@ def bars(groups: Groups, column: str, axis: str) -> Plot:
                 end = min(high, 0.8 * limit)
                 if error and high > end:
                     error[1][0] = end - value
-                text = None if first else f"batch {width}"
+                text = None if first else f"batch or slots {width}"
                 look = {
                     "color": COLOURS[index % len(COLOURS)],
                     "hatch": HATCHES[index % 4],
@@ -76,7 +78,7 @@ def dots(groups: Groups, column: str, axis: str, style: dict[str, Style]) -> Plo
     plot, axes = panels(len(groups), width=4.2, height=0.6 + 0.45 * most, columns=2)
     for ax, (key, group) in zip(axes, groups, strict=True):
         variants = list(dict.fromkeys(group["variant"]))
-        names = sorted(set(group["sampler"]) - {"ancestral"}, key=rank)
+        names = sorted(set(group["sampler"]) - {ANCESTRAL}, key=rank)
         for place, name in enumerate(names):
             rows = group[(group["sampler"] == name) & group[column].notna()]
             y = [variants.index(v) + 0.7 * ((place + 0.5) / len(names) - 0.5) for v in rows["variant"]]
@@ -94,33 +96,20 @@ def dots(groups: Groups, column: str, axis: str, style: dict[str, Style]) -> Plo
     return plot
 
 
-def calls_against_width(groups: Groups, style: dict[str, Style]) -> Plot:
-    """A panel a dataset, a line a sampler: ARM calls of a batch against its size."""
-    plot, axes = panels(len(groups), sharex=True)
-    for ax, (key, group) in zip(axes, groups, strict=True):
-        _lines(ax, group[group["sampler"] != "ancestral"], "batch_size", "calls_percent", style)
-        ax.set(title=title(key), ylim=(0, None))
-    plot.supxlabel("batch size", fontsize=9)
-    plot.supylabel("ARM calls\n(% of the dimensions)", fontsize=9)
-    legend(plot, axes)
-    return plot
-
-
-def against_slots(groups: Groups, style: dict[str, Style]) -> Plot:
-    """A row a dataset: full passes, and seconds, a sample against the number of slots."""
-    plot, axes = plt.subplots(len(groups), 2, figsize=(6.2, 2.3 * len(groups) + 0.5), squeeze=False, sharex=True)
+def against_width(groups: Groups, style: dict[str, Style]) -> Plot:
+    """A row a dataset: ARM calls, full passes and ms a sample of every sampler against batch size or slots."""
+    plot, axes = plt.subplots(len(groups), 3, figsize=(7.6, 2.4 * len(groups) + 1.0), squeeze=False)
     for row, (key, group) in zip(axes, groups, strict=True):
-        for ax, column, axis in zip(
-            row, ("work", "seconds_each"), ("full passes a sample", "seconds a sample"), strict=True
-        ):
-            _lines(ax, group, "batch_size", column, style)
-            ax.set(title=title(key), ylabel=axis, yscale="log")  # windows take a tenth of whole images and less
-            ax.set_ylim(group[column].min() / 1.5, group[column].max() * 1.5)
+        ms = {f"ms{end}": 1000 * group[f"seconds{end}"] for end in ("", "_low", "_high")}
+        for ax, (column, axis) in zip(row, AGAINST_WIDTH.items(), strict=True):
+            _lines(ax, group.assign(**ms), "batch_size", column, style)
+            ax.set(ylabel=axis, yscale="log")  # windows take a tenth of whole images and less
             ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.yaxis.set_major_formatter("{x:g}")
             ax.minorticks_off()
+        row[0].set_title(title(key), loc="left")
     for ax in axes[-1]:
-        ax.set_xlabel("slots")
+        ax.set_xlabel("batch size or slots")
     legend(plot, list(axes.flat), columns=3)
     return plot
 

@@ -17,7 +17,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Plot
 
-from harness.report.statistics import rank
+from harness.report.naming import ANCESTRAL, rank
 
 RED = "#d7301f"
 GAP = 0.85  # grey between tiles: a white image must not melt into the page
@@ -131,8 +131,8 @@ class Style:
 
 def styles(names: Iterable[str]) -> dict[str, Style]:
     """A style for every name; the same names get the same styles."""
-    ordered = sorted(set(names) - {"ancestral"}, key=rank)
-    found = {"ancestral": Style("black", "o", "-", "")}
+    ordered = sorted(set(names) - {ANCESTRAL}, key=rank)
+    found = {ANCESTRAL: Style("black", "o", "-", "")}
     for index, name in enumerate(ordered):
         found[name] = Style(
             COLOURS[index % len(COLOURS)],

@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from harness.store import Store
-from tests.harness.rows import mistake_row, timing_row, trial_row
+from tests.harness.rows import ANCESTRAL, FIXED_POINT, mistake_row, name_job, timing_row, trial_row, write_named
 
 HERE = Path(__file__).parent
 STORE, TABLES = HERE / "store.zip", HERE / "tables"
-SAMPLERS = [  # sampler, forecaster, horizon, calls of the ancestral ones
-    ("ancestral", None, None, 1.0),
-    ("predictive", "zeros", None, 0.6),
-    ("predictive", "fixed_point", None, 0.3),
-    ("predictive", "learned", 2, 0.2),
+SAMPLERS = [  # as rows hold them, and the share of the ancestral calls
+    (ANCESTRAL, 1.0),
+    ('{"forecaster": "zeros"}', 0.6),
+    (FIXED_POINT, 0.3),
+    ('{"forecaster": "learned", "horizon": 2}', 0.2),
 ]
-FRESH = ("resampled", "fixed_point", None, 0.9)
+FRESH = ('{"forecaster": "fixed_point", "resampled": true}', 0.9)
 KEPT = ("*.md", "*.tex", "speedup.csv", "models.csv")
 
 
@@ -38,15 +38,14 @@ def fill(store: Store) -> None:
     for number, variant in enumerate(("hidden", "pixel")):
         train(store, f"t4{number}", "third", "digits", "sample", variant=variant)
         time(store, f"a4{number}", f"t4{number}", "third", "digits", variant=variant, seeds=1, fresh=True)
-    failed = {"status": "failed", "error": "RuntimeError: out of memory"}
-    store.write_job("a5", {"timings": [timing_row(job="a5", sweep="first", dataset="cifar10", **failed)]})
-    for name, jobs in {"first": "t1 a1 t2 a2 a5 a6", "second": "e3 t3 a3", "third": "t40 a40 t41 a41"}.items():
-        records = [{"id": job, "kind": "", "title": job} for job in jobs.split()]
-        store.write_sweep({"sweep": name, "profile": None, "jobs": records})
+    failed = [timing_row(job="a5", status="failed", error="RuntimeError: out of memory")]
+    write_named(store, "a5", {"timings": failed}, sweep="first", dataset="cifar10")
+    waiting = {"timings": [timing_row(job="a6", train_seed=1)]}
+    name_job(store, "a6", waiting, sweep="first", dataset="digits", variant="default")
 
 
 def train(store, job, sweep, dataset, status, *, variant="default", channels=1, **changes):
-    shared = {"sweep": sweep, "dataset": dataset, "variant": variant, "channels": channels, "dataset_status": status}
+    shared = {"channels": channels, "dataset_status": status}
     bits = 1.2 + channels / 10
     rows = trial_row(
         job=job, **shared, dataset_name=dataset, dims=10 * channels, checkpoint_sha256=f"{job:0>64}",
@@ -58,15 +57,13 @@ def train(store, job, sweep, dataset, status, *, variant="default", channels=1, 
         | {"learning_rate": 1e-3, "iterations_per_s": 1.0, "wall_s": float(step)}
         for step in (5, 10, 15)
     ]
-    store.write_job(job, {"trials": [rows], "curves": curves})
+    write_named(store, job, {"trials": [rows], "curves": curves}, sweep=sweep, dataset=dataset, variant=variant)
 
 
 def encode(store, job, sweep, dataset):
-    machine = {
-        name: value for name, value in trial_row().items() if name in timing_row() and name not in ("job", "variant")
-    }
+    machine = {name: value for name, value in trial_row().items() if name in timing_row() and name != "job"}
     row = {
-        **machine, "job": job, "sweep": sweep, "dataset": dataset, "seed": 0, "dataset_name": dataset,
+        **machine, "job": job, "seed": 0, "dataset_name": dataset,
         "dataset_variant": "crop 8", "dataset_status": "sample", "channels": 3, "height": 8, "width": 8,
         "categories": 256, "latent_channels": 2, "latent_height": 2, "latent_width": 5, "latent_categories": 17,
         "autoencoder_config": "{}", "training_config": "{}", "test_mse": 0.0123, "codebook_perplexity": 9.5,
@@ -77,25 +74,26 @@ def encode(store, job, sweep, dataset):
         | {"iterations_per_s": 1.0, "wall_s": float(step)}
         for step in (5, 10, 15)
     ]
-    store.write_job(job, {"autoencoders": [row], "curves": curves})
+    write_named(store, job, {"autoencoders": [row], "curves": curves}, sweep=sweep, dataset=dataset, variant=None)
 
 
 def time(store, job, train_job, sweep, dataset, *, seeds, variant="default", channels=1, latents=False, fresh=False):
     generator = np.random.default_rng(int.from_bytes(job.encode()))
     shape = {"channels": channels, "height": 2, "width": 5, "categories": 17}
     dims, timings, mistakes, samples = 10 * channels, [], [], []
-    for name, forecaster, horizon, share in [*SAMPLERS, FRESH] if fresh else SAMPLERS:
-        named = {"sampler": name, "forecaster": forecaster, "horizon": horizon}
+    for name, share in [*SAMPLERS, FRESH] if fresh else SAMPLERS:
+        named = {"sampler": name}
         for seed, batch in [(seed, batch) for seed in range(seeds) for batch in (1, 4)]:
             spread = 0 if share == 1 else 2
             calls = np.clip(generator.integers(share * dims - spread, share * dims + spread + 1, size=batch), 1, dims)
             timings.append(
                 timing_row(
-                    job=job, train_job=train_job, sweep=sweep, dataset=dataset, variant=variant, dims=dims, seed=seed,
-                    checkpoint_sha256=f"{train_job:0>64}", batch_size=batch, run_order=len(timings), **named,
+                    job=job, train_job=train_job, dims=dims, seed=seed,
+                    checkpoint_sha256=f"{train_job:0>64}", batch_size=batch, samples=batch,
+                    run_order=len(timings), **named,
                     arm_calls=calls.tolist(), arm_work=[float(calls.max())] * batch, mistakes=(calls - 1).tolist(),
                     wall_s=round(float(calls.max() * (1 + batch / 2) * generator.uniform(0.009, 0.011)), 5),
-                    exact_fraction=None if name == "resampled" else 1.0, smallest_gap=None,
+                    exact_fraction=None if "resampled" in name else 1.0, smallest_gap=None,
                 )
             )  # fmt: skip
         for k in range(4):
@@ -114,7 +112,8 @@ def time(store, job, train_job, sweep, dataset, *, seeds, variant="default", cha
             mistakes.append(
                 mistake_row(job=job, **named, **place, mistakes=(row + column) % 4, mean_settled_at=settled)
             )
-    store.write_job(job, {"timings": timings, "mistakes": mistakes, "samples": samples})
+    rows = {"timings": timings, "mistakes": mistakes, "samples": samples}
+    write_named(store, job, rows, sweep=sweep, dataset=dataset, variant=variant)
 
 
 def unpack(root: Path) -> Store:

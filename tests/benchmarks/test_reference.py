@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from arm_core.errors import InputError
-from harness import reference
+from benchmarks import reference
 from harness.store import Store
 from tests.harness.rows import trial_row
 
@@ -81,7 +81,7 @@ def test_every_sweep_is_run_and_reported_and_its_wall_time_kept(tmp_path, monkey
     ran = []
 
     def run(command, **_):
-        ran.append(command[3:])
+        ran.append(command[2:])
         return subprocess.CompletedProcess(command, 0, stdout="first line\nlast line\n")
 
     monkeypatch.setattr(reference.subprocess, "run", run)
@@ -90,7 +90,7 @@ def test_every_sweep_is_run_and_reported_and_its_wall_time_kept(tmp_path, monkey
     said = json.loads((tmp_path / "results" / reference.RECORD).read_text())
     assert [item["said"] for item in said["commands"]] == ["last line"] * len(ran)
     for name in reference.SWEEPS:
-        assert [command[0] for command in ran if f"sweeps/{name}.yaml" in command or name in command] == [
+        assert [command[1] for command in ran if f"sweeps/{name}.yaml" in command or name in command] == [
             "sweep",
             "report",
         ]

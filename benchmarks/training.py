@@ -11,8 +11,8 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import click
 import torch
-from rich.console import Console
 from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
@@ -20,10 +20,11 @@ from torch.profiler import ProfilerActivity, profile
 from arm_core import InputError, Layout
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.training import StepMetrics, Training, TrainingConfig, fit
+from benchmarks.command import Benchmark
+from harness.console import CONSOLE
 from harness.jobs.clock import clock_for
 from harness.jobs.machine import device_of_this_job, peak_memory
 
-CONSOLE = Console(highlight=False)
 CONVOLUTION = ("convolution", "conv2d", "conv_transpose")
 
 
@@ -92,22 +93,6 @@ def cost_of(step: Step, *, steps: int) -> StepCosts:
     return StepCosts(masked_s, plain_s, ratio, share, masked_bytes, plain_bytes)
 
 
-def run_bench_training(size: str, *, resnets: int, filters: int, batch_size: int, accumulate: int, steps: int) -> None:
-    """Print what a training step takes, and where its time goes."""
-    parts = size.split("x")
-    if len(parts) != 4 or not all(part.isdigit() for part in parts):
-        raise InputError(f"--size must be HEIGHTxWIDTHxCHANNELSxCATEGORIES, for example 28x28x1x2, got {size!r}")
-    height, width, channels, categories = map(int, parts)
-    step = Step(Layout(channels, height, width, categories), PixelCNNConfig(resnets, filters), batch_size, accumulate)
-    costs = cost_of(step, steps=steps)
-    CONSOLE.print(
-        f"masked {costs.masked_s:.3f} s, plain {costs.plain_s:.3f} s a step: ratio {costs.ratio:.3f}; not convolution "
-        f"{costs.other_share:.1%}; peak memory {costs.masked_bytes / 2**20:.0f} MiB masked, "
-        f"{costs.plain_bytes / 2**20:.0f} MiB plain",
-        soft_wrap=True,
-    )
-
-
 def unmask(module: nn.Module) -> None:
     """Take every mask out of a network: the same layers as plain convolutions."""
     for part in module.modules():
@@ -140,3 +125,35 @@ def _in_convolution(event: FunctionEvent | None) -> bool:
             return True
         event = event.cpu_parent
     return False
+
+
+@click.command(cls=Benchmark)
+@click.option("--size", default="32x32x3x256", show_default=True, help="HEIGHTxWIDTHxCHANNELSxCATEGORIES.")
+@click.option("--resnets", default=5, show_default=True, type=click.IntRange(min=1), help="Per block and stream.")
+@click.option("--filters", default=162, show_default=True, type=click.IntRange(min=1), help="Features of a layer.")
+@click.option("--batch-size", default=4, show_default=True, type=click.IntRange(min=1), help="Images a step.")
+@click.option("--accumulate", default=1, show_default=True, type=click.IntRange(min=1), help="Parts of a batch.")
+@click.option("--steps", default=5, show_default=True, type=click.IntRange(min=1), help="Timed steps of each network.")
+def main(size: str, resnets: int, filters: int, batch_size: int, accumulate: int, steps: int) -> None:
+    """Time PixelCNN's training step beside the same network with plain, unmasked convolutions.
+
+    \b
+    Example:
+      python -m benchmarks.training --size 28x28x1x2 --resnets 2 --filters 60 --batch-size 16
+    """
+    parts = size.split("x")
+    if len(parts) != 4 or not all(part.isdigit() for part in parts):
+        raise InputError(f"--size must be HEIGHTxWIDTHxCHANNELSxCATEGORIES, for example 28x28x1x2, got {size!r}")
+    height, width, channels, categories = map(int, parts)
+    step = Step(Layout(channels, height, width, categories), PixelCNNConfig(resnets, filters), batch_size, accumulate)
+    costs = cost_of(step, steps=steps)
+    CONSOLE.print(
+        f"masked {costs.masked_s:.3f} s, plain {costs.plain_s:.3f} s a step: ratio {costs.ratio:.3f}; not convolution "
+        f"{costs.other_share:.1%}; peak memory {costs.masked_bytes / 2**20:.0f} MiB masked, "
+        f"{costs.plain_bytes / 2**20:.0f} MiB plain",
+        soft_wrap=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

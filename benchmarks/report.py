@@ -1,4 +1,4 @@
-"""`harness bench-report`: how long status and report take on a store of many jobs, and how much memory.
+"""How long status and report take on a store of many jobs, and how much memory.
 
 The store is filled with made-up rows of the shape that a sweep of many seeds leaves. The two commands run in processes
 of their own, as users run them.
@@ -15,20 +15,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import numpy as np
-from rich.console import Console
 
 from arm_core.errors import InputError
-from harness.store import Store
+from benchmarks.command import ROOT, Benchmark
+from harness.console import CONSOLE
+from harness.store import Store, job_folder
 
-CONSOLE = Console(highlight=False)
 SAMPLERS = [
-    ("ancestral", None, None, 1.0),
-    ("predictive", "zeros", None, 0.5),
-    ("predictive", "predict_last", None, 0.4),
-    ("predictive", "fixed_point", None, 0.25),
-    ("predictive", "learned", 4, 0.2),
-]  # sampler, forecaster, horizon, share of the ancestral calls
+    ('{"sampler": "ancestral"}', 1.0),
+    ('{"forecaster": "zeros"}', 0.5),
+    ('{"forecaster": "predict_last"}', 0.4),
+    ('{"forecaster": "fixed_point"}', 0.25),
+    ('{"forecaster": "learned", "horizon": 4}', 0.2),
+]  # as rows hold them, and the share of the ancestral calls
 BATCHES = (1, 8, 32)
 TRAIN_SEEDS = 5
 LAYOUT = {"channels": 1, "height": 8, "width": 8, "categories": 17}
@@ -41,27 +42,6 @@ class Cost(NamedTuple):
     command: str
     wall_s: float
     peak_mem_bytes: int
-
-
-def run_bench_report(root: Path | None, *, jobs: int, rows: int) -> None:
-    """Fill a store, or take one that was filled before, and print what status and report take on it."""
-    with tempfile.TemporaryDirectory() as scratch:
-        place = root if root is not None else Path(scratch) / "store"
-        store = Store(place)
-        if not store.parts():
-            with CONSOLE.status("Filling a store ...") as line:
-                fill_store(
-                    store,
-                    jobs=jobs,
-                    rows=rows,
-                    progress=lambda at, all_: line.update(f"Filling a store: {at} of {all_} jobs"),
-                )
-        elif not all(name.startswith(("train", "timing")) for name in store.parts()):
-            raise InputError(f"{place} holds results of sweeps; give a folder of its own to bench-report")
-        count = len(store.read("timings", columns=["seed"]))
-        CONSOLE.print(f"{len(store.parts())} jobs, {count} timing rows")
-        for cost in measure(place, Path(scratch) / "out"):
-            CONSOLE.print(f"{cost.command:<7} {cost.wall_s:6.2f} s  {cost.peak_mem_bytes / 2**20:6.0f} MiB")
 
 
 def fill_store(store: Store, *, jobs: int, rows: int, progress: Callable[[int, int], None]) -> None:
@@ -77,13 +57,12 @@ def fill_store(store: Store, *, jobs: int, rows: int, progress: Callable[[int, i
     seeds = max(1, rows // (trainings * len(SAMPLERS) * len(BATCHES)))
     plan = []
     for index in range(trainings):
-        identity = {"sweep": "bulk", "profile": None, **_place(index)}
         train, timing, seed = f"train{index:05d}", f"timing{index:05d}", index % TRAIN_SEEDS
         generator = np.random.default_rng(index)
-        store.write_job(train, _training(train, identity, seed))
-        store.write_job(timing, _timing(timing, train, identity, seed, seeds, generator))
-        plan += [{"id": train, "kind": "train", "title": train}, {"id": timing, "kind": "timing", "title": timing}]
-        for job in (train, timing):
+        store.write_job(train, _training(train, seed))
+        store.write_job(timing, _timing(timing, train, seed, seeds, generator))
+        for job, kind in ((train, "train"), (timing, "timing")):
+            plan.append({"id": job, "kind": kind, "title": job, **_place(index), "seed": seed})
             _finish(store, job)
         progress(2 * index + 2, 2 * trainings)
     store.write_sweep({"sweep": "bulk", "profile": None, "jobs": plan})
@@ -99,7 +78,7 @@ def measure(root: Path, out: Path) -> list[Cost]:
 
 def _cost(name: str, arguments: list[str]) -> Cost:
     started = time.perf_counter()
-    child = subprocess.Popen([sys.executable, "-m", "harness", *arguments], stdout=subprocess.DEVNULL)
+    child = subprocess.Popen([sys.executable, "-m", "harness", *arguments], stdout=subprocess.DEVNULL, cwd=ROOT)
     _, state, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(state)
     if child.returncode:
@@ -130,13 +109,12 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _training(job: str, identity: dict[str, Any], seed: int) -> dict[str, list[dict[str, Any]]]:
+def _training(job: str, seed: int) -> dict[str, list[dict[str, Any]]]:
     trial = {
         "job": job,
-        **identity,
         "seed": seed,
         "status": "done",
-        "dataset_name": identity["dataset"],
+        "dataset_name": "bulk",
         "dataset_variant": "made up",
         "dataset_status": "sample",
         "dataset_sha256": "0" * 64,
@@ -168,14 +146,14 @@ def _training(job: str, identity: dict[str, Any], seed: int) -> dict[str, list[d
 
 
 def _timing(
-    job: str, train: str, identity: dict[str, Any], train_seed: int, seeds: int, generator: np.random.Generator
+    job: str, train: str, train_seed: int, seeds: int, generator: np.random.Generator
 ) -> dict[str, list[dict[str, Any]]]:
-    shared = {"job": job, "train_job": train, **identity, "train_seed": train_seed, "status": "done", "dims": DIMS}
+    shared = {"job": job, "train_job": train, "train_seed": train_seed, "status": "done", "dims": DIMS}
     shared |= {"dtype": "float32", "checkpoint_sha256": f"{train:0>64}", "is_warmup": False, **_machine()}
     timings: list[dict[str, Any]] = []
     samples, mistakes = [], []
-    for name, forecaster, horizon, share in SAMPLERS:
-        named = {"sampler": name, "forecaster": forecaster, "horizon": horizon}
+    for name, share in SAMPLERS:
+        named = {"sampler": name}
         for batch in BATCHES:
             calls = np.full((seeds, batch), DIMS)
             if share < 1:
@@ -186,6 +164,7 @@ def _timing(
                         **shared,
                         **named,
                         "batch_size": batch,
+                        "samples": batch,
                         "seed": seed,
                         "run_order": len(timings),
                         "wall_s": float(row.max() * (0.001 + 0.0005 * batch) * generator.lognormal(0, 0.05)),
@@ -214,4 +193,38 @@ def _finish(store: Store, job: str) -> None:
     """Leave the progress file that a finished job leaves, which `harness status` reads."""
     about = {"job": job, "kind": "", "title": job, "state": "done", "step": 1, "total": 1, "unit": "", "note": ""}
     about |= {"metrics": {}, "seconds_left": None, "updated_at": 0.0, "host": "bench", "pid": 1}
-    (store.job_dir(job) / "progress.json").write_text(json.dumps(about), encoding="utf-8")
+    (job_folder(store.root, job) / "progress.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+@click.command(cls=Benchmark)
+@click.option("--jobs", default=1000, show_default=True, type=click.IntRange(min=2), help="Half of them trainings.")
+@click.option("--rows", default=1_000_000, show_default=True, type=click.IntRange(min=1), help="Timing rows, about.")
+@click.option("--store", "root", type=click.Path(path_type=Path), help="Fill this folder, or take it if it is filled.")
+def main(jobs: int, rows: int, root: Path | None) -> None:
+    """Time `status` and `report` on a store of made-up rows, and say how much memory they take.
+
+    \b
+    Example:
+      python -m benchmarks.report --jobs 100 --rows 100000
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        place = root.absolute() if root is not None else Path(scratch) / "store"
+        store = Store(place)
+        if not store.jobs():
+            with CONSOLE.status("Filling a store ...") as line:
+                fill_store(
+                    store,
+                    jobs=jobs,
+                    rows=rows,
+                    progress=lambda at, all_: line.update(f"Filling a store: {at} of {all_} jobs"),
+                )
+        elif not all(name.startswith(("train", "timing")) for name in store.jobs()):
+            raise InputError(f"{place} holds results of sweeps; give a folder of its own to this benchmark")
+        count = len(store.read("timings", columns=["seed"]))
+        CONSOLE.print(f"{len(store.jobs())} jobs, {count} timing rows")
+        for cost in measure(place, Path(scratch) / "out"):
+            CONSOLE.print(f"{cost.command:<7} {cost.wall_s:6.2f} s  {cost.peak_mem_bytes / 2**20:6.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()

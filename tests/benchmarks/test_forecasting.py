@@ -11,8 +11,7 @@ from arm_core import Layout, save_arm
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.forecasters import ForecastingConfig, ForecastingModules
 from arm_core.horizon import divergences
-from harness.benches.forecasting import FRESH, Counts, compared
-from harness.cli import main
+from benchmarks.forecasting import FRESH, Counts, compared, main
 
 LAYOUT = Layout(1, 4, 4, 3)
 
@@ -49,7 +48,7 @@ def test_differences_are_paired_by_sample():
 def test_the_command_writes_raw_rows_and_a_table(tmp_path):
     checkpoint(tmp_path / "arm")
     options = ["--out", str(tmp_path / "out"), "--choose", "2", "--measure", "2", "--compare", "3"]
-    result = CliRunner().invoke(main, ["bench-forecasting", str(tmp_path / "arm"), *options])
+    result = CliRunner().invoke(main, [str(tmp_path / "arm"), *options])
     assert result.exit_code == 0, result.output
     calls = pd.read_parquet(tmp_path / "out/calls.parquet")
     assert calls.groupby("sampler")["sample_id"].apply(list).to_dict() == {
@@ -67,7 +66,7 @@ def test_the_command_writes_raw_rows_and_a_table(tmp_path):
 
 def test_a_checkpoint_without_modules_is_refused(tmp_path):
     checkpoint(tmp_path / "arm", with_modules=False)
-    result = CliRunner().invoke(main, ["bench-forecasting", str(tmp_path / "arm"), "--out", str(tmp_path / "out")])
+    result = CliRunner().invoke(main, [str(tmp_path / "arm"), "--out", str(tmp_path / "out")])
     assert result.exit_code == 2 and "has no forecasting modules; train it with `forecasting:`" in result.output
 
 

@@ -1,8 +1,8 @@
-"""The reference run: every laptop sweep, report and bench, one after the other on a machine that does nothing else.
+"""The reference run: every laptop sweep, report and benchmark, one after the other on a machine that does nothing else.
 
-    python -m harness.reference          run everything (hours), write results/ and results/reference.json; once more:
-                                         what is not in results/reference.json yet
-    python -m harness.reference --readme put the tables of the committed results into README.md
+    python -m benchmarks.reference           run everything (hours), write results/ and results/reference.json; once
+                                             more: what is not in results/reference.json yet
+    python -m benchmarks.reference --readme  put the tables of the committed results into README.md
 
 Commands run as users run them, in processes of their own; reference.json has the machine, and for each command its
 commit, its wall time and the last line that it printed. To run one anew, take its entry out; a `note` that you put into
@@ -24,9 +24,10 @@ import click
 import pandas as pd
 
 from arm_core.errors import InputError
-from harness.benches.samplers_report import conditions, front_table, own_height, summary
+from benchmarks.command import Benchmark
 from harness.jobs.machine import provenance
 from harness.report.formats import markdown_rows
+from harness.report.selection import select
 from harness.store import Store
 
 SWEEPS = {"quickstart": None, "table1": "laptop", "table2": "laptop", "ablations": "laptop", "overfit": "laptop"}
@@ -47,22 +48,28 @@ RECORD = "reference.json"
 
 
 def commands(store: Path, out: Path) -> Iterator[list[str]]:
-    """The arguments of every `harness` command, in their order; each is made when those before it have run."""
+    """Module and arguments of every command, in their order; each is made when those before it have run."""
     for name, profile in SWEEPS.items():
-        yield ["sweep", f"sweeps/{name}.yaml", *(["--profile", profile] if profile else []), "--store", str(store)]
+        yield [
+            "harness",
+            "sweep",
+            f"sweeps/{name}.yaml",
+            *(["--profile", profile] if profile else []),
+            "--store",
+            str(store),
+        ]
         place = out if name == "quickstart" else out / name
-        yield ["report", "--store", str(store), "--sweep", name, "--out", str(place)]
+        yield ["harness", "report", "--store", str(store), "--sweep", name, "--out", str(place)]
     for dataset in FORECASTING:
-        yield ["bench-forecasting", *_checkpoints(store, dataset), "--out", str(out / "forecasting" / dataset)]
-    yield ["bench", str(CHECKPOINT), "--out", str(out / "samplers"), *SAMPLERS]
+        yield ["benchmarks.forecasting", *_checkpoints(store, dataset), "--out", str(out / "forecasting" / dataset)]
+    yield ["harness", "bench", str(CHECKPOINT), "--out", str(out / "samplers"), *SAMPLERS]
     for size in STEP_SIZES:
-        yield ["bench-training", *size]
+        yield ["benchmarks.training", *size]
 
 
 def _checkpoints(store: Path, dataset: str) -> list[str]:
-    trials = Store(store).read("trials", unreadable={})
-    rows = trials[(trials["sweep"] == "ablations") & (trials["dataset"] == dataset) & (trials["status"] == "done")]
-    return [str(store / place) for place in sorted(rows["checkpoint"])]
+    trials = select(Store(store), sweeps=["ablations"]).trials
+    return [str(store / place) for place in sorted(trials.loc[trials["dataset"] == dataset, "checkpoint"])]
 
 
 def run(store: Path, out: Path) -> None:
@@ -85,12 +92,13 @@ def run(store: Path, out: Path) -> None:
     have = {item["command"] for item in record["commands"]}
     for arguments in commands(store, out):
         # Where results lie says nothing; the checkpoints in a store are named by their jobs.
-        command = " ".join(["harness", *arguments]).replace(str(store), "STORE").replace(str(out), "results")
+        command = " ".join(arguments).replace(str(store), "STORE").replace(str(out), "results")
+        command = command if arguments[0] == "harness" else f"python -m {command}"
         if command in have:
             continue
-        goes_on = arguments[0] == "sweep" and Path(arguments[1]).stem in _begun(store)
+        goes_on = arguments[1] == "sweep" and Path(arguments[2]).stem in _begun(store)
         started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "harness", *arguments], stdout=subprocess.PIPE, text=True)
+        done = subprocess.run([sys.executable, "-m", *arguments], stdout=subprocess.PIPE, text=True)
         wall = time.perf_counter() - started
         click.echo(f"{wall:8.1f} s  {command[:100]}")
         if done.returncode:
@@ -168,13 +176,6 @@ def _took(item: dict[str, Any]) -> str:
     return f"{item['wall_s']:.0f} s" + (f" ({item['note']})" if "note" in item else "")
 
 
-def samplers_table(out: Path) -> str:
-    """The samplers of `harness bench` side by side."""
-    rows = pd.read_parquet(out / "samplers" / "samplers.parquet")
-    found = summary(rows)
-    return f"{front_table(found, own_height(rows))}\n{conditions(rows, found)}\n"
-
-
 def fill_readme(readme: Path, out: Path) -> list[str]:
     """Put each table between its markers, `<!-- NAME -->` and `<!-- end of NAME -->`; returns the names found.
 
@@ -186,7 +187,7 @@ def fill_readme(readme: Path, out: Path) -> list[str]:
     made: dict[str, Callable[[], str]] = {
         f"results of {name}": partial(quickstart_table, out, name) for name in datasets
     }
-    made |= {"wall times": partial(wall_table, out), "samplers": partial(samplers_table, out)}
+    made |= {"wall times": partial(wall_table, out)}
     made["quickstart"] = partial(overview_table, out)
     for name, table in made.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
@@ -205,18 +206,21 @@ def fill_readme(readme: Path, out: Path) -> list[str]:
     return found
 
 
-@click.command(help=__doc__.split("\n", 1)[0] if __doc__ else None)
+@click.command(cls=Benchmark)
 @click.option("--store", type=click.Path(path_type=Path), default=Path("runs/reference"), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
 @click.option("--readme", is_flag=True, help="Only put the tables of the results into README.md.")
 def main(store: Path, out: Path, readme: bool) -> None:
-    try:
-        if readme:
-            click.echo(f"README.md: {', '.join(fill_readme(Path('README.md'), out))}")
-        else:
-            run(store, out)
-    except InputError as error:
-        raise click.ClickException(str(error)) from error
+    """Run every laptop sweep, report and benchmark that the record does not have yet.
+
+    \b
+    Example:
+      python -m benchmarks.reference --readme
+    """
+    if readme:
+        click.echo(f"README.md: {', '.join(fill_readme(Path('README.md'), out))}")
+    else:
+        run(store, out)
 
 
 if __name__ == "__main__":

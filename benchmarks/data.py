@@ -12,21 +12,22 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import numpy as np
-from rich.console import Console
 
 from arm_core.data import DataOptions, load_dataset
 from arm_core.data.base import SPLITS
 from arm_core.data.imagenet32 import PUBLISHED, SHAPE
 from arm_core.data.prepare import preparation
 from arm_core.data.store import FORMAT, place_of
+from benchmarks.command import ROOT, Benchmark
+from harness.console import CONSOLE
 
-CONSOLE = Console(highlight=False)
 _OPEN = """
 import json, sys, time, torch
 from pathlib import Path
 from arm_core.data import load_dataset
-from harness.benches.data import memory
+from benchmarks.data import memory
 before, started = memory(), time.perf_counter()
 dataset = load_dataset("imagenet32", sys.argv[1])
 dataset.split("train")
@@ -117,14 +118,23 @@ class Opened(NamedTuple):
 def open_sparse(root: Path, batches: int = 500) -> Opened:
     """Open what `write_sparse` wrote in a fresh process, and read random batches of 64 from it."""
     command = [sys.executable, "-c", _OPEN, str(root), str(batches)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     images, seconds, before, *later = json.loads(run.stdout)
     added = [Memory(*(now - then for now, then in zip(after, before, strict=True))) for after in later]
     return Opened(images, seconds, *added)
 
 
-def run_bench_data(images: int) -> None:
-    """Print both."""
+@click.command(cls=Benchmark)
+@click.option("--images", default=20_000, show_default=True, type=click.IntRange(min=100), help="PNG files to convert.")
+def main(images: int) -> None:
+    """Measure on synthetic files: the rate of conversion, and opening ImageNet32 at its full size.
+
+    Works in a temporary folder; the full size is a sparse file, which takes no room.
+
+    \b
+    Example:
+      python -m benchmarks.data --images 2000
+    """
     with tempfile.TemporaryDirectory() as folder:
         with CONSOLE.status(f"Writing and converting {images} PNG files ..."):
             rate = conversion_rate(Path(folder) / "png", images)
@@ -142,3 +152,7 @@ def run_bench_data(images: int) -> None:
         f"after 500 random batches of 64 by {mib[1]}",
         soft_wrap=True,
     )
+
+
+if __name__ == "__main__":
+    main()

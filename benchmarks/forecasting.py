@@ -6,11 +6,12 @@ reparametrisation, which have fresh noise at every call, can only be compared in
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pandas as pd
 import torch
@@ -22,6 +23,7 @@ from arm_core.forecasters import LearnedForecaster, fixed_point, most_likely
 from arm_core.forecasters.modules import INPUTS
 from arm_core.horizon import arm_calls, choose_horizon, divergences, hit_rates
 from arm_core.registry import ARMS
+from benchmarks.command import Benchmark
 from harness.jobs.machine import device_of_this_job, provenance
 from harness.report.formats import markdown_rows as markdown
 
@@ -62,33 +64,6 @@ class Measured:
     forecasts: pd.DataFrame
     calls: pd.DataFrame
     fresh: pd.DataFrame
-
-
-def run_bench_forecasting(
-    checkpoints: Sequence[Path], out: Path, *, counts: Counts, reference: str | None = None
-) -> Measured:
-    """Measure the modules of every checkpoint, write the tables and print them.
-
-    Args:
-        checkpoints: folders that trainings left, each with forecasting modules.
-        out: folder for forecasts.parquet, calls.parquet, fresh.parquet and forecasting.md.
-        counts: of samples.
-        reference: of the ARMs' class, if it is not a registered one.
-
-    Raises:
-        InputError: a checkpoint cannot be read, or has no modules.
-    """
-    kind = ARMS.resolve(reference) if reference else None
-    loaded = [load_checkpoint(place, device=device_of_this_job(), arm=kind) for place in checkpoints]
-    for place, checkpoint in zip(checkpoints, loaded, strict=True):
-        if checkpoint.modules is None:
-            raise InputError(f"{place} has no forecasting modules; train it with `forecasting:`")
-    console = Console(highlight=False)
-    shown = track(sorted(loaded, key=_rank), "Measuring", console=console, disable=not console.is_terminal)
-    measured = measure(shown, counts)
-    for file in write(measured, out):
-        console.print(f"Wrote {file}", soft_wrap=True)
-    return measured
 
 
 def measure(checkpoints: Iterable[Checkpoint], counts: Counts) -> Measured:
@@ -288,3 +263,33 @@ def write(measured: Measured, out: Path) -> list[Path]:
     text = out / "forecasting.md"
     text.write_text(as_markdown(measured), encoding="utf-8")
     return [*(out / name for name in tables), text]
+
+
+@click.command(cls=Benchmark)
+@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the tables.")
+@click.option("--choose", default=32, show_default=True, type=click.IntRange(min=1), help="Samples: horizon, gate.")
+@click.option("--measure", "some", default=64, show_default=True, type=click.IntRange(min=1), help="Samples: hits, KL.")
+@click.option("--compare", default=256, show_default=True, type=click.IntRange(min=2), help="Samples: ARM calls.")
+@click.option("--arm", "reference", help="The ARMs' class, if it is not a registered one: file.py:MyArm.")
+def main(checkpoints: tuple[Path, ...], out: Path, choose: int, some: int, compare: int, reference: str | None) -> None:
+    """What the forecasting modules in CHECKPOINTS save: hits, KL and ARM calls beside fixed-point iteration.
+
+    \b
+    Example:
+      python -m benchmarks.forecasting runs/jobs/*/checkpoint --out results/forecasting
+    """
+    kind = ARMS.resolve(reference) if reference else None
+    loaded = [load_checkpoint(place, device=device_of_this_job(), arm=kind) for place in checkpoints]
+    for place, checkpoint in zip(checkpoints, loaded, strict=True):
+        if checkpoint.modules is None:
+            raise InputError(f"{place} has no forecasting modules; train it with `forecasting:`")
+    console = Console(highlight=False)
+    shown = track(sorted(loaded, key=_rank), "Measuring", console=console, disable=not console.is_terminal)
+    measured = measure(shown, Counts(choose, some, compare))
+    for file in write(measured, out):
+        console.print(f"Wrote {file}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

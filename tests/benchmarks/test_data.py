@@ -3,7 +3,7 @@
 import pytest
 
 from arm_core.data.imagenet32 import PUBLISHED
-from harness.benches.data import conversion_rate, open_sparse, write_sparse
+from benchmarks.data import conversion_rate, open_sparse, write_sparse
 
 
 def test_the_bench_converts_what_it_writes(tmp_path):

@@ -1,4 +1,4 @@
-"""`harness bench-overhead`: what Ray costs, and what it gains where trials run side by side.
+"""What Ray costs, and what it gains where trials run side by side.
 
 The same trainings of one thread each, by `harness sweep` as users run it: one after the other in one process, one at a
 time on Ray, and as many at a time on Ray as there are cores.
@@ -12,43 +12,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
-from rich.console import Console
 
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.data import load_dataset
 from arm_core.errors import InputError
 from arm_core.training import Training, TrainingConfig, fit
+from benchmarks.command import ROOT, Benchmark
+from harness.console import CONSOLE
 from harness.jobs.machine import available_cpus
 from harness.store import Store
 
-CONSOLE = Console(highlight=False)
 ARM = {"resnets": 1, "filters": 24, "dropout": 0.0}
 TRAINING = {"batch_size": 32, "learning_rate": 1e-3, "evaluate_every": 500, "checkpoint_every": 500}
 _CALIBRATION = 30
 """Steps that tell how many a trial has to take."""
-
-
-def run_bench_overhead(*, trials: int, seconds: float) -> None:
-    """Print the wall time of a sweep of `trials` trainings of about `seconds` each, without Ray and on it."""
-    cores = available_cpus()
-    if cores < 2:
-        raise InputError("nothing can run side by side on one core; run this on a machine with two or more")
-    iterations = max(1, round(seconds / _step_seconds()))
-    CONSOLE.print(f"{trials} trainings of {iterations} iterations with one thread each, on {cores} cores")
-    walls: dict[str, float] = {}
-    ways = {
-        "serial": (1, ["--serial"]),
-        "Ray, one at a time": (cores, ["--no-dashboard"]),
-        f"Ray, {min(cores, trials)} at a time": (1, ["--no-dashboard"]),
-    }
-    with tempfile.TemporaryDirectory() as scratch:
-        for number, (way, (cpus, options)) in enumerate(ways.items()):
-            folder = Path(scratch) / str(number)
-            walls[way], trained = _sweep(folder, _spec(trials, iterations, cpus), options)
-            ratio = walls[way] / walls["serial"]
-            said = f"{way:<20} {walls[way]:7.1f} s  {ratio:5.2f} of serial  trainings {trained} s"
-            CONSOLE.print(said, soft_wrap=True)
 
 
 def _spec(trials: int, iterations: int, cpus: int) -> dict[str, Any]:
@@ -68,7 +47,7 @@ def _sweep(folder: Path, spec: dict[str, Any], options: list[str]) -> tuple[floa
     file.write_text(json.dumps(spec), encoding="utf-8")  # JSON is YAML
     command = [sys.executable, "-m", "harness", "sweep", str(file), *options, "--store", str(store)]
     started = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
     wall = time.perf_counter() - started
     return wall, [round(float(took), 1) for took in Store(store).read("trials", columns=["wall_s"])["wall_s"]]
 
@@ -90,3 +69,37 @@ def _step_seconds() -> float:
         return (time.perf_counter() - started) / _CALIBRATION
     finally:
         torch.set_num_threads(threads)
+
+
+@click.command(cls=Benchmark)
+@click.option("--trials", default=4, show_default=True, type=click.IntRange(min=1), help="Trainings of a sweep.")
+@click.option("--seconds", default=75.0, show_default=True, type=click.FloatRange(min=1), help="Of each, about.")
+def main(trials: int, seconds: float) -> None:
+    """Time a sweep of small trainings without Ray, on Ray one at a time, and on Ray side by side.
+
+    \b
+    Example:
+      python -m benchmarks.overhead --trials 2 --seconds 20
+    """
+    cores = available_cpus()
+    if cores < 2:
+        raise InputError("nothing can run side by side on one core; run this on a machine with two or more")
+    iterations = max(1, round(seconds / _step_seconds()))
+    CONSOLE.print(f"{trials} trainings of {iterations} iterations with one thread each, on {cores} cores")
+    walls: dict[str, float] = {}
+    ways = {
+        "serial": (1, ["--serial"]),
+        "Ray, one at a time": (cores, ["--no-dashboard"]),
+        f"Ray, {min(cores, trials)} at a time": (1, ["--no-dashboard"]),
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, (way, (cpus, options)) in enumerate(ways.items()):
+            folder = Path(scratch) / str(number)
+            walls[way], trained = _sweep(folder, _spec(trials, iterations, cpus), options)
+            ratio = walls[way] / walls["serial"]
+            said = f"{way:<20} {walls[way]:7.1f} s  {ratio:5.2f} of serial  trainings {trained} s"
+            CONSOLE.print(said, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,10 +1,9 @@
-"""`harness bench-overhead`: the same trainings in three ways, and their ratios to the serial one."""
+"""What Ray costs: the same trainings in three ways, and their ratios to the serial one."""
 
 import pytest
 from click.testing import CliRunner
 
-from harness.benches import overhead
-from harness.cli import main
+from benchmarks import overhead
 from harness.sweep import load_sweep, make_plan
 
 
@@ -18,7 +17,7 @@ def test_trainings_of_the_wanted_length_are_run_in_three_ways(monkeypatch):
     monkeypatch.setattr(overhead, "available_cpus", lambda: 4)
     monkeypatch.setattr(overhead, "_step_seconds", lambda: 0.5)
     monkeypatch.setattr(overhead, "_sweep", sweep)
-    result = CliRunner().invoke(main, ["bench-overhead", "--trials", "3", "--seconds", "10"])
+    result = CliRunner().invoke(overhead.main, ["--trials", "3", "--seconds", "10"])
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     assert lines[0] == "3 trainings of 20 iterations with one thread each, on 4 cores"
@@ -37,7 +36,7 @@ def test_its_sweep_is_one_that_plans(tmp_path, sample_data):
 
 def test_one_core_is_refused(monkeypatch):
     monkeypatch.setattr(overhead, "available_cpus", lambda: 1)
-    result = CliRunner().invoke(main, ["bench-overhead"])
+    result = CliRunner().invoke(overhead.main, [])
     assert result.exit_code == 2 and "run this on a machine with two or more" in result.output
 
 

@@ -1,1 +1,0 @@
-"""What is measured beside the sweeps: `harness bench`, `bench-training` and their like, a module each."""

@@ -1,0 +1,73 @@
+"""`harness bench CHECKPOINT`: a sweep over one checkpoint with the samplers of today, written, run and reported."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from arm_core import Checkpoint, InputError, load_checkpoint
+from arm_core.registry import ARMS
+from harness.commands.report import run_report
+from harness.commands.sweep import SweepCommand, run_sweep
+from harness.console import CONSOLE
+
+NAME = "bench"
+
+
+def run_bench(
+    checkpoint: Path, out: Path, *, arm: str | None, slots: str, store: Path, figures: int = 6, **timing: Any
+) -> int:
+    """Compare samplers on a checkpoint; returns the exit code.
+
+    Args:
+        checkpoint: its folder.
+        out: for the sweep file and the report.
+        arm: reference of the ARM's class, if it is not a registered one.
+        slots: batch sizes and numbers of slots, with commas between.
+        store: where the rows go.
+        figures: the most panels of a figure.
+        timing: repetitions, and other settings of `timing:`.
+
+    Raises:
+        InputError: the checkpoint cannot be read, or a number is none.
+    """
+    widths = _numbers(slots)
+    loaded = load_checkpoint(checkpoint, arm=ARMS.resolve(arm) if arm is not None else None)
+    key = re.sub(r"\W+", "-", str(loaded.metadata.get("dataset_name") or checkpoint.resolve().name))
+    settings = {"batch_sizes": widths, "seeds": list(range(timing.pop("repetitions"))), **timing}
+    settings |= {"float64_samples": 3, "figure_count": 4}
+    of = str(checkpoint.absolute()) if arm is None else {"path": str(checkpoint.absolute()), "arm": arm}
+    sweep = {"name": NAME, "checkpoints": {key: of}, "timing": {"samplers": samplers_of(loaded), **settings}}
+    file = out / "sweep.yaml"
+    out.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(sweep, sort_keys=False, default_flow_style=None, width=100), encoding="utf-8")
+    CONSOLE.print(f"{file}: what is run; change it and run it with: harness sweep {file} --serial", soft_wrap=True)
+    code = run_sweep(SweepCommand(file=file, store=store, serial=True))
+    run_report(store, out, sweeps=[NAME], figures=figures)
+    return code
+
+
+def samplers_of(checkpoint: Checkpoint) -> list[Any]:
+    """Every sampler that the checkpoint allows, as a sweep file has them."""
+    layout = checkpoint.arm.layout
+    row = layout.width * layout.channels
+    found: list[Any] = ["ancestral", "fixed_point"]
+    learned = {"forecaster": "learned", "horizon": "auto"}
+    if checkpoint.modules is not None:
+        found.append(learned)
+    found += [{"forecaster": "fixed_point", "window": "image"}, {"forecaster": "fixed_point", "stream": True}]
+    found += ["jacobi", "jacobi_gs"]
+    if checkpoint.arm.granule is None:
+        return found
+    windows = [*dict.fromkeys([max(1, row // 2), row, 2 * row]), "auto"]
+    streams = [{"forecaster": "fixed_point_above", "window": window, "stream": True} for window in windows]
+    found += ["gs_jacobi", "cached_sequential", *streams]
+    return found if checkpoint.modules is None else [*found, {**learned, "window": "auto", "stream": True}]
+
+
+def _numbers(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"--slots takes positive whole numbers with commas between, for example 1,4,16; got {text!r}")
+    return list(dict.fromkeys(int(part) for part in parts))

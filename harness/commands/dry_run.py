@@ -1,0 +1,298 @@
+"""`harness sweep --dry-run`: what would run, how large and how long, and what cannot be, found by building it.
+
+Every model is built on the meta device with the layout of its data, so that a size that cannot exist is an error here
+and not on a cluster. Times are guessed from earlier rows of the store.
+"""
+
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from rich import box
+from rich.table import Table
+
+from arm_core import AutoregressiveModel, InputError, Layout, load_checkpoint
+from arm_core.data import DataOptions, MissingDataError, load_dataset
+from arm_core.data.prepare import preparation
+from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
+from arm_core.registry import ARMS
+from harness.console import CONSOLE
+from harness.execution.monitor import duration
+from harness.jobs.train import networks
+from harness.store import Store
+from harness.sweep import AutoencoderJob, Plan, Sweep, TimingJob, TrainJob
+from harness.sweep.components import fill
+from harness.sweep.plan import Named
+
+SHAPES = {"mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28)}
+SHAPES |= dict.fromkeys(("cifar10", "svhn", "svhn_extra", "imagenet32", "imagenet32_new"), (3, 32, 32))
+"""Of published images: their models can be built where the data are missing."""
+SHOWN = 100
+"""Rows of the table."""
+FEWEST_SEEDS = 5
+
+
+@dataclass
+class Built:
+    """The models of a plan, each built once.
+
+    Attributes:
+        sweep: whose file errors name.
+        layouts: of the data, or latents, by the id of the job that needs or makes them.
+        models: by the id of the training, or of the timing of a checkpoint.
+        parameters: of a job's networks.
+        problems: what cannot be, each with its line.
+    """
+
+    sweep: Sweep
+    layouts: dict[str, Layout]
+    models: dict[str, AutoregressiveModel]
+    parameters: dict[str, int]
+    problems: list[str]
+
+    def tried(self, place: tuple[str | int, ...], make: Callable[[], Any]) -> Any:
+        """What `make` gives; None, and a problem noted, if it cannot be."""
+        try:
+            return make()
+        except InputError as error:
+            said = str(error)
+        except Exception as error:  # a class of one's own may raise anything
+            said = f"cannot be built ({type(error).__name__}: {error})"
+        self.problems.append(str(self.sweep.error(place, said)))
+        return None
+
+
+def show(plan: Plan, sweep: Sweep, store: Store, *, verbose: bool) -> int:
+    """Print the plan, what is wrong with it, and how long it takes; returns the exit code."""
+    with CONSOLE.status("Building the models ..."):
+        built = build(plan, sweep)
+    seconds = estimates(plan, built, store)
+    CONSOLE.print(_table(plan, built, seconds))
+    if len(plan.jobs) > SHOWN:
+        CONSOLE.print(f"and {len(plan.jobs) - SHOWN} more jobs")
+    if verbose:
+        for planned in plan.jobs:
+            _print_settings(planned.job)
+    known = [each for each in seconds.values() if each is not None]
+    if plan.to_run:
+        unknown = len(seconds) - len(known)
+        rest = f", and {unknown} jobs like none that the store has timed" if unknown else ""
+        CONSOLE.print(f"About {duration(sum(known))} one after the other, by earlier runs{rest}.")
+    if sweep.timing is not None and len(sweep.timing.seeds) < FEWEST_SEEDS:
+        many = f"{len(sweep.timing.seeds)} repetitions"
+        CONSOLE.print(f"Timings have {many}: intervals want {FEWEST_SEEDS} or more (timing.seeds).")
+    for problem in dict.fromkeys(built.problems):
+        CONSOLE.print(f"Error: {problem}", soft_wrap=True)
+    return 2 if built.problems else 0
+
+
+def build(plan: Plan, sweep: Sweep) -> Built:
+    """Build every model of a plan on the meta device, and ask it whether its samplers can run on it."""
+    built, names = Built(sweep, {}, {}, {}, []), {name.id: name for name in plan.names}
+    for planned in plan.jobs:
+        job, name = planned.job, names[planned.job.id]
+        if isinstance(job, AutoencoderJob):
+            _build_autoencoder(built, job, name)
+        elif isinstance(job, TrainJob):
+            _build_arm(built, job, name)
+        else:
+            _check_timing(built, job, name)
+    return built
+
+
+def _build_autoencoder(built: Built, job: AutoencoderJob, name: Named) -> None:
+    layout = _layout(built, job, name)
+    if layout is None:
+        return
+    config = fill(AutoencoderConfig, job.autoencoder)
+    place = ("datasets", name.dataset, "latents")
+    made = built.tried(place, lambda: _on_meta(lambda: DiscreteAutoencoder(layout, config)))
+    if made is not None:
+        built.layouts[job.id], built.parameters[job.id] = made.latent_layout, _count(made)
+
+
+def _build_arm(built: Built, job: TrainJob, name: Named) -> None:
+    layout = _layout(built, job, name) if job.autoencoder_job is None else built.layouts.get(job.autoencoder_job)
+    if layout is None:
+        return
+    known, entry = layout, built.sweep.datasets[name.dataset]
+    own = entry is not None and entry.arm
+    place = ("datasets", name.dataset, "arm") if own else ("variants", str(name.variant), "arm")
+    made = built.tried(place, lambda: _on_meta(lambda: networks(job, known)))
+    if made is not None:
+        built.models[job.id] = made[0]
+        built.parameters[job.id] = sum(_count(network) for network in made if network is not None)
+
+
+def _layout(built: Built, job: AutoencoderJob | TrainJob, name: Named) -> Layout | None:
+    """Of the data; what is missing is a problem, but published images have a known shape."""
+    try:
+        return load_dataset(job.data.name, job.root, **job.data.options).layout
+    except (InputError, OSError) as error:
+        built.problems.append(str(built.sweep.error(("datasets", name.dataset), str(error))))
+        if not isinstance(error, MissingDataError) or job.data.name not in SHAPES:
+            return None
+    prepared = preparation(job.data.name, DataOptions(**job.data.options), SHAPES[job.data.name])
+    return Layout(*prepared.shape, prepared.categories)
+
+
+def _check_timing(built: Built, job: TimingJob, name: Named) -> None:
+    if job.checkpoint is not None:
+        path, kind = job.checkpoint.path, ARMS.resolve(job.arm) if job.arm is not None else None
+        loaded = built.tried(("checkpoints", name.dataset), lambda: load_checkpoint(path, arm=kind))
+        arm = loaded.arm if loaded is not None else None
+        if arm is not None:
+            built.parameters[job.id] = _count(arm)
+    else:
+        arm = built.models.get(str(job.train_job))
+    if arm is None:
+        return
+    for index, spec in enumerate(job.samplers):
+        for why in _unfit(arm, spec.needs_spans, spec.context):
+            built.problems.append(str(built.sweep.error(("timing", "samplers", index), f"{name.title}: {why}")))
+
+
+def _unfit(arm: AutoregressiveModel, needs_spans: bool, context: int | None) -> Iterator[str]:
+    kind = type(arm).__name__
+    if needs_spans and arm.granule is None:
+        yield f"{kind} evaluates whole images only, and this sampler needs cached windows; leave it out"
+    if context is None:
+        return
+    classes = getattr(getattr(arm, "config", None), "classes", None)
+    if "context" not in inspect.signature(arm.forward).parameters or classes == 0:
+        yield f"{kind} takes no class; train it with `arm: {{classes: N}}`, or leave `context` out"
+    elif classes is not None and context >= classes:
+        yield f"context must be below the {classes} classes of the ARM, got {context}"
+
+
+def _on_meta(make: Callable[[], Any]) -> Any:
+    """Without memory or numbers; an ARM that looks at its weights while it is built gets real ones."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except NotImplementedError:
+        return make()
+
+
+def _count(network: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+class Earlier:
+    """What finished jobs of a store took, by the model that they were about."""
+
+    def __init__(self, store: Store) -> None:
+        trials = store.read("trials", columns=[*_OF_TRIALS, "job", "status", "wall_s", "iterations"], unreadable={})
+        trials = trials[trials["status"] == "done"]
+        keys = [_key(arm, config, layout) for arm, config, *layout in trials[_OF_TRIALS[:-1]].to_numpy()]
+        self.model = dict(zip(trials["job"], keys, strict=True))
+        sizes = [json.loads(text)["batch_size"] for text in trials["training_config"]]
+        each = (trials["wall_s"] / trials["iterations"]).astype(float)
+        self.step = pd.Series(each.to_numpy(), index=list(zip(keys, sizes, strict=True))).groupby(level=0).median()
+        columns = ["train_job", "checkpoint_sha256", "status", "sampler", "batch_size", "wall_s"]
+        runs = store.read("timings", columns=columns, unreadable={})
+        runs = runs[runs["status"] == "done"]
+        runs["model"] = [
+            self.model.get(job, sha256) for job, sha256 in runs[["train_job", "checkpoint_sha256"]].to_numpy()
+        ]
+        self.run = runs.groupby(["model", "sampler", "batch_size"])["wall_s"].mean()
+
+    def training(self, job: TrainJob, layout: Layout) -> float | None:
+        """Seconds, by the steps of the same model on batches of the same size."""
+        key = (_model_of(job, layout), job.training["batch_size"])
+        return float(self.step[key]) * job.training["iterations"] if key in self.step.index else None
+
+    def timing(self, job: TimingJob, model: str) -> float | None:
+        """Seconds of those runs that the same model has had before."""
+        total = 0.0
+        for spec in job.samplers:
+            for width in job.slots if spec.stream else job.batch_sizes:
+                mean = float(self.run.get((model, spec.described(), width), 0.0))
+                total += mean * (job.ancestral_seeds if spec.sampler == "ancestral" else 1 + len(job.seeds))
+        return total or None
+
+
+_OF_TRIALS = ["arm", "arm_config", "channels", "height", "width", "categories", "training_config"]
+
+
+def _key(arm: str, config: str, layout: Any) -> str:
+    return f"{arm} {config} {[int(size) for size in layout]}"
+
+
+def _model_of(job: TrainJob, layout: Layout) -> str:
+    sizes = (layout.channels, layout.height, layout.width, layout.categories)
+    return _key(job.arm.name, json.dumps(job.arm.options, sort_keys=True), sizes)
+
+
+def estimates(plan: Plan, built: Built, store: Store) -> dict[str, float | None]:
+    """Seconds of each job that has to run; None: the store knows none like it."""
+    earlier, found, models = Earlier(store), dict[str, float | None](), dict[str, str]()
+    for planned in plan.jobs:
+        job = planned.job
+        if isinstance(job, TrainJob) and job.id in built.models:
+            models[job.id] = _model_of(job, built.models[job.id].layout)
+            seconds = earlier.training(job, built.models[job.id].layout)
+        elif isinstance(job, TimingJob):
+            model = job.checkpoint.sha256 if job.checkpoint is not None else models.get(str(job.train_job), "")
+            seconds = earlier.timing(job, model)
+        else:
+            seconds = None
+        if planned.run:
+            found[job.id] = seconds
+    return found
+
+
+def _table(plan: Plan, built: Built, seconds: dict[str, float | None]) -> Table:
+    name = plan.sweep if plan.profile is None else f"{plan.sweep} ({plan.profile})"
+    table = Table(title=f"{name}: {len(plan.to_run)} of {len(plan.jobs)} jobs to run", title_justify="left")
+    table.box = box.SIMPLE_HEAD
+    for heading in ("", "job", "parameters", "iterations", "runs", "about", "why"):
+        right = heading in ("parameters", "iterations", "runs")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for planned in plan.jobs[:SHOWN]:
+        job, parameters = planned.job, built.parameters.get(planned.job.id)
+        took = seconds.get(job.id)
+        table.add_row(
+            "run" if planned.run else "skip",
+            f"{job.kind} {job.title}",
+            f"{parameters:,}" if parameters is not None else "",
+            f"{job.training['iterations']:,}" if not isinstance(job, TimingJob) else "",
+            f"{_runs(job):,}" if isinstance(job, TimingJob) else "",
+            duration(took) if took is not None else "",
+            planned.reason,
+        )
+    return table
+
+
+def _runs(job: TimingJob) -> int:
+    """Timed repetitions, without warm-ups."""
+    return sum(
+        len(job.slots if spec.stream else job.batch_sizes)
+        * (job.ancestral_seeds if spec.sampler == "ancestral" else len(job.seeds))
+        for spec in job.samplers
+    )
+
+
+def _print_settings(job: Any) -> None:
+    """Every setting that the job will use, those that the file leaves out included."""
+    CONSOLE.print(f"{job.kind} {job.title}")
+    for name, value in job.model_dump(exclude={"id", "title", "kind", "train_job", "autoencoder_job"}).items():
+        for line in _lines(name, value):
+            CONSOLE.print(f"    {line}", soft_wrap=True, style="dim")
+
+
+def _lines(name: str, value: Any) -> Iterator[str]:
+    """A setting and its parts, one a line."""
+    if isinstance(value, dict) and value:
+        for key, part in value.items():
+            yield from _lines(f"{name}.{key}", part)
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for part in value:
+            shown = {key: one for key, one in part.items() if one not in (None, False, {}, 1.0)}
+            yield f"{name}: " + ", ".join(f"{key} {one}" for key, one in shown.items())
+    elif value not in (None, {}, []):
+        yield f"{name}: {value}"
