@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from arm_core import InputError, Layout, ancestral_sample, predictive_sample, sample_noise
-from arm_core.arms import PixelCNN, PixelCNNConfig
+from arm_core.arms import PixelCNN, PixelCNNConfig, TransformersConfig
 from arm_core.forecasters import (
     ForecastingConfig,
     ForecastingModules,
@@ -57,11 +57,16 @@ def test_a_forecaster_never_changes_the_sample(layout, seed, forecaster):
     check_exact(arm, forecaster, seed=seed)
 
 
+SMALL_CONFIGS = {
+    "pixelcnn": PixelCNNConfig(resnets=1, filters=12),
+    "transformers": TransformersConfig(width=16, heads=2, layers=1),
+}
+
+
 @cache
 def registered(arm_name, layout):
     """A small ARM of that name, the noise of two samples, and what ancestral sampling makes of it."""
-    assert arm_name == "pixelcnn", "give the new ARM a small config here"
-    arm = ARMS.resolve(arm_name)(layout, PixelCNNConfig(resnets=1, filters=12)).double()
+    arm = ARMS.resolve(arm_name)(layout, SMALL_CONFIGS[arm_name]).double()
     randomise(arm)
     noise = noise_for(arm, count=2)
     return arm, noise, ancestral_sample(arm, noise).x
