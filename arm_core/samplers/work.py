@@ -189,7 +189,13 @@ class Work:
             self.x[at, :known] = prefix.to(self.x)
         self.state.known.index_fill_(0, at, known)
         if contexts is not None:
-            self._caches[len(self.ahead)].begin(slots, contexts)  # type: ignore[attr-defined]
+            cost = self._caches[len(self.ahead)].begin(slots, contexts)  # type: ignore[attr-defined]
+            self.work[at] += (cost or 0.0) / len(slots)
+
+    @property
+    def version(self) -> int:
+        """Changes when what was recorded of calls no longer holds."""
+        return getattr(self._caches[len(self.ahead)], "version", 0)
 
     def spans(self, width: int | None = None) -> tuple[Int[Tensor, " slots"], int]:
         """(start, width) of spans that begin at the frontiers; slots that hold nothing to do have an empty one.
