@@ -41,7 +41,7 @@ def concat_elu_of_rows(x: Rows) -> Rows:
     """The same for rows of features, without gradients."""
     if x.numel() < SMALL:
         return F.elu_(torch.cat([x, -x], dim=1))
-    below = x.abs().neg_().expm1_()
+    below = _exp_minus_one_below(x)
     return torch.cat([torch.maximum(x, below), torch.maximum(-x, below)], dim=1)
 
 

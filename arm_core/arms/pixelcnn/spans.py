@@ -151,9 +151,9 @@ class ActivationCache:
         """What is kept of these cells."""
         return self.rows.index_select(0, cells.places)
 
-    def read(self, reads: Int[Tensor, "n 2"]) -> Rows:
+    def read(self, reads: Int[Tensor, " two_n"]) -> Rows:
         """What kernels read that begin at these places."""
-        return self.stretches.index_select(0, reads.flatten()).view(len(reads), 2 * self.stretches.shape[1])
+        return self.stretches.index_select(0, reads).view(len(reads) // 2, 2 * self.stretches.shape[1])
 
 
 def _masked(conv: Conv) -> Tensor:
@@ -251,7 +251,9 @@ class _Shrink:
     def __call__(self, streams: Pair, fine: CellPair, coarse: CellPair) -> Pair:
         self.u_kept.put(streams.u, fine.u)
         self.ul_kept.put(streams.ul, fine.ul)
-        u, ul = (self.taps.index_select(0, at.numbers) + (at.slots * self.per_slot)[:, None] for at in coarse)
+        u, ul = (
+            (self.taps.index_select(0, at.numbers) + (at.slots * self.per_slot)[:, None]).flatten() for at in coarse
+        )
         return Pair(self.u(self.u_kept.read(u)), self.ul(self.ul_kept.read(ul)))
 
 

@@ -75,7 +75,7 @@ class TransformersARM(AutoregressiveModel):
 
     def example_contexts(self, count: int) -> Contexts:
         """Prompts of one to three tokens, as far as the model has positions for them."""
-        most = min(3, int(min(self.longest, 2**31)) - self.layout.dims + 1)
+        most = min(3, self.longest - self.layout.dims + 1)
         return [[self.offset + (k + j) % self.layout.categories for j in range(1 + k % most)] for k in range(count)]
 
     def rows(self, tokens: Int[Tensor, "batch n"], wanted: Bool[Tensor, "batch n"], **inputs: Any) -> ArmOutput:

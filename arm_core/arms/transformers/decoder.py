@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from arm_core.arms.transformers.adapter import TransformersARM
 from arm_core.errors import InputError
@@ -29,7 +29,7 @@ class TransformersConfig:
         classes: tokens for prompts.
         start: token before the first dimension; None: the one after the categories.
         offset: token of category 0.
-        options: any other field of the architecture's configuration; they override the sizes above.
+        options: fields of the architecture's configuration, which override the sizes above.
     """
 
     architecture: str = "llama"
@@ -71,9 +71,13 @@ class TransformersConfig:
             "max_position_embeddings": layout.dims,
             **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
         }
+        if self.architecture not in CONFIG_MAPPING:
+            raise InputError(f"transformers knows no architecture {self.architecture!r}; try llama, gpt2 or qwen2")
         try:
-            config = AutoConfig.for_model(self.architecture, **{**sizes, **self.options})
-            return AutoModelForCausalLM.from_config(config)
+            kind = CONFIG_MAPPING[self.architecture]
+            native = kind.attribute_map  # hidden_size is n_embd to GPT-2
+            sizes = {name: size for name, size in sizes.items() if native.get(name, name) not in self.options}
+            return AutoModelForCausalLM.from_config(kind(**{**sizes, **self.options}))
         except (ImportError, RuntimeError, ValueError, TypeError) as error:
             raise InputError(
                 f"transformers cannot build {self.architecture!r} ({error}). If it cannot import the class, "
