@@ -138,15 +138,7 @@ def status(store: Path) -> None:
 @click.option("--train-nodes", default=2, show_default=True, type=click.IntRange(min=1), help="With --slurm.")
 @click.option("--address", metavar="HOST:PORT", help="Look at the nodes of a running cluster instead.")
 @STORE
-def nodes(
-    file: Path | None,
-    profile: str | None,
-    head: str,
-    slurm: bool,
-    train_nodes: int,
-    address: str | None,
-    store: Path,
-) -> None:
+def nodes(file: Path | None, store: Path, **options: Any) -> None:
     """Print the commands that start the nodes FILE asks for, or check those of a running cluster.
 
     \b
@@ -157,7 +149,7 @@ def nodes(
     """
     from harness.commands.nodes import show_nodes
 
-    show_nodes(file, profile=profile, head=head, slurm=slurm, train_nodes=train_nodes, address=address, root=store)
+    show_nodes(file, root=store, **options)
 
 
 @main.command()

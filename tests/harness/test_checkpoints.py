@@ -1,6 +1,7 @@
 """Checkpoints in sweeps: timed like trained ones, by their sha256; and `harness bench`, a sweep over one."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -145,8 +146,9 @@ def test_a_sampler_that_differs_in_float64_fails_before_anything_is_timed(tmp_pa
 
         def flipped(draw):
             trace = run(draw)
-            trace.x[-1, -1] ^= 1
-            return trace
+            x = trace.x.clone()
+            x[-1, -1] ^= 1
+            return replace(trace, x=x)
 
         return flipped
 
