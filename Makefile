@@ -24,6 +24,11 @@ test: lint
 	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "not ray and not nightly"
 	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "ray and not nightly"
 
+# Thousands of damaged stores and odd sweep files, and two dozen kills of a sweep on a cluster.
+nightly: .venv/installed
+	$(BIN)/python -m pytest -q -n 0 -s -m nightly
+	CHAOS_KILLS=24 CHAOS_SEED=$$(date +%j) $(BIN)/python -m pytest -q -n 0 -s tests/harness/test_chaos.py
+
 fast: .venv/installed
 	$(BIN)/python -m pytest -q -m "not ray and not slow and not nightly"
 
