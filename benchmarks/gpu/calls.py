@@ -16,11 +16,11 @@ from arm_core.contracts import SpanCache
 from arm_core.decision import Decision
 from arm_core.forecasters import fixed_point_above
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.recorded import WARM_UP, Steps
+from arm_core.samplers.recorded import WARM_UP, CudaGraphs, Steps
 from arm_core.samplers.work import WholeImages, Work
 from benchmarks.gpu.models import Model, Size, model_of
 from benchmarks.gpu.rows import Row
-from benchmarks.gpu.runner import NotThereError, Setting, attempt
+from benchmarks.gpu.runner import Setting, attempt
 from benchmarks.gpu.spans import ways
 
 REPETITIONS = 3
@@ -48,7 +48,8 @@ def kinds_of_call(model: Model, slots: int, device: torch.device) -> Iterator[tu
     size = model.size
     x = torch.randint(size.layout.categories, (slots, size.layout.dims), device=device)
     yield {"what": "whole image", "mode": "as it is"}, lambda: partial(model.arm, x)
-    yield {"what": "whole image", "mode": "recorded"}, lambda: captured(lambda: model.arm(x), device)
+    if device.type == "cuda":
+        yield {"what": "whole image", "mode": "recorded"}, lambda: captured(lambda: model.arm(x))
     for way, maker in ways(model.arm).items():
         head = {"what": "span", "mode": way, "window": size.row}
         yield head, partial(_spans, partial(maker, slots, size.row), x, size.row, recorded=way == "recorded")
@@ -57,35 +58,17 @@ def kinds_of_call(model: Model, slots: int, device: torch.device) -> Iterator[tu
                 {**head, "what": "step", "window": window},
                 partial(_steps, model, partial(maker, slots, window), slots),
             )
-    for way in ("as it is", "recorded"):
+    for way in ("as it is", "recorded") if device.type == "cuda" else ("as it is",):
         cache = partial(WholeImages, model.arm, compact=way != "recorded")
         yield {"what": "step of whole images", "mode": way}, partial(_steps, model, cache, slots)
     yield {"what": "noise of a span", "window": size.row}, partial(_noise, model, x)
 
 
-def captured(run: Call, device: torch.device) -> Call:
-    """Something of fixed shapes as one CUDA graph: what returns replays it.
-
-    Raises:
-        NotThereError: the device has no graphs.
-    """
-    if device.type != "cuda":
-        raise NotThereError("a graph of a whole image needs CUDA")
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        kept = run()
-
-    def replay() -> Any:
-        graph.replay()
-        return kept
-
-    return replay
+def captured(run: Call) -> Call:
+    """Something of fixed shapes as one CUDA graph: what returns replays it."""
+    for _ in range(2):
+        run()
+    return CudaGraphs()(run)
 
 
 def _spans(make: Callable[[], SpanCache], x: Tensor, window: int, *, recorded: bool) -> Call:
@@ -98,7 +81,7 @@ def _spans(make: Callable[[], SpanCache], x: Tensor, window: int, *, recorded: b
     def evaluate() -> Any:
         return cache.evaluate(x, start, (start + window).clamp_max(dims))
 
-    run = captured(evaluate, x.device) if recorded else evaluate
+    run = captured(evaluate) if recorded else evaluate
 
     def call() -> Any:
         nonlocal turn

@@ -38,7 +38,7 @@ def _full() -> Iterator[Item]:
     yield from (_samplers(size, slots) for slots in (16, 64, 256) for size in (toy, binary))
     yield from (Item("training", f"training {recipe.name}", training(recipe), 12) for recipe in PAPER)
     yield Item("decoder", "decoder, 16 slots", decoder(16), 40)
-    yield from (_samplers(size, slots) for slots in (16, 64) for size in (latent, colour))
+    yield from (_samplers(size, slots) for size, slots in ((latent, 16), (colour, 16), (latent, 64)))
     yield from (_calls(size, 64) for size in (latent, colour))
     yield from (Item("decoder", f"decoder, {slots} slots", decoder(slots), 40) for slots in (1, 64))
     yield from (_samplers(size, slots) for slots in (1, 1024) for size in (toy, binary))

@@ -63,7 +63,7 @@ def timings(rows: Iterable[Row], question: str) -> list[Timing]:
     by_sample = question in ("sampling", "decoder")
     order: dict[tuple[Any, ...], list[Row]] = {}
     for row in wanted:
-        order.setdefault(tuple(row.get(name) for name in NAMING), []).append(row)
+        order.setdefault(tuple(row.get(name) for name in (*NAMING, "kind")), []).append(row)
     return [_timing(group, wanted, by_sample) for group in order.values()]
 
 

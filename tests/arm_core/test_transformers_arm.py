@@ -75,8 +75,10 @@ def plain_loop(model, prompts, noise, *, scale=1.0, temperature=1.0, keep=LAYOUT
     x = torch.zeros(len(prompts), LAYOUT.dims, dtype=torch.int64)
     for row, prompt in enumerate(prompts):
         for i in range(LAYOUT.dims):
-            logits, null = (rows_of(model, tokens, x[row])[i] for tokens in (prompt, [START]))
-            logits = null + scale * (logits - null)
+            logits = rows_of(model, prompt, x[row])[i]
+            if scale != 1:
+                null = rows_of(model, [START], x[row])[i]
+                logits = null + scale * (logits - null)
             kept = logits.topk(keep).indices
             scores = torch.full_like(logits, -torch.inf)
             scores[kept] = logits[kept] + temperature * noise[row, i, kept]
@@ -176,9 +178,9 @@ def test_arm_work_agrees_with_the_flop_counter(family, window):
     assert trace.arm_work.sum().item() * one.get_total_flops() == pytest.approx(run.get_total_flops(), rel=0.1)
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_a_decoder_of_our_own_keeps_the_contract_of_an_arm(architecture):
-    config = TransformersConfig(architecture, width=16, heads=2, layers=1)
+@pytest.mark.parametrize(("architecture", "classes"), [("llama", 0), ("gpt2", 4)])
+def test_a_decoder_of_our_own_keeps_the_contract_of_an_arm(architecture, classes):
+    config = TransformersConfig(architecture, width=16, heads=2, layers=1, classes=classes)
     for name, check in arm_checks(lambda layout: TransformersDecoder(layout, config), [Layout(3, 4, 4, 3)]):
         try:
             check()
@@ -196,13 +198,27 @@ def test_a_decoder_trains_like_any_arm():
     assert all(parameter.grad is not None for parameter in arm.parameters())
 
 
-def test_classes_are_tokens_after_the_start_token():
-    arm = TransformersDecoder(LAYOUT, TransformersConfig(width=16, heads=2, classes=3))
-    assert arm.tokens == 7 + 1 + 3 and arm.start == 7
+def test_labels_are_the_tokens_after_the_start_token():
+    arm = TransformersDecoder(LAYOUT, TransformersConfig(width=16, heads=2, layers=2, classes=3, offset=2)).double()
+    assert (arm.tokens, arm.start) == (2 + 7 + 1 + 3, 9)
     randomise(arm)
-    x = torch.zeros(3, LAYOUT.dims, dtype=torch.int64)
-    logits = arm(x, torch.tensor([8, 9, 10])).logits[:, 0]
-    assert logits.unique(dim=0).shape[0] == 3
+    labels = torch.tensor([-1, 0, 2, 2])
+    expected = plain_loop(arm.model, [[9], [10], [12], [12]], noise_for()[:4])
+    for context in (labels, labels.tolist(), [None, [10], 2, torch.tensor([12])]):
+        assert torch.equal(sample_many(arm, count=4, seed=0, slots=3, window=5, context=context).x, expected)
+    with pytest.raises(InputError, match=r"labels must be in \[0, 2\], or -1 for none, got 3"):
+        arm(torch.zeros(1, LAYOUT.dims, dtype=torch.int64), [3])
+
+
+def test_a_decoder_trains_on_labels_and_is_guided_by_them():
+    torch.manual_seed(0)
+    arm = TransformersDecoder(Layout(1, 4, 4, 3), TransformersConfig(width=16, heads=2, layers=1, classes=3))
+    training = Training(arm, None, TrainingConfig(iterations=60, batch_size=8, learning_rate=2e-2), seed=0)
+    images, labels = torch.tensor([[0] * 16, [1] * 16, [2] * 16] * 8, dtype=torch.uint8), torch.tensor([0, 1, 2] * 8)
+    list(fit(training, images, labels=labels))
+    guided = Guided(arm.double(), scale=2.0, null_context=-1)
+    x = sample_many(guided, count=6, seed=0, slots=4, context=labels[:6]).x
+    assert (x[:, 0] == labels[:6]).all()
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

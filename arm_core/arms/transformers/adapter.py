@@ -100,10 +100,12 @@ class TransformersARM(AutoregressiveModel):
         """
         device = next(self.model.parameters()).device
         start = [] if self.start is None else [self.start]
-        given = [start] * count if context is None else [start if prompt is None else prompt for prompt in context]
+        if context is None:
+            context = [start] * count
+        if len(context) != count:
+            raise InputError(f"{count} samples need as many contexts, got {len(context)}")
+        given = [start if prompt is None else prompt for prompt in context]
         rows = [torch.as_tensor(prompt, device=device).reshape(-1) for prompt in given]
-        if len(rows) != count:
-            raise InputError(f"{count} samples need as many contexts, got {len(rows)}")
         for k, row in enumerate(rows):
             if len(row) == 0 or row.is_floating_point() or row.dtype == torch.bool:
                 raise InputError(

@@ -90,14 +90,15 @@ def _errors(arm: Any) -> Iterator[float]:
     dims, categories = arm.layout.dims, arm.layout.categories
     count = min(dims, 5)
     x = torch.arange(2 * dims, device=next(arm.parameters()).device).reshape(2, dims) % categories
-    prompts = arm.example_contexts(2)
+    contexts = arm.example_contexts(2)
+    prompts = [prompt[:length] for prompt, length in zip(*arm.prompts(contexts, 2), strict=True)]
     cache = arm.span_cache(2, count)
-    cache.begin([0, 1], prompts)
+    cache.begin([0, 1], contexts)
     cache.evaluate(x.flip(1), x.new_tensor([0, 0]), x.new_tensor([count, 1]))
     found = cache.evaluate(x, x.new_tensor([min(1, count - 1), 0]), x.new_tensor([count, count]))
     slot, dim = found.where // dims, found.where % dims
     for row, prompt in enumerate(prompts):
-        tokens = torch.cat([x.new_tensor(prompt), x[row, : count - 1] + arm.offset])
+        tokens = torch.cat([prompt, x[row, : count - 1] + arm.offset])
         own: Tensor = arm.model(input_ids=tokens[None], use_cache=False, return_dict=True).logits[0, len(prompt) - 1 :]
         own = own[:, arm.offset : arm.offset + categories].to(found.logits.dtype)
         yield float((found.logits[slot == row] - own[dim[slot == row]]).abs().max() / own.abs().max())
