@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from arm_core import AutoregressiveModel, InputError, Layout, load_checkpoint, save_arm
-from arm_core.data import Dataset, load_dataset
+from arm_core.data import Dataset
 from arm_core.data.base import SPLITS
 from arm_core.forecasters import ForecastingConfig, ForecastingModules
 from arm_core.registry import ARMS, config_type
 from arm_core.training import Training, TrainingConfig, evaluate
 from harness.jobs import lease
-from harness.jobs.latents import load_autoencoder, load_latents
+from harness.jobs.latents import load_autoencoder, load_data, load_latents
 from harness.jobs.machine import device_of_this_job, peak_memory, provenance
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import Rows, data_columns
@@ -45,8 +45,7 @@ def train(job: TrainJob, folder: Path, report: Report) -> Rows:
     """
     machine, started = provenance(), time.perf_counter()
     coded = folder.with_name(job.autoencoder_job) if job.autoencoder_job is not None else None
-    told = Reporter(folder, job.id, job.kind, job.title, unit="parts").told
-    dataset = load_latents(coded) if coded else load_dataset(job.data.name, job.root, progress=told, **job.data.options)
+    dataset = load_latents(coded) if coded else load_data(job, folder)
     splits = {name: dataset.split(name) for name in SPLITS}
     training = _build(job, dataset.layout)
     labels = labels_of(training.arm, dataset)
