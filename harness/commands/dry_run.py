@@ -26,7 +26,7 @@ from harness.jobs.train import networks
 from harness.store import Store
 from harness.sweep import AutoencoderJob, Plan, Sweep, TimingJob, TrainJob
 from harness.sweep.components import fill
-from harness.sweep.plan import Named
+from harness.sweep.plan import LEFT_OUT, Named
 
 SHAPES = {"mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28)}
 SHAPES |= dict.fromkeys(("cifar10", "svhn", "svhn_extra", "imagenet32", "imagenet32_new"), (3, 32, 32))
@@ -100,6 +100,8 @@ def build(plan: Plan, sweep: Sweep) -> Built:
     built, names = Built(sweep, {}, {}, {}, [], {}), {name.id: name for name in plan.names}
     for planned in plan.jobs:
         job, name = planned.job, names[planned.job.id]
+        if planned.reason == LEFT_OUT:
+            continue
         if isinstance(job, AutoencoderJob):
             _build_autoencoder(built, job, name)
         elif isinstance(job, TrainJob):
@@ -130,6 +132,9 @@ def _build_arm(built: Built, job: TrainJob, name: Named) -> None:
     settings = (layout, job.arm, job.forecasting)
     made = built.once(settings, lambda: built.tried(place, lambda: _on_meta(lambda: networks(job, known))))
     if made is not None:
+        if made[0].example_contexts(1) is not None and built.known.get(_labels(job)) is not True:
+            why = f"{type(made[0]).__name__} learns classes, and the data have no labels; leave `classes` out"
+            built.problems.append(str(built.sweep.error(place, why)))
         built.models[job.id] = made[0]
         built.parameters[job.id] = sum(_count(network) for network in made if network is not None)
 
@@ -142,7 +147,9 @@ def _layout(built: Built, job: AutoencoderJob | TrainJob, name: Named) -> Layout
 def _read_layout(built: Built, job: AutoencoderJob | TrainJob, name: Named) -> Layout | None:
     """Of the data; what is missing is a problem, but published images have a known shape."""
     try:
-        return load_dataset(job.data.name, job.root, **job.data.options).layout
+        dataset = load_dataset(job.data.name, job.root, **job.data.options)
+        built.known[_labels(job)] = dataset.labels("train") is not None
+        return dataset.layout
     except (InputError, OSError) as error:
         first, *more = str(error).splitlines()
         first = first.partition(" Looked for")[0]
@@ -152,6 +159,11 @@ def _read_layout(built: Built, job: AutoencoderJob | TrainJob, name: Named) -> L
             return None
     prepared = preparation(job.data.name, DataOptions(**job.data.options), SHAPES[job.data.name])
     return Layout(*prepared.shape, prepared.categories)
+
+
+def _labels(job: AutoencoderJob | TrainJob) -> str:
+    """Under what it is known whether the data of a job have labels."""
+    return f"labels of {job.data!r} {job.root}"
 
 
 def _check_timing(built: Built, job: TimingJob, name: Named) -> None:

@@ -58,6 +58,13 @@ def test_the_table_has_parameters_steps_and_runs(dry, tmp_path):
     assert "batch_size" not in result.output and not (tmp_path / "store").exists()
 
 
+def test_what_only_leaves_out_is_not_built(dry):
+    text = SWEEP.replace("digits: {}", "digits: {}\n  other: {name: digits, arm: {filters: -3}}")
+    assert dry(text).exit_code == 2
+    chosen = dry(text, "--only", "dataset=digits")
+    assert chosen.exit_code == 0 and "4 of 8 jobs to run" in chosen.output and "left out by --only" in chosen.output
+
+
 def test_details_are_told_when_asked_for_without_json(dry):
     told = dry(SWEEP, "--verbose").output
     assert "training.batch_size: 4" in told and "samplers: forecaster fixed_point" in told and "{" not in told
@@ -72,6 +79,8 @@ def test_details_are_told_when_asked_for_without_json(dry):
         ("digits: {}", "cifar10: {root: nowhere}", "datasets.cifar10: cifar10: nothing of it is there. Remedy: harness data"),
         ("resnets: 1, filters: 6", "name: 'own.py:Own'", None),
         ("fixed_point]", "{sampler: ancestral, context: 1}]", "timing.samplers.1: digits seed 0: PixelCNN takes no class"),
+        ("digits: {}", "photo_patches: {crop: 8, arm: {classes: 10}}", "arm: PixelCNN learns classes, and the data have no l"),
+        ("filters: 6}", "filters: 6, classes: 10}", None),
         ("digits: {}", "digits: {latents: {width: -4}}", "datasets.digits.latents: "),
     ],
 )  # fmt: skip

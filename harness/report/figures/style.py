@@ -20,7 +20,6 @@ from harness.report.naming import ANCESTRAL, rank
 
 RED = "#d7301f"
 GAP = 0.85  # grey between tiles: a white image must not melt into the page
-MISSING = "#eceff3"
 _TOO_PALE = (6, 8)  # pink and yellow vanish as lines on white, and more so in grey
 COLOURS = [colour for index, colour in enumerate(sns.color_palette("colorblind", 10)) if index not in _TOO_PALE]
 FORMATS = ("png", "svg", "pdf")
