@@ -39,3 +39,13 @@ def local_ray():
 
     with ray.connected("local", dashboard=False):
         yield ray
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Emulated nodes for all tests that need them: a head, two that train, one that times."""
+    from tests.harness.cluster import Emulated
+
+    nodes = Emulated()
+    yield nodes
+    nodes.shutdown()
