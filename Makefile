@@ -9,7 +9,7 @@ API := arm_core $(addprefix arm_core.,arms forecasters latents data contracts tr
 
 quickstart: .venv/installed
 	$(BIN)/harness sweep sweeps/quickstart.yaml
-	$(BIN)/harness report --out results/ --sweep quickstart
+	$(BIN)/harness report --sweep quickstart --out reports/quickstart
 
 # Every laptop sweep, report and bench, on a machine that does nothing else: hours. Then the tables of README.md.
 reference: .venv/installed
@@ -49,4 +49,4 @@ docs: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv runs site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv runs reports site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

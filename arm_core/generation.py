@@ -73,9 +73,9 @@ def predictive_generate(*, seeds: int | Sequence[int] = 0, window: int = 8) -> C
             end=ends,
         ).x.to(input_ids.device)
         sequences = torch.cat([input_ids, _padded(new, ends, generation_config)], dim=1)
-        return (
-            GenerateDecoderOnlyOutput(sequences=sequences) if generation_config.return_dict_in_generate else sequences
-        )
+        if generation_config.return_dict_in_generate:
+            return GenerateDecoderOnlyOutput(sequences=sequences)  # type: ignore[arg-type]
+        return sequences
 
     return decode
 

@@ -117,7 +117,13 @@ def _load_file(kind: str, path: str) -> ModuleType:
     return module
 
 
-ARMS = Registry("arm", {"pixelcnn": "arm_core.arms.pixelcnn.network:PixelCNN"})
+ARMS = Registry(
+    "arm",
+    {
+        "pixelcnn": "arm_core.arms.pixelcnn.network:PixelCNN",
+        "transformers": "arm_core.arms.transformers.decoder:TransformersDecoder",
+    },
+)
 
 FORECASTERS = Registry(
     "forecaster",

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from arm_core.arms.guided import Guided
 from arm_core.arms.pixelcnn import PixelCNN, PixelCNNConfig
-from arm_core.errors import InputError
 
 if TYPE_CHECKING:
     from arm_core.arms.transformers import TransformersARM, TransformersConfig, TransformersDecoder
@@ -16,9 +15,4 @@ __all__ = ["Guided", "PixelCNN", "PixelCNNConfig", "TransformersARM", "Transform
 def __getattr__(name: str) -> Any:
     if not name.startswith("Transformers") or name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module("arm_core.arms.transformers"), name)
-    except ModuleNotFoundError as error:
-        if error.name != "transformers":
-            raise
-        raise InputError(f"{name} needs transformers: pip install 'arm-sampling[transformers]'") from None
+    return getattr(importlib.import_module("arm_core.arms.transformers"), name)

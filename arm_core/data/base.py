@@ -149,12 +149,13 @@ class Dataset:
         published: Mapping[str, int] | None = None,
         grey: Images | None = None,
         sha256: str | None = None,
+        labels: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.name, self.variant, self.status, self.rule = name, variant, status, rule
         self.sources, self.published = tuple(sources), dict(published or {})
         # tensors over bytes that must not be written would warn
         self._splits = {name: images if images.flags.writeable else images.copy() for name, images in splits.items()}
-        self._grey, self.recorded_sha256 = grey, sha256
+        self._grey, self.recorded_sha256, self._labels = grey, sha256, labels
         channels, height, width = self._splits["train"].shape[1:]
         self.layout = Layout(channels, height, width, categories)
 
@@ -163,6 +164,10 @@ class Dataset:
         if name not in self._splits:
             raise InputError(f"split must be one of {', '.join(self._splits)}, got {name!r}")
         return torch.from_numpy(self._splits[name])
+
+    def labels(self, name: str) -> Int64[Tensor, " count"] | None:
+        """The class of each image of `split(name)`, from 0 on; None: this dataset has none."""
+        return None if self._labels is None else torch.from_numpy(self._labels[name].astype(np.int64))
 
     def training_images(self) -> UInt8[Tensor, "count channels height width"] | DynamicImages | MappedImages:
         """What training draws its batches from: the `train` split, or its grey images if binarised dynamically."""

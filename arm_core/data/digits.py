@@ -35,6 +35,7 @@ class Digits(Dataset):
             status="sample",
             categories=17,
             splits={name: images[index] for name, index in rows.items()},
+            labels={name: labels[index] for name, index in rows.items()},
             rule="drawn by class, seed 0",
             sources=[FILE.source()],
             published=SIZES,

@@ -40,6 +40,7 @@ class MNIST5k(Dataset):
             rule="drawn by class, seed 0",
             sources=[FILE.source()],
             published=SIZES,
+            labels={name: table[index, -1] for name, index in rows.items()},
             **prepared.build(
                 [table[:, :-1].reshape(-1, 1, 28, 28)], {name: (0, index) for name, index in rows.items()}
             ),

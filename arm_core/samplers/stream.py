@@ -170,5 +170,5 @@ def _finished(asked: _Asked, slots: int) -> Iterator[tuple[int, SampleTrace]]:
                 work.end_at(asked.ends)
             done = work.finished()
         free = [slot for slot in holds if done[slot]]
-        for slot in free:
-            yield holds.pop(slot), work.trace(slice(slot, slot + 1))
+        for slot, trace in zip(free, work.traces(free), strict=True):
+            yield holds.pop(slot), trace

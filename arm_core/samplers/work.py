@@ -4,6 +4,7 @@ Everything here is changed in place, since a call touches a small part of it, by
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import torch
 from jaxtyping import Float, Int, Int8
@@ -243,9 +244,8 @@ class Work:
     def end_at(self, ends: Sequence[int]) -> None:
         """Finish the samples that hold one of these categories among their final dimensions: it fills what follows."""
         state, places = self.state, torch.arange(self.dims, device=self.x.device)
-        first = torch.where(torch.isin(state.x, state.x.new_tensor(ends)) & state.is_known, places, self.dims).amin(
-            dim=1, keepdim=True
-        )
+        is_end = torch.isin(state.x, state.x.new_tensor(ends)) & state.is_known
+        first = torch.where(is_end, places, self.dims).amin(dim=1, keepdim=True)
         after, calls = places > first, self.calls[:, None]
         filling = state.x.gather(1, first.clamp_max(self.dims - 1))
         for buffer, value in ((self.x, filling), (self.converged_at, calls), (self.settled_at, calls)):
@@ -260,7 +260,15 @@ class Work:
         done: list[bool] = (self.state.known >= self.dims).tolist()
         return done
 
-    def trace(self, slots: slice = slice(None)) -> SampleTrace:
+    def traces(self, slots: list[int]) -> list[SampleTrace]:
+        """The traces of the samples in these slots, each a batch of one; right once they are finished."""
+        if not slots:
+            return []
+        together = self.trace(torch.tensor(slots, device=self.x.device))
+        parts = [getattr(together, field.name).split(1) for field in fields(SampleTrace)]
+        return [SampleTrace(*part) for part in zip(*parts, strict=True)]
+
+    def trace(self, slots: Int[Tensor, " chosen"] | slice = slice(None)) -> SampleTrace:
         """The trace of the samples in these slots; right once they are finished.
 
         Raises:

@@ -22,7 +22,6 @@ from benchmarks.gpu.runner import NotThereError, Setting, attempt
 
 NATS = 3.0
 GUIDANCE = 3.0
-REPETITIONS = 3
 
 
 @dataclass(frozen=True)
@@ -63,20 +62,9 @@ def decoder(slots: int) -> Callable[[Setting], Iterator[Row]]:
             "dtype": "float32",
             "slots": slots,
         }
-        draw = partial(_draw, arm, processor, shape, slots)
-        for window in (*shape.windows, 1):
-            last = partial(draw, window, slots, 0, shape.layout.dims - 8)
-            yield _measured(setting, head, window, slots, last, "warm-up")
-        count = max(2, 2 * slots)
-        for repetition in range(REPETITIONS):
-            began = setting.clock()
-            for window in shape.windows:
-                row = _measured(setting, head, window, count, partial(draw, window, count, repetition, 0), "timed")
-                yield {**row, "repetition": repetition}
-            if repetition == 0:
-                yield _measured(setting, head, 1, slots, partial(draw, 1, slots, 0, 0), "once")
-            if setting.clock() - began > setting.left():
-                return
+        for window in (shape.windows[0], 1, *shape.windows[1:]):
+            draw = partial(_draw, arm, processor, shape, slots, window)
+            yield attempt(setting, {**head, "what": _name(window), "window": window}, partial(_once, setting, draw))
 
     return run
 
@@ -122,42 +110,22 @@ def _context(shape: Shape, sample: int) -> list[int]:
     return [shape.categories + sample % shape.classes]
 
 
-def _draw(
-    arm: AutoregressiveModel,
-    processor: Any,
-    shape: Shape,
-    slots: int,
-    window: int,
-    count: int,
-    seed: int,
-    known: int,
-) -> SampleTrace:
-    prefix = None
-    if known > 0:
-        prefix = torch.arange(known).remainder(shape.categories).expand(count, -1).to(_device_of(arm))
-    context = [_context(shape, sample) for sample in range(count)]
+def _name(window: int) -> str:
+    return "one token a call" if window == 1 else "windows"
+
+
+def _draw(arm: AutoregressiveModel, processor: Any, shape: Shape, slots: int, window: int) -> SampleTrace:
+    """As many samples as there are slots."""
+    context = [_context(shape, sample) for sample in range(slots)]
     return sample_many(
-        arm,
-        count=count,
-        seed=seed,
-        slots=slots,
-        window=window,
-        prefix=prefix,
-        logits_processor=processor,
-        context=context,
+        arm, count=slots, seed=0, slots=slots, window=window, logits_processor=processor, context=context
     )
 
 
-def _device_of(arm: AutoregressiveModel) -> torch.device:
-    return next(arm.parameters()).device
-
-
-def _measured(setting: Setting, head: Row, window: int, count: int, draw: Callable[[], SampleTrace], kind: str) -> Row:
-    def run() -> Row:
-        found = setting.meter(draw)
-        trace = found.result
-        calls, work = trace.arm_calls.double().mean().item(), trace.arm_work.double().mean().item()
-        return {"kind": kind, "calls": calls, "work": work, **found.costs()}
-
-    what = "one token a call" if window == 1 else "windows"
-    return attempt(setting, {**head, "what": what, "window": window, "samples": count}, run)
+def _once(setting: Setting, draw: Callable[[], SampleTrace]) -> Row:
+    if setting.left() < 0:
+        return {"kind": "skipped", "note": "no time was left"}
+    found = setting.meter(draw)
+    trace = found.result
+    calls, work = trace.arm_calls.double().mean().item(), trace.arm_work.double().mean().item()
+    return {"kind": "once", "samples": len(trace.x), "calls": calls, "work": work, **found.costs()}

@@ -44,6 +44,10 @@ class Meter:
     def wait(self) -> None:
         """Until the device has done all that it was told."""
 
+    def allocated(self) -> int | None:
+        """Bytes that are allocated on the device now."""
+        return None
+
 
 class CudaMeter(Meter):
     """Measures what runs on a GPU: between two events, and by the clock of the host until the GPU has finished.
@@ -79,6 +83,9 @@ class CudaMeter(Meter):
 
     def wait(self) -> None:
         torch.cuda.synchronize(self.device)
+
+    def allocated(self) -> int:
+        return torch.cuda.memory_allocated(self.device)
 
 
 def meter_for(device: torch.device) -> Meter:

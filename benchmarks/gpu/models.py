@@ -29,7 +29,7 @@ class Size:
         layout, config: of the PixelCNN.
         nats: entropy of a dimension with random weights.
         checkpoint: where trained weights of it lie, if they do, under `results`.
-        slots: at which it is measured.
+        rows: how many of the last rows are sampled when samplers are timed, the rest being given; None: all.
     """
 
     name: str
@@ -37,7 +37,12 @@ class Size:
     config: PixelCNNConfig
     nats: float
     checkpoint: str | None
-    slots: tuple[int, ...]
+    rows: int | None = None
+
+    @property
+    def given(self) -> int:
+        """Leading dims that are given when samplers are timed."""
+        return 0 if self.rows is None else (self.layout.height - self.rows) * self.row
 
     @property
     def row(self) -> int:
@@ -51,14 +56,14 @@ def _config(resnets: int, filters: int) -> PixelCNNConfig:
 
 BINARY = Layout(1, 28, 28, 2)
 SIZES = (
-    Size("R1 F20", BINARY, _config(1, 20), 0.15, "checkpoint", (16, 64, 256, 1, 1024)),
-    Size("R2 F60", BINARY, _config(2, 60), 0.15, "paper/checkpoint", (16, 64, 256, 1, 1024)),
-    Size("R5 F160", Layout(4, 8, 8, 128), _config(5, 160), 2.0, None, (16, 64, 256, 1)),
-    Size("R5 F162", Layout(3, 32, 32, 256), _config(5, 162), 2.0, None, (16, 64, 256, 1)),
+    Size("R1 F20", BINARY, _config(1, 20), 0.15, "checkpoint"),
+    Size("R2 F60", BINARY, _config(2, 60), 0.15, "paper/checkpoint"),
+    Size("R5 F160", Layout(4, 8, 8, 128), _config(5, 160), 2.0, None),
+    Size("R5 F162", Layout(3, 32, 32, 256), _config(5, 162), 2.0, None, rows=8),
 )
 SMALL = (
-    Size("R1 F4", Layout(1, 8, 8, 2), _config(1, 4), 0.15, None, (2,)),
-    Size("R1 F6", Layout(3, 4, 4, 8), _config(1, 6), 1.0, None, (2,)),
+    Size("R1 F4", Layout(1, 8, 8, 2), _config(1, 4), 0.15, None),
+    Size("R1 F6", Layout(3, 4, 4, 8), _config(1, 6), 1.0, None, rows=3),
 )
 """For `--small`."""
 

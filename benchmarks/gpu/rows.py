@@ -20,7 +20,7 @@ Row = dict[str, Any]
 COLUMNS: dict[str, tuple[type, str]] = {
     "question": (str, "which of the questions of docs/gpu.md it belongs to"),
     "item": (str, "the part of the run that found it"),
-    "kind": (str, "timed, once, warm-up, extrapolated, checked, fact, skipped, failed or not there"),
+    "kind": (str, "timed, once, set-up, warm-up, extrapolated, checked, fact, skipped, failed or not there"),
     "at_s": (float, "seconds since the run began"),
     "model": (str, "the ARM"),
     "trained": (bool, "whether its weights are trained; calls of untrained weights say little of trained ones"),
@@ -36,7 +36,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "host_s": (float, "by the clock of the host, until the device had finished"),
     "calls": (float, "calls of the ARM a sample, mean; or how many calls were timed"),
     "work": (float, "full passes a sample, mean"),
-    "peak_mem_bytes": (float, "most that was allocated on the device"),
+    "peak_mem_bytes": (float, "most that was allocated on the device; of samplers: beyond what there was before"),
     "joules": (float, "that the device used meanwhile, by NVML"),
     "held": (bool, "whether what was promised is so"),
     "share": (float, "of what `what` says, in [0, 1]"),

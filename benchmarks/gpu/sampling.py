@@ -1,46 +1,57 @@
 """Question 3: samplers beside the paper's own, at equal width, in one run.
 
-All draw the same samples (the noise of a seed and an id), so their first ones are also compared. Everything is warmed
-up on the last rows of the images, in calls of the same shapes, and then interleaved, repetition by repetition.
-What takes too long to be repeated is run once; what takes too long for that is extrapolated, and said to be.
+What is measured is the steady state: every contestant begins a stream of samples, which sets up and records what it
+needs, and once its first samples are finished, contestants take turns, a few samples a turn. All draw the same samples
+(the noise of a seed and an id), so those that the paper's sampler has drawn too are compared. What is too slow to be
+repeated is run once, from its beginning; what is too slow for that is extrapolated. Rows say which.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from arm_core import SampleTrace, ancestral_sample, predictive_sample, sample_many, sample_noise
-from arm_core.contracts import SpanCache
+from arm_core import SampleTrace, ancestral_sample, sample_noise, stream_samples
+from arm_core.decision import Decision
 from arm_core.forecasters import fixed_point
-from arm_core.samplers import cached_sequential_sample
+from arm_core.gumbel import DenseNoise
 from arm_core.samplers.mode import sampling_mode
-from benchmarks.gpu.meter import Measured
+from arm_core.samplers.recorded import Steps
+from arm_core.samplers.work import WholeImages, Work
 from benchmarks.gpu.models import Model, Size, model_of
 from benchmarks.gpu.rows import Row
 from benchmarks.gpu.runner import Setting, attempt
-from benchmarks.gpu.spans import best_way, spans_by, ways
+from benchmarks.gpu.spans import best_way, spans_by
 from benchmarks.gpu.summary import PAPER
 
 REPETITIONS = 5
+SEED = 0
+MOST = 64
+"""Waves of samples that a stream can give."""
+Finished = Iterator[tuple[list[int], SampleTrace]]
+"""Ids and traces of samples, as they finish."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Contestant:
     """A sampler that takes part.
 
     Attributes:
         columns: that name it.
-        samples: that a run gives.
-        draw: (seed, leading dims that are known beforehand) -> a run.
+        samples: that it draws in a turn.
+        begin: makes its stream.
+        stream: that it draws from, once it has begun.
+        memory: bytes that it allocated beyond what was there.
     """
 
     columns: Row
     samples: int
-    draw: Callable[[int, int], SampleTrace]
+    begin: Callable[[], Finished]
+    stream: Finished = field(default_factory=lambda: iter(()))
+    memory: int | None = None
 
 
 def sampling(size: Size, slots: int) -> Callable[[Setting], Iterator[Row]]:
@@ -48,143 +59,187 @@ def sampling(size: Size, slots: int) -> Callable[[Setting], Iterator[Row]]:
 
     def run(setting: Setting) -> Iterator[Row]:
         model = model_of(size, setting.device)
-        head = {**model.columns, "slots": slots}
-        runners = list(_contestants(model, slots))
-        fit = []
-        for one in runners:
-            row = _run(setting, head, one, 0, known=size.layout.dims - 2 * size.row, kind="warm-up")[0]
+        head = _head(model, slots)
+        runners = []
+        for one in _repeated(model, slots):
+            row = attempt(setting, {**head, **one.columns}, partial(_set_up, setting, one, slots))
             yield row
-            if row["kind"] == "warm-up":
-                fit.append(one)
-        yield from _slow(setting, head, model, slots)
-        yield from _rounds(setting, head, fit)
+            if row["kind"] == "set-up":
+                runners.append(one)
+        yield from _rounds(setting, head, runners)
+        for one in _single(model, slots):
+            yield _once(setting, head, one)
+        yield attempt(setting, {**head, "what": "ancestral"}, partial(_ancestral, setting, model, slots))
 
     return run
 
 
-def _contestants(model: Model, slots: int) -> Iterator[Contestant]:
-    """Those that are repeated; the paper's own first."""
-    size, best = model.size, best_way(model.arm)
-    count = max(4, (4 if slots <= 64 else 2) * slots)
-    refilled = partial(_many, model, slots, count)
-    whole, granule = size.layout.dims, size.layout.channels
-    yield Contestant({"what": PAPER}, slots, partial(_whole_batch, model, slots))
-    yield Contestant({"what": "fixed point, refilled", "window": whole}, count, partial(refilled, whole, best))
+def ancestral(size: Size, slots: int) -> Callable[[Setting], Iterator[Row]]:
+    """An item: ancestral sampling in full."""
+
+    def run(setting: Setting) -> Iterator[Row]:
+        model = model_of(size, setting.device)
+        noise = sample_noise(size.layout, seed=SEED, sample_ids=range(slots), device=setting.device)
+        found = setting.meter(lambda: ancestral_sample(model.arm, noise))
+        counts = {"samples": slots, "calls": size.layout.dims, "work": size.layout.dims}
+        yield {**_head(model, slots), "what": "ancestral", "kind": "once", **counts, **found.costs()}
+
+    return run
+
+
+def _head(model: Model, slots: int) -> Row:
+    head: Row = {**model.columns, "slots": slots}
+    if model.size.rows is not None:
+        head["note"] = f"the last {model.size.rows} of {model.size.layout.height} rows; those before are given"
+    return head
+
+
+def _repeated(model: Model, slots: int) -> Iterator[Contestant]:
+    """Those that take turns; the paper's own first."""
+    size, best, granule = model.size, best_way(model.arm), model.size.layout.channels
+    yield Contestant({"what": PAPER, "mode": best}, slots, partial(_batches, model, slots, compact=best == "compact"))
+    samples = 2 * slots if slots <= 64 and size.rows is None else slots
+    begin = partial(_windows, model, slots, best)
     for window in (-(-size.row // 2 // granule) * granule, size.row, 2 * size.row):
-        yield Contestant({"what": "windows", "mode": best, "window": window}, count, partial(refilled, window, best))
-    yield Contestant({"what": "windows, chosen", "mode": best}, count, partial(refilled, None, best))
-    for way in ways(model.arm):
-        if way != best:
-            columns = {"what": "windows", "mode": way, "window": size.row}
-            yield Contestant(columns, count, partial(refilled, size.row, way))
+        columns = {"what": "windows", "mode": best, "window": window}
+        yield Contestant(columns, samples, partial(begin, window, MOST * slots))
+    yield Contestant({"what": "windows, chosen", "mode": best}, samples, partial(begin, None, MOST * slots))
+
+
+def _single(model: Model, slots: int) -> Iterator[Contestant]:
+    """Those that are run once: one granule a call, and what the first ones are without recording."""
+    size, best, granule = model.size, best_way(model.arm), model.size.layout.channels
+    if size.rows is None:
+        columns = {"what": "one granule a call", "mode": best, "window": granule}
+        yield Contestant(columns, slots, partial(_windows, model, slots, best, granule, slots))
+    if best != "compact":
+        columns = {"what": "windows, not recorded", "mode": "compact", "window": size.row}
+        yield Contestant(columns, 2 * slots, partial(_windows, model, slots, "compact", size.row, 2 * slots))
+        columns = {"what": f"{PAPER}, not recorded", "mode": "compact"}
+        yield Contestant(columns, slots, partial(_batches, model, slots, compact=True))
+
+
+def _set_up(setting: Setting, one: Contestant, slots: int) -> Row:
+    """Begin a stream and draw its first samples."""
+    before = setting.meter.allocated()
+    one.stream = one.begin()
+    found = setting.meter(lambda: _drawn(one.stream, slots))
+    if found.peak_mem_bytes is not None and before is not None:
+        one.memory = found.peak_mem_bytes - before
+    counts = {"samples": slots, "calls": found.result[1].arm_calls.double().mean().item()}
+    return {"kind": "set-up", **counts, **found.costs(), "peak_mem_bytes": one.memory}
 
 
 def _rounds(setting: Setting, head: Row, runners: list[Contestant]) -> Iterator[Row]:
     """All of them in turn, as often as there is time for, once at least."""
-    took = 0.0
+    took, drawn = 0.0, dict[int, Tensor]()
     for repetition in range(REPETITIONS):
         began = setting.clock()
         if repetition > 0 and took > setting.left():
             return
-        reference: Tensor | None = None
-        for one in runners:
-            if setting.left() < 0:
-                yield {**head, **one.columns, "kind": "skipped", "repetition": repetition, "note": "no time was left"}
-                continue
-            row, x = _run(setting, head, one, repetition, known=0, kind="timed")
-            if reference is None:
-                reference = x
-            elif x is not None:
-                row["share"] = (x[: len(reference)] == reference).all(dim=1).double().mean().item()
+        for one in list(runners):
+            row = attempt(setting, {**head, **one.columns}, partial(_turn, setting, one, drawn))
             yield {**row, "repetition": repetition}
+            if row["kind"] != "timed":
+                runners.remove(one)
         took = setting.clock() - began
 
 
-def _run(
-    setting: Setting, head: Row, one: Contestant, seed: int, *, known: int, kind: str
-) -> tuple[Row, Tensor | None]:
-    """A row about one run of a contestant, and its samples if it gave any."""
-    kept: list[Tensor] = []
-
-    def measured() -> Row:
-        found = setting.meter(lambda: one.draw(seed, known))
-        trace = found.result
-        kept.append(trace.x)
-        calls, work = trace.arm_calls.double().mean().item(), trace.arm_work.double().mean().item()
-        return {"kind": kind, "samples": one.samples, "calls": calls, "work": work, **found.costs()}
-
-    row = attempt(setting, {**head, **one.columns}, measured)
-    return row, kept[0] if kept else None
+def _turn(setting: Setting, one: Contestant, drawn: dict[int, Tensor]) -> Row:
+    """One turn; `drawn` holds the paper's samples by id."""
+    found = setting.meter(lambda: _drawn(one.stream, one.samples))
+    ids, trace = found.result
+    row = {"kind": "timed", "samples": len(ids), **_counts(trace), **found.costs(), "peak_mem_bytes": one.memory}
+    samples = dict(zip(ids, trace.x.cpu(), strict=True))
+    if one.columns["what"] == PAPER:
+        drawn |= samples
+    elif both := samples.keys() & drawn.keys():
+        row["share"] = sum(torch.equal(samples[number], drawn[number]) for number in both) / len(both)
+    return row
 
 
-def _slow(setting: Setting, head: Row, model: Model, slots: int) -> Iterator[Row]:
-    """One dimension a call, as whole images and on top of a cache: once if it is quick enough, or extrapolated."""
-    best, dims = best_way(model.arm), model.size.layout.dims
-    few = 2 if setting.small else 16
-    ancestral = partial(_ancestral, model, slots)
-    setting.meter(lambda: ancestral(0, dims - 2))
-    passes = setting.meter(lambda: ancestral(0, dims - few))
-    one = Contestant({"what": "ancestral"}, slots, ancestral)
-    yield _once_or_extrapolated(setting, head, one, dims, passes, few, work=dims)
-    columns = {"what": "cached sequential", "mode": best, "window": model.size.layout.channels}
-    cache = ways(model.arm)[best](slots, model.size.layout.channels)
-    with sampling_mode(model.arm):
-        _first_dims(model, cache, slots, 2)
-        part = setting.meter(lambda: _first_dims(model, cache, slots, few))
-    one = Contestant(columns, slots, partial(_sequential, model, slots, best))
-    yield _once_or_extrapolated(setting, head, one, dims, part, few, work=model.size.layout.channels)
+def _once(setting: Setting, head: Row, one: Contestant) -> Row:
+    def run() -> Row:
+        if setting.left() < 0:
+            return {"kind": "skipped", "note": "no time was left"}
+        before = setting.meter.allocated()
+        found = setting.meter(lambda: _drawn(one.begin(), one.samples))
+        memory = None if found.peak_mem_bytes is None or before is None else found.peak_mem_bytes - before
+        counts = {"samples": one.samples, **_counts(found.result[1])}
+        return {"kind": "once", **counts, **found.costs(), "peak_mem_bytes": memory}
+
+    return attempt(setting, {**head, **one.columns}, run)
 
 
-def _once_or_extrapolated(
-    setting: Setting, head: Row, one: Contestant, dims: int, part: Measured[Any], few: int, *, work: int
-) -> Row:
-    if part.host_s / few * dims < setting.left() / 3:
-        return _run(setting, head, one, 0, known=0, kind="once")[0]
-    costs = {name: value * dims / few for name, value in part.costs().items() if value is not None}
-    costs["peak_mem_bytes"] = part.peak_mem_bytes
-    note = f"from {few} of {dims} calls"
-    counts = {"samples": one.samples, "calls": dims, "work": work, "note": note}
-    return {**head, **one.columns, "kind": "extrapolated", **costs, **counts}
-
-
-def _first_dims(model: Model, cache: SpanCache, slots: int, few: int) -> None:
-    """Calls of cached sequential sampling for the first dims."""
-    granule, device = model.size.layout.channels, next(model.arm.parameters()).device
-    x = torch.zeros(slots, model.size.layout.dims, dtype=torch.int64, device=device)
-    for dim in range(few):
-        start = torch.full((slots,), dim - dim % granule, device=device)
-        cache.evaluate(x, start, start + granule).logits.argmax(dim=-1)
-
-
-def _whole_batch(model: Model, slots: int, seed: int, known: int) -> SampleTrace:
-    """The paper's algorithm: whole images, and the batch waits for its slowest."""
-    return predictive_sample(model.arm, _noise(model, slots, seed), fixed_point, prefix=_prefix(model, slots, known))
-
-
-def _ancestral(model: Model, slots: int, seed: int, known: int) -> SampleTrace:
-    return ancestral_sample(model.arm, _noise(model, slots, seed), prefix=_prefix(model, slots, known))
-
-
-def _sequential(model: Model, slots: int, way: str, seed: int, known: int) -> SampleTrace:
-    with spans_by(model.arm, way):
-        return cached_sequential_sample(model.arm, _noise(model, slots, seed))
-
-
-def _many(model: Model, slots: int, count: int, window: int | None, way: str, seed: int, known: int) -> SampleTrace:
-    count = count if known == 0 else slots
-    with spans_by(model.arm, way):
-        prefix = _prefix(model, count, known)
-        return sample_many(model.arm, count=count, seed=seed, slots=slots, window=window, prefix=prefix)
-
-
-def _noise(model: Model, slots: int, seed: int) -> Tensor:
+def _ancestral(setting: Setting, model: Model, slots: int) -> Row:
+    """A few passes of ancestral sampling, as many times as there are more of them."""
+    dims, few = model.size.layout.dims, 2 if setting.small else 12
     weight = next(model.arm.parameters())
-    return sample_noise(model.size.layout, seed=seed, sample_ids=range(slots), dtype=weight.dtype, device=weight.device)
+    noise = sample_noise(model.size.layout, seed=SEED, sample_ids=range(slots), dtype=weight.dtype)
+    noise = noise.to(weight.device)
+
+    def last(count: int) -> SampleTrace:
+        return ancestral_sample(model.arm, noise, prefix=_given(model, dims - count).expand(slots, -1))
+
+    last(2)
+    costs = setting.meter(lambda: last(few)).costs()
+    left = dims - model.size.given
+    more = {name: None if value is None else value * left / few for name, value in costs.items()}
+    more["peak_mem_bytes"] = costs["peak_mem_bytes"]
+    return {"kind": "extrapolated", "samples": slots, "calls": left, "work": left, **more}
 
 
-def _prefix(model: Model, count: int, known: int) -> Tensor | None:
-    if known == 0:
-        return None
-    device = next(model.arm.parameters()).device
-    values = torch.randint(model.size.layout.categories, (count, known), generator=torch.Generator().manual_seed(0))
-    return values.to(device)
+def _batches(model: Model, slots: int, *, compact: bool) -> Finished:
+    """The paper's algorithm, batch after batch: whole images, and a batch waits for its slowest."""
+    arm, layout, parts = model.arm, model.size.layout, list(model.arm.modules())
+    weight, rows = next(arm.parameters()), list(range(slots))
+    noise = weight.new_empty(slots, layout.dims, layout.categories)
+    prefix = _given(model, model.size.given).expand(slots, -1)
+    with sampling_mode(arm, parts):
+        cache = WholeImages(arm, compact=compact)
+        work = Work(arm, slots, cache, fixed_point, DenseNoise(noise), Decision())
+        take = Steps(work, whole=True)
+    for first in itertools.count(0, slots):
+        ids = list(range(first, first + slots))
+        with sampling_mode(arm, parts):
+            noise.copy_(sample_noise(layout, seed=SEED, sample_ids=ids, dtype=noise.dtype))
+            work.begin(rows, rows, prefix if model.size.given else None)
+            while not all(work.finished()):
+                take()
+            trace = work.trace()
+        yield ids, trace
+
+
+def _windows(model: Model, slots: int, way: str, window: int | None, count: int) -> Finished:
+    """Windows with refilling; the stream ends after `count` samples."""
+    prefix = _given(model, model.size.given) if model.size.given else None
+    with spans_by(model.arm, way):
+        stream = stream_samples(model.arm, count=count, seed=SEED, slots=slots, window=window, prefix=prefix)
+        first = next(stream)  # the cache is made here
+    for sample in itertools.chain([first], stream):
+        yield [sample.sample_id], sample.trace
+
+
+def _drawn(stream: Finished, count: int) -> tuple[list[int], SampleTrace]:
+    """The next `count` samples of a stream."""
+    ids: list[int] = []
+    traces = []
+    while len(ids) < count:
+        found, trace = next(stream)
+        ids += found
+        traces.append(trace)
+    if len(traces) == 1:
+        return ids, traces[0]
+    names = SampleTrace.__dataclass_fields__
+    return ids, SampleTrace(**{name: torch.cat([getattr(trace, name) for trace in traces]) for name in names})
+
+
+def _counts(trace: SampleTrace) -> Row:
+    return {"calls": trace.arm_calls.double().mean().item(), "work": trace.arm_work.double().mean().item()}
+
+
+def _given(model: Model, known: int) -> Tensor:
+    """Random leading dims."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randint(model.size.layout.categories, (known,), generator=generator)
+    return values.to(next(model.arm.parameters()).device)

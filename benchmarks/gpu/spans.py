@@ -22,7 +22,7 @@ def ways(arm: AutoregressiveModel) -> dict[str, Maker]:
     assert isinstance(arm, PixelCNN)
 
     def spans(slots: int, window: int, *, compact: bool) -> PixelCNNSpans:
-        cache = PixelCNNSpans(arm.layout, arm.trunk, slots, window, compact=compact)
+        cache = PixelCNNSpans(arm, slots, window, compact=compact)
         cache.recordable = False
         return cache
 

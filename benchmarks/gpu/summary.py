@@ -49,7 +49,7 @@ class Timing(NamedTuple):
     over_ancestral: Ratio | None
 
 
-NAMING = ("model", "size", "trained", "dtype", "slots", "what", "mode", "window")
+NAMING = ("model", "size", "trained", "dtype", "slots", "what", "mode", "window", "note")
 
 
 def timings(rows: Iterable[Row], question: str) -> list[Timing]:
@@ -63,7 +63,7 @@ def timings(rows: Iterable[Row], question: str) -> list[Timing]:
     by_sample = question in ("sampling", "decoder")
     order: dict[tuple[Any, ...], list[Row]] = {}
     for row in wanted:
-        order.setdefault(tuple(row.get(name) for name in NAMING), []).append(row)
+        order.setdefault(tuple(row.get(name) for name in (*NAMING, "kind")), []).append(row)
     return [_timing(group, wanted, by_sample) for group in order.values()]
 
 
@@ -87,8 +87,11 @@ def _timing(group: list[Row], rows: list[Row], by_sample: bool) -> Timing:
 
 
 def _beside(rows: list[Row], like: Row, *names: str) -> list[Row]:
-    """Rows of a sampler that is compared with, of the same item."""
-    return [row for row in rows if row["item"] == like["item"] and row["what"] in names]
+    """Rows of a sampler that is compared with, for the same ARM at the same width; a run in full, if there is one."""
+    found = [
+        row for row in rows if row["what"] in names and all(row[name] == like[name] for name in ("model", "slots"))
+    ]
+    return [row for row in found if row["kind"] == "once"] or found
 
 
 def _over(group: list[Row], other: list[Row]) -> Ratio | None:
@@ -107,14 +110,14 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 
 class Verdict(NamedTuple):
-    """The fastest of our samplers at one width, beside the paper's own."""
+    """One ARM at one width: the paper's own algorithm, and the fastest window."""
 
     paper: Timing
-    ours: Timing
+    window: Timing
 
 
 def verdicts(found: list[Timing]) -> list[Verdict]:
-    """For every ARM and width the fastest that was repeated and is not the paper's."""
+    """For every ARM and width at which they were repeated."""
 
     def width(timing: Timing) -> tuple[Any, ...]:
         return timing.columns["model"], timing.columns["slots"]
@@ -122,8 +125,8 @@ def verdicts(found: list[Timing]) -> list[Verdict]:
     result = []
     for _, group in groupby(found, key=width):
         there = [timing for timing in group if timing.kind == "timed"]
-        papers = [timing for timing in there if timing.columns["what"] == PAPER]
-        others = [timing for timing in there if timing.columns["what"] != PAPER]
-        if papers and others:
-            result.append(Verdict(papers[0], min(others, key=lambda timing: timing.host_s)))
+        papers = [one for one in there if one.columns["what"] == PAPER]
+        windows = [one for one in there if one.columns["what"].startswith("windows")]
+        if papers and windows:
+            result.append(Verdict(papers[0], min(windows, key=lambda timing: timing.host_s)))
     return result

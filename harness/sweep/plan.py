@@ -177,10 +177,11 @@ def _planned(
         return Planned(job=job, run=True, reason=f"its {before.job.kind.replace('train', 'training')} runs again")
     settled = outcome == "done" or (outcome == "stopped" and stops)
     if not settled and job.id not in chosen:
-        return Planned(job=job, run=False, reason="left out by --only")
+        return Planned(job=job, run=False, reason=LEFT_OUT)
     return Planned(job=job, run=not settled, reason=_REASONS[outcome])
 
 
+LEFT_OUT = "left out by --only"
 _REASONS = {
     None: "not done yet",
     "done": "done before",

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from arm_core.elementwise import concat_elu, crop, gated
+from arm_core.elementwise import SMALL, concat_elu, concat_elu_of_rows, crop, gated
 
 
 def maps(*shape, seed=0):
@@ -30,6 +30,14 @@ def test_concat_elu_is_as_good_in_float32_where_another_formula_is_faster():
     exact = plain_concat_elu(x.double(), (0, 0, 0))
     assert (concat_elu(x) - exact).abs().max().item() < 4 * torch.finfo(torch.float32).eps
     assert torch.equal(concat_elu(x)[:, 0].sign(), x.sign()[:, 0])
+
+
+@pytest.mark.parametrize("rows", [1, SMALL // 8 - 1, SMALL // 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_concat_elu_of_rows_is_that_of_maps_whatever_their_number(rows, dtype):
+    x = torch.linspace(-20, 20, 8 * rows, dtype=dtype).view(rows, 8)
+    as_maps = concat_elu(x.T[None, :, :, None].contiguous(memory_format=torch.channels_last))[0, :, :, 0].T
+    torch.testing.assert_close(concat_elu_of_rows(x), as_maps, rtol=0, atol=4 * torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("by_map", [True, False])

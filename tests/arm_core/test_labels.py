@@ -73,7 +73,7 @@ def test_labels_begin_at_zero():
 @pytest.mark.parametrize("compact", [True, False])
 def test_spans_know_the_labels_of_their_slots(layout, compact):
     arm, x = pixelcnn(layout, 2, scale=0.1), images(layout)
-    spans = PixelCNNSpans(layout, arm.trunk, 5, layout.dims, classes=CLASSES, compact=compact)
+    spans = PixelCNNSpans(arm, 5, layout.dims, compact=compact)
     half, dims = torch.full((5,), layout.dims // 2), torch.full((5,), layout.dims)
     with torch.inference_mode():
         for labels in ([-1] * 5, LABELS.tolist(), [2, 3, 0, 1, -1]):

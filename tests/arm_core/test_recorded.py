@@ -83,7 +83,7 @@ def pixelcnn(layout, resnets=1):
 
 
 def spans_of(arm, slots, window, *, compact):
-    return PixelCNNSpans(arm.layout, arm.trunk, slots, window, compact=compact)
+    return PixelCNNSpans(arm, slots, window, compact=compact)
 
 
 def activations(part, found=None):

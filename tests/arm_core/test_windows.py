@@ -147,7 +147,7 @@ def test_fixed_shapes_give_the_same_samples_in_the_same_shapes_at_every_call():
         row = layout.width * layout.channels
         for window in (1, row, 2 * row + 1):
             with sampling_mode(arm):
-                cache = PixelCNNSpans(arm.layout, arm.trunk, 3, window, compact=False)
+                cache = PixelCNNSpans(arm, 3, window, compact=False)
                 shapes = set()
                 evaluate = cache.evaluate
 
@@ -167,11 +167,7 @@ def test_arm_work_in_windows_agrees_with_the_flop_counter():
     arm = PixelCNN(Layout(1, 16, 16, 2), PixelCNNConfig(resnets=1, filters=12)).eval()
     start, stop = torch.zeros(1, dtype=torch.int64), torch.full((1,), 256)
     with FlopCounterMode(display=False) as one, torch.inference_mode():  # a full pass without the rows of padding
-        work = (
-            PixelCNNSpans(arm.layout, arm.trunk, 1, 256)
-            .evaluate(torch.zeros(1, 256, dtype=torch.int64), start, stop)
-            .work
-        )
+        work = PixelCNNSpans(arm, 1, 256).evaluate(torch.zeros(1, 256, dtype=torch.int64), start, stop).work
     assert work == 1
     for window in (1, 16, 40):
         with FlopCounterMode(display=False) as run:

@@ -215,7 +215,8 @@ def test_ratios_are_taken_repetition_by_repetition_and_by_the_sample():
     assert (windows.over_paper, windows.over_ancestral.median) == ((8, 4, 12), 80)
     assert (paper.host_s, windows.host_s, windows.joules) == (2.0, 0.25, 2.0)
     assert (ancestral.kind, ancestral.over_paper.median) == ("once", 0.1)
-    assert [(one.paper.host_s, one.ours.host_s) for one in verdicts([paper, windows, ancestral])] == [(2.0, 0.25)]
+    found = verdicts([paper, windows, ancestral])
+    assert [(one.paper.host_s, one.window.host_s) for one in found] == [(2.0, 0.25)]
 
 
 def test_a_broken_promise_is_said_first():
@@ -230,9 +231,9 @@ def test_the_plan_fits_its_budget_but_for_what_matters_least():
     assert len({item.name for item in items}) == len(items)
     asked = ["exact", "calls", "sampling", "training", "decoder"]
     assert list(dict.fromkeys(item.question for item in items))[:5] == asked
-    last = [place for place, item in enumerate(items) if item.question == "decoder"][-1]
-    needed = sum(item.cost_s for item in items[: last + 1]) + sum(item.cost_s for item in items if item.reserved)
-    assert needed <= BUDGET_S
+    first = next(place for place, item in enumerate(items) if item.question == "decoder")
+    needed = sum(item.cost_s for item in items[: first + 1]) + sum(item.cost_s for item in items if item.reserved)
+    assert needed <= BUDGET_S - 120
 
 
 def test_the_run_imports_nothing_that_a_gpu_machine_may_lack():
@@ -254,10 +255,11 @@ def test_the_whole_run_in_small(tmp_path, capsys):
     rows = read_rows(tmp_path)
     assert [row for row in rows if row["kind"] in ("failed", "skipped")] == []
     assert [row for row in rows if row.get("held") is False] == []
+    same = [row["share"] for row in rows if row["question"] == "sampling" and "share" in row]
+    assert len(same) > 10 and set(same) == {1.0}
     assert {row["question"] for row in rows} == {
         "machine", "exact", "calls", "sampling", "training", "decoder", "launches"
     }  # fmt: skip
-    assert all(row["share"] == 1 for row in rows if row["question"] == "sampling" and "share" in row)
     assert len(pd.read_parquet(tmp_path / TABLE)) == len(rows)
     written = (tmp_path / PAGE).read_text()
     assert "| commit | abc |" in written

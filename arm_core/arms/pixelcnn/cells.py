@@ -64,13 +64,13 @@ class Cells(NamedTuple):
         numbers: of each cell in its image, in raster order.
         slots: the slot of each.
         places: where each is kept, counted over all slots.
-        reads: (n, 2) where the stretches begin that a kernel reads: a row above each cell, and in its own row.
+        reads: (2 n,) where the stretches begin that a kernel reads: a row above each cell, then in its own row.
     """
 
     numbers: Int[Tensor, " n"]
     slots: Int[Tensor, " n"]
     places: Int[Tensor, " n"]
-    reads: Int[Tensor, "n 2"]
+    reads: Int[Tensor, " two_n"]
 
 
 class CellPair(NamedTuple):
@@ -151,8 +151,8 @@ class SpanCells:
         places = self.place.index_select(0, row) + first_place
         if not self.compact:
             places = torch.where(inside, places, self.nowhere)
-        reads = self.taps.index_select(0, row) + first_place[:, None]
+        reads = (self.taps.index_select(0, row) + first_place[:, None]).flatten().split([2 * size for size in sizes])
         kinds = [
-            Cells(*parts) for parts in zip(*(of.split(sizes) for of in (numbers, slots, places, reads)), strict=True)
+            Cells(*parts) for parts in zip(*(of.split(sizes) for of in (numbers, slots, places)), reads, strict=True)
         ]
         return [CellPair(*kinds[place : place + 2]) for place in range(0, 2 * LEVELS, 2)], padding

@@ -23,7 +23,7 @@ from arm_core.causal_conv import (
     shift_down,
     shift_right,
 )
-from arm_core.contracts import Contexts
+from arm_core.contracts import AutoregressiveModel, Contexts
 from arm_core.elementwise import Maps, concat_elu, gated
 from arm_core.errors import InputError
 from arm_core.layout import Layout
@@ -66,10 +66,10 @@ def label_rows(context: Contexts, classes: int, count: int) -> Int[Tensor, " cou
     if labels.shape != (count,) or labels.is_floating_point() or labels.dtype == torch.bool:
         got = f"{labels.dtype} of shape {tuple(labels.shape)}"
         raise InputError(f"context must be one integer label for each of the {count} samples, got {got}")
+    wrong = (labels < -1) | (labels >= classes)
+    if bool(wrong.any()):
+        raise InputError(f"labels must be in [0, {classes}), or -1 for none, got {int(labels[wrong][0])}")
     labels = labels.long()
-    if count and not -1 <= int(labels.min()) <= int(labels.max()) < classes:
-        bad = next(label for label in labels.tolist() if not -1 <= label < classes)
-        raise InputError(f"labels must be in [0, {classes}), or -1 for none, got {bad}")
     return torch.where(labels < 0, classes, labels)
 
 
@@ -223,31 +223,53 @@ class Resample(nn.Module):
 Block = Layers[ResnetPair]
 
 
-class Trunk(NamedTuple):
-    """All layers of a PixelCNN: three resolutions down and up again, each with a block of resnet pairs."""
+class Trunk(AutoregressiveModel):
+    """All layers of a PixelCNN: three resolutions down and up again, each with a block of resnet pairs.
 
-    stem: Stem
-    up: Layers[Block]
-    shrink: Layers[Resample]
-    down: Layers[Block]
-    grow: Layers[Resample]
-    head: CausalConv2d
+    Raises:
+        InputError: height or width is no multiple of 4, or filters no multiple of the channels.
+    """
+
+    def __init__(self, layout: Layout, config: PixelCNNConfig) -> None:
+        _check(layout, config)
+        super().__init__(layout, config.filters // layout.channels)
+        self.config, self.granule = config, layout.channels
+        groups = channel_groups(config.filters, layout.channels)
+        logit_groups = channel_groups(layout.channels * layout.categories, layout.channels)
+
+        def block(pairs: int, *, skips: bool) -> Block:
+            return Layers(ResnetPair(groups, config, skips=skips) for _ in range(pairs))
+
+        self.stem, depth = Stem(layout, groups), config.resnets
+        self.up = Layers(block(depth, skips=False) for _ in range(3))
+        self.shrink = Layers(Resample(groups, up=False) for _ in range(2))
+        self.down = Layers(block(pairs, skips=True) for pairs in (depth, depth + 1, depth + 1))
+        self.grow = Layers(Resample(groups, up=True) for _ in range(2))
+        self.head = CausalConv2d(
+            config.filters, len(logit_groups), (1, 1), here=may_see(logit_groups, groups, strict=False)
+        )
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def build_trunk(layout: Layout, config: PixelCNNConfig) -> Trunk:
-    """The layers, freshly initialised."""
-    groups = channel_groups(config.filters, layout.channels)
-    logit_groups = channel_groups(layout.channels * layout.categories, layout.channels)
-
-    def block(pairs: int, *, skips: bool) -> Block:
-        return Layers(ResnetPair(groups, config, skips=skips) for _ in range(pairs))
-
-    depth = config.resnets
-    return Trunk(
-        Stem(layout, groups),
-        Layers(block(depth, skips=False) for _ in range(3)),
-        Layers(Resample(groups, up=False) for _ in range(2)),
-        Layers(block(pairs, skips=True) for pairs in (depth, depth + 1, depth + 1)),
-        Layers(Resample(groups, up=True) for _ in range(2)),
-        CausalConv2d(config.filters, len(logit_groups), (1, 1), here=may_see(logit_groups, groups, strict=False)),
-    )
+def _check(layout: Layout, config: PixelCNNConfig) -> None:
+    for name in ("height", "width"):
+        extent = getattr(layout, name)
+        if extent % 4:
+            nearest = max(4, round(extent / 4) * 4)
+            raise InputError(
+                f"PixelCNN: {name} must be a multiple of 4 (it halves twice), got {extent}; nearest: {nearest}"
+            )
+    if config.resnets < 1:
+        raise InputError(f"PixelCNN: resnets must be at least 1, got {config.resnets}")
+    if config.filters < 1 or config.filters % layout.channels:
+        nearest = max(1, round(config.filters / layout.channels)) * layout.channels
+        raise InputError(
+            f"PixelCNN: filters must be a positive multiple of the channels ({layout.channels}), "
+            f"got {config.filters}; nearest: {nearest}"
+        )
+    if config.classes < 0:
+        raise InputError(f"PixelCNN: classes must not be negative, got {config.classes}; 0: no labels")
+    if not 0 <= config.dropout < 1:
+        raise InputError(f"PixelCNN: dropout must be in [0, 1), got {config.dropout}")
+    if config.dropout_unit not in ("map", "element"):
+        raise InputError(f"PixelCNN: dropout_unit must be 'map' or 'element', got {config.dropout_unit!r}")

@@ -11,38 +11,20 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from arm_core.arms.pixelcnn.layers import PixelCNNConfig, Trunk, build_trunk, label_rows
+from arm_core.arms.pixelcnn.layers import Trunk, label_rows
 from arm_core.arms.pixelcnn.spans import PixelCNNSpans
-from arm_core.contracts import ArmOutput, AutoregressiveModel, Contexts, SpanCache
+from arm_core.contracts import ArmOutput, Contexts, SpanCache
 from arm_core.elementwise import Maps
-from arm_core.errors import InputError
-from arm_core.layout import Layout
 
 
-class PixelCNN(AutoregressiveModel):
-    """See the module. Hidden features: the last ul activation, F / C per dimension.
-
-    Raises:
-        InputError: height or width is no multiple of 4, or filters no multiple of the channels.
-    """
+class PixelCNN(Trunk):
+    """See the module. Hidden features: the last ul activation, F / C per dimension."""
 
     recordable = True
 
-    def __init__(self, layout: Layout, config: PixelCNNConfig) -> None:
-        _check(layout, config)
-        super().__init__(layout, config.filters // layout.channels)
-        self.config, self.granule = config, layout.channels
-        self.stem, self.up, self.shrink, self.down, self.grow, self.head = build_trunk(layout, config)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    @property
-    def trunk(self) -> Trunk:
-        """The layers, in the order in which they are passed."""
-        return Trunk(self.stem, self.up, self.shrink, self.down, self.grow, self.head)
-
     def span_cache(self, slots: int, window: int) -> SpanCache:
         on_gpu = self.head.weight.is_cuda  # where calls of fixed shapes are recorded
-        return PixelCNNSpans(self.layout, self.trunk, slots, window, classes=self.config.classes, compact=not on_gpu)
+        return PixelCNNSpans(self, slots, window, compact=not on_gpu)
 
     def example_contexts(self, count: int) -> Contexts | None:
         return torch.arange(count) % (self.config.classes + 1) - 1 if self.config.classes else None
@@ -75,27 +57,3 @@ class PixelCNN(AutoregressiveModel):
 
     def _flat(self, maps: Maps) -> Float[Tensor, "batch dims features"]:
         return maps.permute(0, 2, 3, 1).reshape(len(maps), self.layout.dims, -1)
-
-
-def _check(layout: Layout, config: PixelCNNConfig) -> None:
-    for name in ("height", "width"):
-        extent = getattr(layout, name)
-        if extent % 4:
-            nearest = max(4, round(extent / 4) * 4)
-            raise InputError(
-                f"PixelCNN: {name} must be a multiple of 4 (it halves twice), got {extent}; nearest: {nearest}"
-            )
-    if config.resnets < 1:
-        raise InputError(f"PixelCNN: resnets must be at least 1, got {config.resnets}")
-    if config.filters < 1 or config.filters % layout.channels:
-        nearest = max(1, round(config.filters / layout.channels)) * layout.channels
-        raise InputError(
-            f"PixelCNN: filters must be a positive multiple of the channels ({layout.channels}), "
-            f"got {config.filters}; nearest: {nearest}"
-        )
-    if config.classes < 0:
-        raise InputError(f"PixelCNN: classes must not be negative, got {config.classes}; 0: no labels")
-    if not 0 <= config.dropout < 1:
-        raise InputError(f"PixelCNN: dropout must be in [0, 1), got {config.dropout}")
-    if config.dropout_unit not in ("map", "element"):
-        raise InputError(f"PixelCNN: dropout_unit must be 'map' or 'element', got {config.dropout_unit!r}")

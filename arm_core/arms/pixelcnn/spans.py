@@ -20,8 +20,6 @@ from arm_core.contracts import Contexts, SpanOutput
 from arm_core.elementwise import Rows, concat_elu_of_rows
 from arm_core.layout import Layout
 
-Conv = CausalConv2d | CausalConvTranspose2d
-
 
 class Pair(NamedTuple):
     """Rows of the stream u and of ul."""
@@ -34,23 +32,22 @@ class PixelCNNSpans:
     """The `SpanCache` of a PixelCNN (`arm_core.contracts`).
 
     Args:
-        layout: of the images.
         trunk: in its final dtype and on its device; later changes of its weights go unnoticed.
-        slots: how many samples are in work.
+        slots: how many samples are in work; none has a label before `begin` says so.
         window: most dims of a span, rounded up to whole pixels.
-        classes: labels that can condition a slot; none does before `begin` says so.
         compact: see `SpanCells`.
     """
 
-    def __init__(
-        self, layout: Layout, trunk: Trunk, slots: int, window: int, *, classes: int = 0, compact: bool = True
-    ) -> None:
-        self.layout, self.slots, self.pixels, self.classes = layout, slots, layout.height * layout.width, classes
+    @torch.no_grad()
+    def __init__(self, trunk: Trunk, slots: int, window: int, *, compact: bool = True) -> None:
+        self.layout, self.slots, self.classes = trunk.layout, slots, trunk.config.classes
+        layout, device = self.layout, trunk.head.weight.device
+        self.pixels = layout.height * layout.width
         pixels = self._pixels(window)
         self.window, self.recordable = pixels * layout.channels, not compact
-        self.grids = grids = build_grids(layout, slots, pixels, trunk.head.weight.device)
+        self.grids = grids = build_grids(layout, slots, pixels, device)
         self.cells = SpanCells(grids, slots, pixels, compact=compact)
-        self.channels = torch.arange(layout.channels, device=trunk.head.weight.device)
+        self.channels = torch.arange(layout.channels, device=device)
         self.stem = _Stem(layout, trunk.stem, grids[0])
         self.up = [_Block(block, grid) for block, grid in zip(trunk.up, grids, strict=True)]
         self.shrink = [_Shrink(part, grids[i], grids[i + 1]) for i, part in enumerate(trunk.shrink)]
@@ -151,21 +148,17 @@ class ActivationCache:
         """What is kept of these cells."""
         return self.rows.index_select(0, cells.places)
 
-    def read(self, reads: Int[Tensor, "n 2"]) -> Rows:
+    def read(self, reads: Int[Tensor, " two_n"]) -> Rows:
         """What kernels read that begin at these places."""
-        return self.stretches.index_select(0, reads.flatten()).view(len(reads), 2 * self.stretches.shape[1])
+        return self.stretches.index_select(0, reads).view(len(reads) // 2, 2 * self.stretches.shape[1])
 
 
-def _masked(conv: Conv) -> Tensor:
-    return conv.masked_weight().detach()
-
-
-def _matrix(conv: Conv) -> Tensor:
+def _matrix(conv: CausalConv2d | CausalConvTranspose2d) -> Tensor:
     """(taps * inputs, outputs)"""
-    return _masked(conv).permute(2, 3, 1, 0).flatten(0, 2)
+    return conv.masked_weight().permute(2, 3, 1, 0).flatten(0, 2)
 
 
-def _bias(conv: Conv) -> Tensor:
+def _bias(conv: CausalConv2d | CausalConvTranspose2d) -> Tensor:
     assert conv.bias is not None
     return conv.bias.detach()
 
@@ -178,11 +171,11 @@ class _Resnet:
         self.skips: list[Tensor] = []
         if net.skip is not None:
             bias = bias + _bias(net.skip)
-            self.skips = [weight[:, :, 0, 0].detach().T.contiguous() for weight in net.skip_weights(skips)]
+            self.skips = [weight[:, :, 0, 0].T.contiguous() for weight in net.skip_weights(skips)]
         self.inward, self.outward = _Product(_matrix(net.inward), bias), _matrix(net.outward).contiguous()
         self.by_label, self.gate_bias = None, _bias(net.outward)
         if net.label is not None:
-            self.by_label = net.label_biases().detach() + self.gate_bias
+            self.by_label = net.label_biases() + self.gate_bias
             self.gate_bias = self.by_label[-1:].repeat(grid.slots, 1)
         self.filters = len(bias)
         self.between = ActivationCache(grid, 2 * self.filters, net.inward.weight.shape[3], bias)
@@ -251,7 +244,9 @@ class _Shrink:
     def __call__(self, streams: Pair, fine: CellPair, coarse: CellPair) -> Pair:
         self.u_kept.put(streams.u, fine.u)
         self.ul_kept.put(streams.ul, fine.ul)
-        u, ul = (self.taps.index_select(0, at.numbers) + (at.slots * self.per_slot)[:, None] for at in coarse)
+        u, ul = (
+            (self.taps.index_select(0, at.numbers) + (at.slots * self.per_slot)[:, None]).flatten() for at in coarse
+        )
         return Pair(self.u(self.u_kept.read(u)), self.ul(self.ul_kept.read(ul)))
 
 
@@ -262,7 +257,7 @@ class _Grow:
     """
 
     def __init__(self, part: Resample, fine: Grid, coarse: Grid) -> None:
-        u, ul = (_masked(conv).permute(0, 2, 3, 1) for conv in (part.u, part.ul))  # (in, height, width, out)
+        u, ul = (conv.masked_weight().permute(0, 2, 3, 1) for conv in (part.u, part.ul))  # (in, height, width, out)
         self.filters = filters = u.shape[-1]
         bias = u.new_zeros(2, 3, filters)
         bias[:, 1:] = _bias(part.u)  # once for each finer cell: the left column is another cell's
@@ -303,7 +298,7 @@ class _Stem:
         row_above[0] += left[0]  # both read the pixel above and to the left
         parts, offsets = [row_above, left[1:]], [(-1, -1), (-1, 0), (-1, 1), (0, -1)]
         if stem.here is not None:
-            here = _masked(stem.here)[:, :, 0, 0].T.unflatten(0, (layout.channels, layout.categories))
+            here = stem.here.masked_weight()[:, :, 0, 0].T.unflatten(0, (layout.channels, layout.categories))
             parts.append(F.pad(here, (0, 0, 0, 1)).unsqueeze(0))
             offsets.append((0, 0))
         self.u_dims = self._dims([(row, column) for row in (-2, -1) for column in (-1, 0, 1)])
@@ -327,7 +322,7 @@ class _Stem:
         return F.embedding_bag(values.take(read) + self.first_row[: dims.shape[1]], table, mode="sum")
 
     def _table(self, conv: CausalConv2d, bias_tap: int) -> Float[Tensor, "taps channels values filters"]:
-        weight = _masked(conv).flatten(2).permute(2, 1, 0)  # (taps, channels * categories and the ones, filters)
+        weight = conv.masked_weight().flatten(2).permute(2, 1, 0)  # (taps, channels * categories and the ones, filters)
         table = weight[:, :-1].unflatten(1, (self.layout.channels, self.layout.categories)).contiguous()
         table[:, 0] += weight[:, -1:]
         table[bias_tap, 0] += _bias(conv)

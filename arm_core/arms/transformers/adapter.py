@@ -75,7 +75,7 @@ class TransformersARM(AutoregressiveModel):
 
     def example_contexts(self, count: int) -> Contexts:
         """Prompts of one to three tokens, as far as the model has positions for them."""
-        most = min(3, int(min(self.longest, 2**31)) - self.layout.dims + 1)
+        most = min(3, self.longest - self.layout.dims + 1)
         return [[self.offset + (k + j) % self.layout.categories for j in range(1 + k % most)] for k in range(count)]
 
     def rows(self, tokens: Int[Tensor, "batch n"], wanted: Bool[Tensor, "batch n"], **inputs: Any) -> ArmOutput:
@@ -100,10 +100,12 @@ class TransformersARM(AutoregressiveModel):
         """
         device = next(self.model.parameters()).device
         start = [] if self.start is None else [self.start]
-        given = [start] * count if context is None else [start if prompt is None else prompt for prompt in context]
+        if context is None:
+            context = [start] * count
+        if len(context) != count:
+            raise InputError(f"{count} samples need as many contexts, got {len(context)}")
+        given = [start if prompt is None else prompt for prompt in context]
         rows = [torch.as_tensor(prompt, device=device).reshape(-1) for prompt in given]
-        if len(rows) != count:
-            raise InputError(f"{count} samples need as many contexts, got {len(rows)}")
         for k, row in enumerate(rows):
             if len(row) == 0 or row.is_floating_point() or row.dtype == torch.bool:
                 raise InputError(

@@ -6,9 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForCausalLM
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from arm_core.arms.transformers.adapter import TransformersARM
+from arm_core.contracts import Contexts
 from arm_core.errors import InputError
 from arm_core.layout import Layout
 
@@ -17,8 +21,7 @@ from arm_core.layout import Layout
 class TransformersConfig:
     """An architecture of `transformers` and its size.
 
-    The vocabulary is the categories, the start token, and a token for each class: class y has the context
-    `[categories + 1 + y]`.
+    The vocabulary ends with the categories, the start token, and a token for each class.
 
     Attributes:
         architecture: model type of `transformers`, such as llama, gpt2 or qwen2.
@@ -26,10 +29,10 @@ class TransformersConfig:
         layers: blocks.
         heads: of attention.
         kv_heads: heads of keys and values; None: as many as `heads`.
-        classes: tokens for prompts.
-        start: token before the first dimension; None: the one after the categories.
+        classes: labels that samples can be conditioned on, each with a token of its own: those after `start`.
+        start: token before the first dimension of samples without a label; None: the one after the categories.
         offset: token of category 0.
-        options: any other field of the architecture's configuration; they override the sizes above.
+        options: fields of the architecture's configuration, which override the sizes above.
     """
 
     architecture: str = "llama"
@@ -67,13 +70,17 @@ class TransformersConfig:
             "num_attention_heads": self.heads,
             "num_key_value_heads": self.kv_heads or self.heads,
             "intermediate_size": 4 * self.width,
-            "vocab_size": layout.categories + 1 + self.classes,
+            "vocab_size": self.offset + layout.categories + 1 + self.classes,
             "max_position_embeddings": layout.dims,
             **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
         }
+        if self.architecture not in CONFIG_MAPPING:
+            raise InputError(f"transformers knows no architecture {self.architecture!r}; try llama, gpt2 or qwen2")
         try:
-            config = AutoConfig.for_model(self.architecture, **{**sizes, **self.options})
-            return AutoModelForCausalLM.from_config(config)
+            kind = CONFIG_MAPPING[self.architecture]
+            native = kind.attribute_map  # hidden_size is n_embd to GPT-2
+            sizes = {name: size for name, size in sizes.items() if native.get(name, name) not in self.options}
+            return AutoModelForCausalLM.from_config(kind(**{**sizes, **self.options}))
         except (ImportError, RuntimeError, ValueError, TypeError) as error:
             raise InputError(
                 f"transformers cannot build {self.architecture!r} ({error}). If it cannot import the class, "
@@ -84,6 +91,8 @@ class TransformersConfig:
 class TransformersDecoder(TransformersARM):
     """A `TransformersARM` that knows how it was made: `arm: {name: transformers, ...}` in a sweep, and checkpoints.
 
+    With `classes` the contexts are labels in [0, classes), -1 for none, as those of a PixelCNN; or prompts.
+
     Args:
         layout: any.
         config: architecture, size and special tokens.
@@ -91,22 +100,47 @@ class TransformersDecoder(TransformersARM):
     """
 
     def __init__(self, layout: Layout, config: TransformersConfig, *, model: Any = None) -> None:
-        start = layout.categories if config.start is None else config.start
-        super().__init__(model or config.build(layout), layout, start=start, offset=config.offset)
         self.config = config
+        start = config.offset + layout.categories if config.start is None else config.start
+        super().__init__(model or config.build(layout), layout, start=start, offset=config.offset)
+
+    def prompts(
+        self, context: Contexts | None, count: int
+    ) -> tuple[Int[Tensor, "count longest"], Int[Tensor, " count"]]:
+        """As `TransformersARM.prompts`; a label stands for the token of its class.
+
+        Raises:
+            InputError: also for a label out of range.
+        """
+        if self.config.classes and context is not None:
+            given = context.tolist() if isinstance(context, Tensor) else context
+            context = [self._token_of(label) if isinstance(label, int) else label for label in given]
+        return super().prompts(context, count)
+
+    def _token_of(self, label: int) -> int | None:
+        if not -1 <= label < self.config.classes:
+            raise InputError(f"labels must be in [0, {self.config.classes - 1}], or -1 for none, got {label}")
+        return None if label == -1 else self.start + 1 + label  # type: ignore[operator]
+
+    def example_contexts(self, count: int) -> Contexts:
+        if not self.config.classes:
+            return super().example_contexts(count)
+        return torch.arange(count) % (self.config.classes + 1) - 1
 
     @classmethod
     def load(
-        cls, folder: str | Path, layout: Layout, *, start: int, offset: int = 0, **options: Any
+        cls, folder: str | Path, layout: Layout, *, start: int, offset: int = 0, classes: int = 0, **options: Any
     ) -> "TransformersDecoder":
         """The decoder in a folder that `save_pretrained` wrote.
 
         Args:
             folder: with config.json and weights.
             layout, start, offset: see `TransformersARM`.
+            classes: whose tokens follow `start`.
             options: of `AutoModelForCausalLM.from_pretrained`, such as dtype.
         """
         model = AutoModelForCausalLM.from_pretrained(folder, **options)
         fields = json.loads(model.config.to_json_string())
         kind = fields.pop("model_type")
-        return cls(layout, TransformersConfig(kind, start=start, offset=offset, options=fields), model=model)
+        config = TransformersConfig(kind, classes=classes, start=start, offset=offset, options=fields)
+        return cls(layout, config, model=model)

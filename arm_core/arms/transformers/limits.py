@@ -1,6 +1,7 @@
 """Which decoders can be driven in spans, and how far; every refusal says why."""
 
 import inspect
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,7 +46,7 @@ def check_drivable(model: Any) -> str:
     return caches[0]
 
 
-def longest_sequence(model: Any) -> tuple[float, str]:
+def longest_sequence(model: Any) -> tuple[int, str]:
     """(positions that spans may use, what limits them): beyond, a cached row is not what a whole pass gives."""
     config = model.config.get_text_config()
     layers = getattr(config, "layer_types", None)
@@ -57,7 +58,7 @@ def longest_sequence(model: Any) -> tuple[float, str]:
     if rope.get("rope_type", rope.get("type")) in ("dynamic", "longrope"):  # frequencies change with the length
         name = "original_max_position_embeddings"
         limits.append((rope.get(name) or getattr(config, name, None), name))
-    return min(((value, name) for value, name in limits if value), default=(float("inf"), "nothing"))
+    return min(((value, name) for value, name in limits if value), default=(sys.maxsize, "nothing"))
 
 
 def check_numbers(arm: AutoregressiveModel) -> None:
@@ -70,16 +71,16 @@ def check_numbers(arm: AutoregressiveModel) -> None:
     arm.eval()
     try:
         with torch.no_grad():
-            error = max(_errors(arm))
+            worst = max(_errors(arm))
     except Exception as error:  # whatever a model that is driven in an unforeseen way may raise
         raise InputError(f"{kind} cannot be driven in spans ({type(error).__name__}: {error})") from error
     finally:
         for part, training in modes.items():
             part.training = training
     dtype = next(arm.parameters()).dtype
-    if not error <= max(torch.finfo(dtype).eps ** 0.5, 1e-5):  # some models round to float32 inside
+    if not worst <= max(torch.finfo(dtype).eps ** 0.5, 1e-5):  # some models round to float32 inside
         raise InputError(
-            f"{kind} cannot be driven in spans: its logits differ from those of its own forward by {error:.2g} of "
+            f"{kind} cannot be driven in spans: its logits differ from those of its own forward by {worst:.2g} of "
             "their size; it ignores position ids or the attention mask, or mixes its logits over the vocabulary"
         )
 
@@ -89,14 +90,15 @@ def _errors(arm: Any) -> Iterator[float]:
     dims, categories = arm.layout.dims, arm.layout.categories
     count = min(dims, 5)
     x = torch.arange(2 * dims, device=next(arm.parameters()).device).reshape(2, dims) % categories
-    prompts = arm.example_contexts(2)
+    contexts = arm.example_contexts(2)
+    prompts = [prompt[:length] for prompt, length in zip(*arm.prompts(contexts, 2), strict=True)]
     cache = arm.span_cache(2, count)
-    cache.begin([0, 1], prompts)
+    cache.begin([0, 1], contexts)
     cache.evaluate(x.flip(1), x.new_tensor([0, 0]), x.new_tensor([count, 1]))
     found = cache.evaluate(x, x.new_tensor([min(1, count - 1), 0]), x.new_tensor([count, count]))
     slot, dim = found.where // dims, found.where % dims
     for row, prompt in enumerate(prompts):
-        tokens = torch.cat([x.new_tensor(prompt), x[row, : count - 1] + arm.offset])
+        tokens = torch.cat([prompt, x[row, : count - 1] + arm.offset])
         own: Tensor = arm.model(input_ids=tokens[None], use_cache=False, return_dict=True).logits[0, len(prompt) - 1 :]
         own = own[:, arm.offset : arm.offset + categories].to(found.logits.dtype)
         yield float((found.logits[slot == row] - own[dim[slot == row]]).abs().max() / own.abs().max())
