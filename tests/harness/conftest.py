@@ -21,6 +21,7 @@ timing:
   batch_sizes: [1, 2]
   seeds: [0, 1, 2]
   figure_count: 4
+resources: {train: {threads: 1}, timing: {threads: 1}}
 """
 
 
