@@ -195,7 +195,7 @@ def test_recorded_steps_in_fixed_shapes_give_the_same_samples(family):
                     work.begin([slot], [2], contexts=prompts[2:])
                     holds[slot] = 2
     assert torch.equal(torch.stack([found[row] for row in range(3)]), expected)
-    assert recordings.recorded in (2, 3, 4) and recordings.replayed > 0
+    assert recordings.recorded > len(widths) and recordings.replayed > 0
 
 
 def test_a_model_that_takes_something_from_the_host_is_not_recorded():
