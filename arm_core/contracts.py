@@ -91,8 +91,9 @@ class SpanCache(Protocol):
     """An ARM that evaluates a span of each slot on top of what earlier calls left: each slot at its own place.
 
     Two more methods may be there. `begin(slots: list[int], contexts)` is told the contexts, one per slot, of samples
-    that slots begin, if there are any. `narrowed(width)` gives the same cache for spans of at most `width` dims, for
-    caches whose calls have fixed shapes.
+    that slots begin, if there are any, and may return the work of it. `narrowed(width)` gives the same cache for spans
+    of at most `width` dims, for caches whose calls have fixed shapes. Where recorded calls can become stale, an
+    attribute `version` changes when they do.
 
     The caller promises that every dimension i before `start` was evaluated since the slot's sample began, and last with
     the x_<i that `x` holds now. A slot begins a new sample by a span that starts at 0; nothing needs to be cleared.

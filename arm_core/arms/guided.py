@@ -63,10 +63,15 @@ class GuidedSpans:
         self.arm, self.slots, self.cache, self.window = arm, slots, cache, cache.window
         self.recordable = getattr(cache, "recordable", False)
 
-    def begin(self, slots: list[int], contexts: Contexts) -> None:
+    @property
+    def version(self) -> int:
+        """See `SpanCache`."""
+        return getattr(self.cache, "version", 0)
+
+    def begin(self, slots: list[int], contexts: Contexts) -> float:
         """See `SpanCache`."""
         both = [*slots, *(slot + self.slots for slot in slots)]
-        self.cache.begin(both, self.arm.with_null(contexts))  # type: ignore[attr-defined]
+        return (self.cache.begin(both, self.arm.with_null(contexts)) or 0.0) / 2  # type: ignore[attr-defined]
 
     def narrowed(self, width: int) -> "GuidedSpans":
         """See `SpanCache`."""

@@ -58,6 +58,7 @@ class Steps:
             self._guess = torch.zeros_like(work.state.x, memory_format=torch.contiguous_format)
         self._replays: dict[int, Callable[[], None]] = {}
         self._taken: dict[int, int] = {}
+        self._version = work.version
 
     def __call__(self, width: int | None = None) -> bool:
         """One step; whether it took as long as every later one of this width will take.
@@ -68,6 +69,8 @@ class Steps:
         if self.record is None:
             step(self.work, *self._spans(width))
             return True
+        if self.work.version != self._version:
+            self._replays, self._taken, self._version = {}, {}, self.work.version
         wide = self._spans(width)[1]
         if self._guess is not None:
             self.work.place(*self._spans(width))

@@ -26,8 +26,8 @@ from arm_core.layout import Layout
 
 DENSE_BYTES = 2**25
 """Noise of all slots up to this size is drawn once a sample and kept; more is evaluated where it is asked for."""
-DECIDED_AT_ONCE = 2**20
-"""Logits that are decided at a time: what a decision needs beside them stays this small."""
+DECIDED_AT_ONCE = {"cpu": 2**20, "cuda": 2**23}
+"""Logits that are decided at a time, by device: what a decision needs beside them stays small, launches few."""
 
 
 class WholeImages:
@@ -189,7 +189,13 @@ class Work:
             self.x[at, :known] = prefix.to(self.x)
         self.state.known.index_fill_(0, at, known)
         if contexts is not None:
-            self._caches[len(self.ahead)].begin(slots, contexts)  # type: ignore[attr-defined]
+            cost = self._caches[len(self.ahead)].begin(slots, contexts)  # type: ignore[attr-defined]
+            self.work[at] += (cost or 0.0) / len(slots)
+
+    @property
+    def version(self) -> int:
+        """Changes when what was recorded of calls no longer holds."""
+        return getattr(self._caches[len(self.ahead)], "version", 0)
 
     def spans(self, width: int | None = None) -> tuple[Int[Tensor, " slots"], int]:
         """(start, width) of spans that begin at the frontiers; slots that hold nothing to do have an empty one.
@@ -210,7 +216,7 @@ class Work:
         """One call of the ARM on the spans of the state, decided and written into the buffers; returns its work."""
         state, cache = self.state, self._cache(width)
         found = cache.evaluate(state.x, state.start, state.stop)
-        rows = max(1, DECIDED_AT_ONCE // state.layout.categories)
+        rows = max(1, DECIDED_AT_ONCE.get(self.x.device.type, 2**20) // state.layout.categories)
         for first in range(0, len(found.where), rows):
             where, logits, hidden = (part[first : first + rows] for part in found[:3])
             self._decide(SpanOutput(where, logits, hidden, found.work))

@@ -14,6 +14,7 @@ from arm_core import Checkpoint, InputError
 from arm_core.atomic import write_atomic
 from arm_core.checkpoint import build_autoencoder, read_bundle, write_bundle
 from arm_core.data import Dataset, load_dataset
+from arm_core.data.base import SPLITS
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
 from arm_core.training import AutoencoderTraining, AutoencoderTrainingConfig, encode_all, evaluate_autoencoder
 from harness.jobs import lease
@@ -25,7 +26,6 @@ from harness.sweep.components import fill
 from harness.sweep.jobs import AutoencoderJob, TrainJob
 
 LATENTS, AUTOENCODER, ABOUT = "latents", "autoencoder", "latents.json"
-SPLITS = ("train", "valid", "test")
 
 
 def train_autoencoder(job: AutoencoderJob, folder: Path, report: Report) -> Rows:

@@ -185,7 +185,6 @@ def test_an_address_where_nothing_listens_is_refused_at_once(local_ray, address)
 @pytest.mark.ray
 def test_ray_and_serial_give_the_same_rows(local_ray, small_sweep, tmp_path):
     sweep = load_sweep(small_sweep)
-    sweep = sweep.model_copy(update={"resources": Resources(train=Role(threads=1), timing=Role(threads=1))})
     stores = [Store(tmp_path / name) for name in ("serial", "ray")]
     for store, execute in zip(stores, (serial.execute, local_ray.execute), strict=True):
         ledger = execute(make_plan(sweep, {}), store, sweep.resources)
@@ -264,7 +263,7 @@ def test_a_killed_driver_loses_nothing_that_was_finished(small_sweep, tmp_path):
         str(tmp_path / "store"),
     ]
     text = small_sweep.read_text().replace("[0, 1, 2]", "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]")
-    small_sweep.write_text(text + "resources: {train: {threads: 1}, timing: {threads: 1}}\n")
+    small_sweep.write_text(text)
     plan = make_plan(load_sweep(small_sweep), {})
     train, timing = (planned.job for planned in plan.jobs)
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

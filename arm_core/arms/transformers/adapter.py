@@ -45,7 +45,7 @@ class TransformersARM(AutoregressiveModel):
         tokens, width = model.get_output_embeddings().weight.shape
         super().__init__(layout, hidden_features=width)
         self.model, self.start, self.offset, self.tokens = model, start, offset, tokens
-        self.cache_argument = cache_argument
+        self.cache_argument, self.fixed_shapes = cache_argument, False
         self.longest, self.limit = longest_sequence(model)
         if not 0 <= offset <= tokens - layout.categories:
             last = offset + layout.categories - 1
@@ -56,7 +56,7 @@ class TransformersARM(AutoregressiveModel):
         self.register_state_dict_post_hook(_drop_aliases)
         self.register_load_state_dict_pre_hook(_add_aliases)
         if not next(model.parameters()).is_meta:
-            check_numbers(self)
+            self.fixed_shapes = check_numbers(self)
 
     def forward(self, x: Int[Tensor, "batch dims"], context: Contexts | None = None) -> ArmOutput:
         """Logits and last hidden states of every dimension, in one pass without a cache."""
@@ -69,19 +69,20 @@ class TransformersARM(AutoregressiveModel):
         logits, hidden = self.rows(tokens, wanted, use_cache=False)
         return ArmOutput(logits.unflatten(0, x.shape), hidden.unflatten(0, x.shape))
 
-    def span_cache(self, slots: int, window: int) -> "KeyValues":
-        """See `AutoregressiveModel`."""
-        return KeyValues(self, slots, window)
+    def span_cache(self, slots: int, window: int, *, compact: bool | None = None) -> "KeyValues":
+        """See `AutoregressiveModel`. If not `compact` calls have fixed shapes: so on a GPU, if the model allows it."""
+        fixed = self.fixed_shapes and next(self.parameters()).is_cuda
+        return KeyValues(self, slots, window, compact=not fixed if compact is None else compact)
 
     def example_contexts(self, count: int) -> Contexts:
         """Prompts of one to three tokens, as far as the model has positions for them."""
         most = min(3, self.longest - self.layout.dims + 1)
         return [[self.offset + (k + j) % self.layout.categories for j in range(1 + k % most)] for k in range(count)]
 
-    def rows(self, tokens: Int[Tensor, "batch n"], wanted: Bool[Tensor, "batch n"], **inputs: Any) -> ArmOutput:
+    def rows(self, tokens: Int[Tensor, "batch n"], wanted: Bool[Tensor, "batch n"] | None, **inputs: Any) -> ArmOutput:
         """The model's own forward; logits (rows, categories) and hidden states (rows, width) where wanted, in order.
 
-        The logits are at least float32, as `generate` reads them.
+        The logits are at least float32, as `generate` reads them. None: all are wanted.
         """
         head = self.model.get_output_embeddings()
         pick = _Rows(head, wanted, slice(self.offset, self.offset + self.layout.categories))
@@ -132,92 +133,142 @@ class KeyValues:
     """The `SpanCache` of a decoder: keys and values by slot and place, as many heads as the model has of them.
 
     A span's keys and values are computed anew and overwritten. A row reads the places up to its own, so that what lies
-    beyond it, of earlier drafts or of an earlier sample, needs no clearing. Room grows as samples do.
+    beyond it, of earlier drafts or of an earlier sample, needs no clearing.
 
     Args:
         arm: in its final dtype and on its device.
         slots: how many samples are in work.
         window: most dims of a span.
+        compact: compute the rows of spans only, over places that grow as samples do. Else all slots, `window` rows and
+            all places at every call: fixed shapes, which can be recorded.
     """
 
-    def __init__(self, arm: TransformersARM, slots: int, window: int) -> None:
-        self.arm, self.slots, self.window = arm, slots, min(window, arm.layout.dims)
+    def __init__(self, arm: TransformersARM, slots: int, window: int, *, compact: bool = True) -> None:
+        self.arm, self.window, self.compact, self.recordable = arm, min(window, arm.layout.dims), compact, not compact
         like = next(arm.model.parameters())
-        self.dtype = like.dtype
-        self.skip = torch.zeros(slots, dtype=torch.int64, device=like.device)  # places before that of dimension 0
-        self.last = torch.full_like(self.skip, -1 if arm.start is None else arm.start)  # the token that stands there
-        self.kept: list[list[Tensor]] = []  # layer -> keys and values (slots, room + 1, heads, features)
-        self.room, self.most = 0, arm.layout.dims
-        self.cost, self.owed = _Cost(arm), 0.0
+        self.dtype, self.device = like.dtype, like.device
+        self.memory = _Memory(slots, arm.layout.dims, like.device)
+        if arm.start is not None:
+            self.memory.last.fill_(arm.start)
+        self.memory.room = 0 if compact else self.memory.most
+        self.ahead = torch.arange(self.window, device=like.device)
+        self.cost = _Cost(arm)
 
-    def begin(self, slots: list[int], contexts: Contexts) -> None:
+    @property
+    def version(self) -> int:
+        """Changes when what was recorded of calls before no longer holds: memory has moved."""
+        return self.memory.room if self.recordable else 0
+
+    def narrowed(self, window: int) -> "KeyValues":
+        """The same keys and values, for spans of at most `window` dims."""
+        other = copy.copy(self)
+        other.window = min(window, self.window)
+        return other
+
+    def begin(self, slots: list[int], contexts: Contexts) -> float:
         """Compute the prompts of the samples that begin in these slots, except for the last token of each.
+
+        Returns:
+            The work of it, in passes over one image.
 
         Raises:
             InputError: see `TransformersARM.prompts`.
         """
-        at = torch.tensor(slots, dtype=torch.int64, device=self.skip.device)
+        at = torch.tensor(slots, dtype=torch.int64, device=self.device)
         prompts, lengths = self.arm.prompts(contexts, len(slots))
-        self.skip[at] = lengths - 1
-        self.last[at] = prompts.gather(1, lengths[:, None] - 1).squeeze(1)
-        if prompts.shape[1] > 1:
-            self.most = max(self.most, prompts.shape[1] - 1 + self.arm.layout.dims)
-            place = torch.arange(prompts.shape[1] - 1, device=at.device).expand(len(slots), -1)
-            inside = place < lengths[:, None] - 1
-            self._run(at, prompts[:, :-1], place, inside, torch.zeros_like(inside))
+        before, self.memory.is_told = prompts.shape[1] - 1, True
+        self.memory.skip[at] = lengths - 1
+        self.memory.last[at] = prompts.gather(1, lengths[:, None] - 1).squeeze(1)
+        self.memory.most = max(self.memory.most, before + self.arm.layout.dims)
+        self.memory.reserve(before if self.compact else self.memory.most)
+        if before == 0:
+            return 0.0
+        place = torch.arange(before, device=self.device).expand(len(slots), -1)
+        inside = place < lengths[:, None] - 1
+        self._run(at, prompts[:, :-1], place, inside, torch.zeros_like(inside), before)
+        return self.cost.of(place.numel(), before, 0)
 
     def evaluate(
         self, x: Int[Tensor, "slots dims"], start: Int[Tensor, " slots"], stop: Int[Tensor, " slots"]
     ) -> SpanOutput:
-        """See `SpanCache`. The work of prompts is counted in the first call after them."""
-        dims, busy = self.arm.layout.dims, (start < stop).nonzero().flatten()
-        if bool((self.last[busy] < 0).any()):
-            self.arm.prompts(None, 1)  # raises: neither a start token nor a context
-        start, stop = start[busy, None], stop[busy, None]
-        at = start + torch.arange(int((stop - start).max()), device=x.device)
-        inside = at < stop
-        before = torch.cat([self.last[busy, None], x[busy, :-1] + self.arm.offset], dim=1)
-        tokens = before.gather(1, at.clamp_max(dims - 1))
-        logits, hidden = self._run(busy, tokens, self.skip[busy, None] + at, inside, inside)
-        work, self.owed = self.owed, 0.0
-        return SpanOutput((busy[:, None] * dims + at)[inside], logits, hidden, work)
+        """See `SpanCache`."""
+        dims, memory = self.arm.layout.dims, self.memory
+        slots, width = memory.every, self.window
+        if self.arm.start is None and not memory.is_told:
+            self.arm.prompts(None, 1)  # raises
+        if self.compact:
+            slots = (start < stop).nonzero().flatten()
+            width = int((stop - start).max())
+        at = start[slots, None] + self.ahead[:width]
+        inside = at < stop[slots, None]
+        last, skip = memory.last[slots, None], memory.skip[slots, None]
+        tokens = torch.cat([last, x[slots, :-1] + self.arm.offset], dim=1).gather(1, at.clamp_max(dims - 1))
+        where = slots[:, None] * dims + at
+        if self.compact:
+            reach = int((stop[slots] + skip[:, 0]).max())
+            memory.reserve(reach)
+            wanted, where = inside, where[inside]
+        else:
+            reach, wanted, where = memory.room, None, torch.where(inside, where, len(memory.every) * dims).flatten()
+        everyone = len(slots) == len(memory.every)
+        logits, hidden = self._run(None if everyone else slots, tokens, skip + at, inside, wanted, reach)
+        return SpanOutput(where, logits, hidden, self.cost.of(tokens.numel(), reach, len(where)))
 
-    def _run(self, slots: Tensor, tokens: Tensor, place: Tensor, inside: Tensor, wanted: Tensor) -> ArmOutput:
+    def _run(
+        self, slots: Tensor | None, tokens: Tensor, place: Tensor, inside: Tensor, wanted: Tensor | None, reach: int
+    ) -> ArmOutput:
         """Tokens (n, width) of slots at their places, of which those inside count; the rest only fill up the shape."""
-        reach = int(place[inside].max()) + 1
-        if reach > self.room:
-            self.room = min(max(reach, 2 * self.room), self.most)
         position = place.clamp_max(reach - 1)
-        unread = torch.arange(reach, device=place.device) > position[:, None, :, None]
-        mask = torch.zeros(unread.shape, dtype=self.dtype, device=place.device)
+        unread = torch.arange(reach, device=self.device) > position[:, None, :, None]
+        mask = torch.zeros(unread.shape, dtype=self.dtype, device=self.device)
         mask.masked_fill_(unread, torch.finfo(self.dtype).min)
-        cache = _Places(self, slots, torch.where(inside, place, self.room), reach)
-        self.owed += self.cost.of(tokens.numel(), reach, int(wanted.sum()))
+        cache = _Places(self.memory, slots, torch.where(inside, place, self.memory.room), reach)
         given = {self.arm.cache_argument: cache, "use_cache": True, "attention_mask": mask, "position_ids": position}
         with torch.no_grad():
             return self.arm.rows(tokens, wanted, **given)
 
 
+class _Memory:
+    """What slots keep between calls: keys and values of every layer, and the last token of each prompt."""
+
+    def __init__(self, slots: int, most: int, device: torch.device) -> None:
+        self.every = torch.arange(slots, device=device)
+        self.skip = torch.zeros_like(self.every)  # places before that of dimension 0
+        self.last = torch.zeros_like(self.every)  # the token that stands there
+        self.is_told = False  # of prompts
+        self.room, self.most = 0, most
+        self.kept: list[list[Tensor]] = []  # layer -> keys and values (slots, room + 1, heads, features)
+
+    def reserve(self, reach: int) -> None:
+        """Have room for `reach` places from the next call on; it grows by doubling, to the `most` there can be."""
+        if reach > self.room:
+            self.room = min(max(reach, 2 * self.room), self.most)
+
+    def of_layer(self, layer: int, like: list[Tensor]) -> list[Tensor]:
+        """Keys and values of a layer; those that have no room for a place more than there are get it."""
+        while len(self.kept) <= layer:
+            self.kept.append([part.new_zeros(len(self.every), 0, *part.shape[2:]) for part in like])
+        if (more := self.room + 1 - self.kept[layer][0].shape[1]) > 0:  # the last place takes what fills up a shape
+            self.kept[layer] = [F.pad(part, (0, 0, 0, 0, 0, more)) for part in self.kept[layer]]
+        return self.kept[layer]
+
+
 class _Places(Cache):
     """What the attention layers of one call see: they write to the places of the call and read those up to `reach`."""
 
-    def __init__(self, memory: KeyValues, slots: Tensor, places: Tensor, reach: int) -> None:
+    def __init__(self, memory: _Memory, slots: Tensor | None, places: Tensor, reach: int) -> None:
         self.layers: list[Any] = []  # where `Cache` would keep tensors
         self.memory, self.slots, self.places, self.reach = memory, slots, places, reach
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Any, ...]:
         """Keys and values (n, heads, width, features) of a layer in; those of all places out."""
         new = [key_states.transpose(1, 2), value_states.transpose(1, 2)]
-        while len(self.memory.kept) <= layer_idx:
-            self.memory.kept.append([part.new_zeros(self.memory.slots, 1, *part.shape[2:]) for part in new])
-        pair = self.memory.kept[layer_idx]
-        for index, part in enumerate(new):
-            if (more := self.memory.room + 1 - pair[index].shape[1]) > 0:  # the last place takes what fills up a shape
-                pair[index] = F.pad(pair[index], (0, 0, 0, 0, 0, more))
-            pair[index][self.slots[:, None], self.places] = part
-        everyone = len(self.slots) == self.memory.slots
-        read = [kept[:, : self.reach] if everyone else kept[self.slots, : self.reach] for kept in pair]
-        return tuple(part.transpose(1, 2) for part in read)
+        rows, seen = self.memory.every if self.slots is None else self.slots, []
+        for kept, part in zip(self.memory.of_layer(layer_idx, new), new, strict=True):
+            kept[rows[:, None], self.places] = part
+            read = kept[:, : self.reach] if self.slots is None else kept[self.slots, : self.reach]
+            seen.append(read.transpose(1, 2))
+        return tuple(seen)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """From where a model would count positions if it were not told them."""
@@ -227,12 +278,12 @@ class _Places(Cache):
 class _Rows(nn.Module):
     """An output head that evaluates the wanted rows and the categories only, and keeps what it read."""
 
-    def __init__(self, head: Any, wanted: Tensor, categories: slice) -> None:
+    def __init__(self, head: Any, wanted: Tensor | None, categories: slice) -> None:
         super().__init__()
         self.head, self.wanted, self.categories = head, wanted, categories
 
     def forward(self, hidden: Tensor) -> Tensor:
-        self.hidden = hidden[self.wanted]
+        self.hidden = hidden.flatten(0, 1) if self.wanted is None else hidden[self.wanted]
         if type(self.head) is not nn.Linear:  # quantised, or wrapped
             return self.head(self.hidden)[None, :, self.categories]
         bias = None if self.head.bias is None else self.head.bias[self.categories]

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from arm_core.contracts import AutoregressiveModel
 from arm_core.errors import InputError
 
 ATTENTIONS = ("eager", "sdpa")
 """Implementations that take a mask of four axes; flash attention takes none, flex attention another kind."""
+FROM_THE_HOST = {"_local_scalar_dense", "item", "nonzero", "masked_select", "lift_fresh"}
 LAYER_TYPES = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
@@ -61,17 +63,20 @@ def longest_sequence(model: Any) -> tuple[int, str]:
     return min(((value, name) for value, name in limits if value), default=(sys.maxsize, "nothing"))
 
 
-def check_numbers(arm: AutoregressiveModel) -> None:
-    """Raise an InputError unless ragged spans over wrong drafts give what the model's own forward gives.
+def check_numbers(arm: AutoregressiveModel) -> bool:
+    """Whether calls of fixed shapes need nothing from the host, so that they can be recorded.
 
     Args:
         arm: a `TransformersARM`.
+
+    Raises:
+        InputError: ragged spans over wrong drafts give something else than the model's own forward.
     """
     kind, modes = type(arm.model).__name__, {part: part.training for part in arm.modules()}
     arm.eval()
     try:
         with torch.no_grad():
-            worst = max(_errors(arm))
+            worst, waits = max(_errors(arm)), _waits(arm)
     except Exception as error:  # whatever a model that is driven in an unforeseen way may raise
         raise InputError(f"{kind} cannot be driven in spans ({type(error).__name__}: {error})") from error
     finally:
@@ -83,6 +88,29 @@ def check_numbers(arm: AutoregressiveModel) -> None:
             f"{kind} cannot be driven in spans: its logits differ from those of its own forward by {worst:.2g} of "
             "their size; it ignores position ids or the attention mask, or mixes its logits over the vocabulary"
         )
+    return not waits
+
+
+class _Host(TorchDispatchMode):
+    """Sees what waits for the device, or has a shape that depends on data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen = self.seen or func.overloadpacket.__name__ in FROM_THE_HOST
+        return func(*args, **(kwargs or {}))
+
+
+def _waits(arm: Any) -> bool:
+    cache, host = arm.span_cache(1, min(arm.layout.dims, 2), compact=False), _Host()
+    cache.memory.room, cache.memory.is_told = 4, True  # no more room than is looked at
+    x = cache.ahead.new_zeros(1, arm.layout.dims)
+    start, stop = x[:, 0], x[:, 0] + cache.window
+    with host:
+        cache.evaluate(x, start, stop)
+    return host.seen
 
 
 def _errors(arm: Any) -> Iterator[float]:
