@@ -45,10 +45,11 @@ def dots(groups: Groups, column: str, axis: str, *, line: str, mark: str, style:
         for place, name in enumerate(marks):
             rows, look = group[(group[mark] == name) & group[column].notna()], style[name]
             y = [lines.index(value) + 0.7 * ((place + 0.5) / len(marks) - 0.5) for value in rows[line]]
+            text = f"batch or slots {name}" if mark == "batch_size" else str(name)
             known = rows[[f"{column}_low", f"{column}_high"]].notna().all(axis=1).to_numpy()
             low, high = (rows.loc[known, f"{column}_{end}"].to_numpy() for end in ("low", "high"))
             ax.hlines(np.array(y)[known], low, high, colors=[look.colour], lw=0.8)
-            ax.plot(rows[column], y, look.marker, color=look.colour, ms=4, label=str(name))
+            ax.plot(rows[column], y, look.marker, color=look.colour, ms=4, label=text)
         for place in range(1, len(lines)):
             ax.axhline(place - 0.5, color="0.88", lw=0.6, zorder=0)
         ax.set(title=title((*key, "default")[: len(GROUP)]), yticks=range(len(lines)), yticklabels=lines)
