@@ -337,7 +337,7 @@ def _timing_job(
     matters = {
         "format": SAMPLING_FORMAT,
         **model,
-        "samplers": [spec.model_dump() for spec in samplers],
+        "samplers": [spec.described() for spec in samplers],
         "sources": [source_of(FORECASTERS, spec.forecaster) for spec in samplers if spec.forecaster],
         "settings": settings,
         "role": sweep.resources.timing.model_dump(),
