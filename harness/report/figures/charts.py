@@ -66,9 +66,12 @@ def against_width(groups: Groups, style: dict[str, Style]) -> Plot:
     """A row a dataset: ARM calls, full passes and ms a sample of every sampler against batch size or slots."""
     plot, axes = plt.subplots(len(groups), 3, figsize=(7.6, 2.4 * len(groups) + 1.0), squeeze=False)
     for row, (key, group) in zip(axes, groups, strict=True):
-        ms = {f"ms{end}": 1000 * group[f"seconds{end}"] for end in ("", "_low", "_high")}
+        shown = group.assign(**{f"ms{end}": 1000 * group[f"seconds{end}"] for end in ("", "_low", "_high")})
         for ax, (column, axis) in zip(row, AGAINST_WIDTH.items(), strict=True):
-            _lines(ax, group.assign(**ms), "batch_size", column, style)
+            if not (shown[column] > 0).any():  # rows of an older schema lack it
+                ax.set(ylabel=f"{axis}: unknown", xticks=[], yticks=[])
+                continue
+            _lines(ax, shown, "batch_size", column, style)
             ax.set(ylabel=axis, yscale="log")  # windows take a tenth of whole images and less
             ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.yaxis.set_major_formatter("{x:g}")
