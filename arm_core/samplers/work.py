@@ -114,9 +114,6 @@ class Work:
         forecaster: guesses the dimensions past the frontiers.
         noise: of the samples that will come, see `begin`.
         decision: how rows are decided.
-
-    Attributes:
-        recordable: whether all but the forecaster can be recorded, see `arm_core.samplers.recorded`.
     """
 
     def __init__(
@@ -130,7 +127,6 @@ class Work:
     ) -> None:
         layout = arm.layout
         self.noise, self.decision = SlotNoise(noise, slots, layout), decision
-        self.recordable = all(getattr(part, "recordable", False) for part in (cache, self.noise, decision))
         self.slots, self.dims, self.forecaster = slots, layout.dims, forecaster
         self.granule = arm.granule if cache.window < self.dims and arm.granule else self.dims
         self._caches = {cache.window: cache}
@@ -206,6 +202,12 @@ class Work:
         wide = len(self.ahead) if width is None else min(-(-width // self.granule) * self.granule, len(self.ahead))
         start = torch.minimum(self.state.known, self.reached).div(self.granule, rounding_mode="floor") * self.granule
         return torch.where(self.state.known < self.dims, start, self.dims), wide
+
+    @property
+    def recordable(self) -> bool:
+        """Whether all but the forecaster can be recorded, see `arm_core.samplers.recorded`; once samples have begun."""
+        parts = (self._caches[len(self.ahead)], self.noise, self.decision)
+        return all(getattr(part, "recordable", False) for part in parts)
 
     def place(self, start: Int[Tensor, " slots"], width: int) -> None:
         """Set the spans of the next evaluation."""
