@@ -117,7 +117,7 @@ def test_an_arm_of_a_class_of_ones_own_and_one_of_latents_are_timed(tmp_path, mo
     from arm_core.registry import ARMS
 
     save_arm(ARMS.resolve("own.py:Own")(LAYOUT, PixelCNNConfig(resnets=1, filters=4)), "own")
-    autoencoder = DiscreteAutoencoder(Layout(1, 8, 8, 4), AutoencoderConfig(width=8, channels=2, categories=3))
+    autoencoder = DiscreteAutoencoder(Layout(1, 16, 16, 4), AutoencoderConfig(width=8, channels=2, categories=3))
     arm = PixelCNN(autoencoder.latent_layout, PixelCNNConfig(resnets=1, filters=4))
     save_arm(arm, "latent", autoencoder=autoencoder)
     stream = "{forecaster: fixed_point_above, window: auto, stream: true}"

@@ -9,6 +9,7 @@ from arm_core import InputError
 from harness.execution import serial
 from harness.execution.placement import hosts, place
 from harness.jobs import checkpoint_of, job_folder, run_job
+from harness.jobs.machine import available_cpus
 from harness.store import Store
 from harness.sweep import load_sweep, make_plan
 from harness.sweep.spec import Resources, Role
@@ -228,6 +229,21 @@ def test_a_killed_worker_is_tried_again_and_ends_the_training(local_ray, small_s
     assert (ledger.done, ledger.failures) == (1, [])
     assert len(set((tmp_path / "steps").read_text().split())) == 2, "two processes took part"
     assert store.read("curves")["step"].tolist() == [2, 4]
+
+
+@pytest.mark.ray
+def test_trainings_that_follow_one_another_share_a_process_and_count_their_memory_anew(
+    local_ray, small_sweep, tmp_path, capfd
+):
+    text = small_sweep.read_text().split("timing:")[0].replace("{iterations: 4", "{seeds: [0, 1, 2], iterations: 4")
+    small_sweep.write_text(f"{text}resources: {{train: {{cpus: {available_cpus()}, threads: 1}}}}\n")
+    sweep, store = load_sweep(small_sweep), Store(tmp_path / "store")
+    assert local_ray.execute(make_plan(sweep, {}), store, sweep.resources).done == 3
+    began = [
+        re.findall(r"process (\d+) on", (job_folder(store.root, job) / "log.txt").read_text()) for job in store.jobs()
+    ]
+    assert len(began) == 3 and len({tuple(each) for each in began}) == 1, "Tune's reuse_actors"
+    assert "Trial" not in "".join(capfd.readouterr()), "Tune says that a trial without reports has ended"
 
 
 DEADLY = PLUGIN.replace("and not marker.exists()", "")

@@ -226,7 +226,10 @@ def _sample_figures(
         mean = f"mean over {many}" + (" and the channels" if maps["channel"].max() > 0 else "")
         caption = f"The ARM call from which the output of a dimension stayed final, {mean}."
         yield "convergence", f"{heading}: convergence", caption, lambda: grids.convergence(maps, best)
-        every = [name for name in dict.fromkeys(maps["label"]) if name in style and name != ANCESTRAL]
+        wrong = set(maps.loc[maps["mistakes"] > 0, "label"])  # those that forecast nothing have none
+        every = [name for name in dict.fromkeys(maps["label"]) if name in style and name in wrong]
+        if not every:
+            return
         caption = f"Where mistakes sit: share of the dimensions of a row, column, channel or step in value, {samples}."
         yield (
             "places",

@@ -45,10 +45,11 @@ def dots(groups: Groups, column: str, axis: str, *, line: str, mark: str, style:
         for place, name in enumerate(marks):
             rows, look = group[(group[mark] == name) & group[column].notna()], style[name]
             y = [lines.index(value) + 0.7 * ((place + 0.5) / len(marks) - 0.5) for value in rows[line]]
+            text = f"batch or slots {name}" if mark == "batch_size" else str(name)
             known = rows[[f"{column}_low", f"{column}_high"]].notna().all(axis=1).to_numpy()
             low, high = (rows.loc[known, f"{column}_{end}"].to_numpy() for end in ("low", "high"))
             ax.hlines(np.array(y)[known], low, high, colors=[look.colour], lw=0.8)
-            ax.plot(rows[column], y, look.marker, color=look.colour, ms=4, label=str(name))
+            ax.plot(rows[column], y, look.marker, color=look.colour, ms=4, label=text)
         for place in range(1, len(lines)):
             ax.axhline(place - 0.5, color="0.88", lw=0.6, zorder=0)
         ax.set(title=title((*key, "default")[: len(GROUP)]), yticks=range(len(lines)), yticklabels=lines)
@@ -65,9 +66,12 @@ def against_width(groups: Groups, style: dict[str, Style]) -> Plot:
     """A row a dataset: ARM calls, full passes and ms a sample of every sampler against batch size or slots."""
     plot, axes = plt.subplots(len(groups), 3, figsize=(7.6, 2.4 * len(groups) + 1.0), squeeze=False)
     for row, (key, group) in zip(axes, groups, strict=True):
-        ms = {f"ms{end}": 1000 * group[f"seconds{end}"] for end in ("", "_low", "_high")}
+        shown = group.assign(**{f"ms{end}": 1000 * group[f"seconds{end}"] for end in ("", "_low", "_high")})
         for ax, (column, axis) in zip(row, AGAINST_WIDTH.items(), strict=True):
-            _lines(ax, group.assign(**ms), "batch_size", column, style)
+            if not (shown[column] > 0).any():  # rows of an older schema lack it
+                ax.set(ylabel=f"{axis}: unknown", xticks=[], yticks=[])
+                continue
+            _lines(ax, shown, "batch_size", column, style)
             ax.set(ylabel=axis, yscale="log")  # windows take a tenth of whole images and less
             ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.yaxis.set_major_formatter("{x:g}")
