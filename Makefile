@@ -9,7 +9,7 @@ API := arm_core $(addprefix arm_core.,arms forecasters latents data contracts tr
 
 quickstart: .venv/installed
 	$(BIN)/harness sweep sweeps/quickstart.yaml
-	$(BIN)/harness report --out results/ --sweep quickstart
+	$(BIN)/harness report --sweep quickstart --out reports/quickstart
 
 # Every laptop sweep, report and bench, on a machine that does nothing else: hours. Then the tables of README.md.
 reference: .venv/installed
@@ -23,6 +23,11 @@ gpu:
 test: lint
 	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "not ray and not nightly"
 	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "ray and not nightly"
+
+# Thousands of damaged stores and odd sweep files, and two dozen kills of a sweep on a cluster.
+nightly: .venv/installed
+	$(BIN)/python -m pytest -q -n 0 -s -m nightly
+	CHAOS_KILLS=24 CHAOS_SEED=$$(date +%j) $(BIN)/python -m pytest -q -n 0 -s tests/harness/test_chaos.py
 
 fast: .venv/installed
 	$(BIN)/python -m pytest -q -m "not ray and not slow and not nightly"
@@ -44,4 +49,4 @@ docs: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv runs site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv runs reports site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

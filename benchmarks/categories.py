@@ -5,6 +5,7 @@ The ARM of the second part costs nothing: its logits are one row, seen from ever
 
 import resource
 import time
+from collections.abc import Callable
 from statistics import median
 from typing import NamedTuple
 
@@ -76,17 +77,16 @@ def noise_cost(layout: Layout, repetitions: int) -> NoiseCost:
     if not torch.equal(torch.from_numpy(first_version(layout, 0, 0)).float(), keyed.dense([0])[0]):
         raise AssertionError("the noise differs from that of the first version")
     taken: list[list[float]] = [[], [], []]
+
+    def timed(place: int, make: Callable[[], object]) -> None:
+        started = time.perf_counter()
+        make()
+        taken[place].append(time.perf_counter() - started)
+
     for sample in range(repetitions):
-        for place, make in enumerate(
-            (
-                lambda sample=sample: torch.from_numpy(first_version(layout, 0, sample)).float(),
-                lambda sample=sample: sample_noise(layout, seed=0, sample_ids=[sample]),
-                lambda: keyed.at(rows, dims),
-            )
-        ):
-            started = time.perf_counter()
-            make()
-            taken[place].append(time.perf_counter() - started)
+        timed(0, lambda: torch.from_numpy(first_version(layout, 0, sample)).float())  # noqa: B023 called at once
+        timed(1, lambda: sample_noise(layout, seed=0, sample_ids=[sample]))  # noqa: B023
+        timed(2, lambda: keyed.at(rows, dims))
     return NoiseCost(*map(median, taken))
 
 

@@ -27,7 +27,9 @@ from arm_core.errors import InputError
 from benchmarks.command import Benchmark
 from harness.jobs.machine import provenance
 from harness.report.formats import markdown_rows
+from harness.report.lead import FAMILIES, leads
 from harness.report.selection import select
+from harness.report.tables import DASH, measured
 from harness.store import Store
 
 SWEEPS = {"quickstart": None, "table1": "laptop", "table2": "laptop", "ablations": "laptop", "overfit": "laptop"}
@@ -43,7 +45,7 @@ FORECASTING = ("binary_digits", "photos_3bit")
 """Datasets of the ablations whose modules are measured further."""
 CHECKPOINT = Path("results/checkpoint")
 """The small binary ARM that comes with the repository."""
-SAMPLERS = ("--slots", "1,4,16,64,256", "--heights", "16,56", "--patience", "12")
+SAMPLERS = ("--slots", "1,4,16,64,256", "--patience", "12")
 RECORD = "reference.json"
 
 
@@ -62,7 +64,7 @@ def commands(store: Path, out: Path) -> Iterator[list[str]]:
         yield ["harness", "report", "--store", str(store), "--sweep", name, "--out", str(place)]
     for dataset in FORECASTING:
         yield ["benchmarks.forecasting", *_checkpoints(store, dataset), "--out", str(out / "forecasting" / dataset)]
-    yield ["harness", "bench", str(CHECKPOINT), "--out", str(out / "samplers"), *SAMPLERS]
+    yield ["harness", "bench", str(CHECKPOINT), "--store", str(store), "--out", str(out / "samplers"), *SAMPLERS]
     for size in STEP_SIZES:
         yield ["benchmarks.training", *size]
 
@@ -114,32 +116,37 @@ def _begun(store: Path) -> set[str]:
     return {record["sweep"] for record in Store(store).sweeps().values()} if store.exists() else set()
 
 
-def quickstart_table(out: Path, dataset: str) -> str:
-    """What the README shows of one dataset of the quickstart: a row a sampler, its batch sizes side by side."""
-    rows = pd.read_parquet(out / "speedup.parquet")
-    rows = rows[(rows["dataset"] == dataset) & ~rows["sampler"].str.endswith(", slots")]
+def samplers_table(report: Path, dataset: str) -> str:
+    """A report's samplers on one dataset: a row a sampler, its widths side by side."""
+    rows = pd.read_parquet(report / "speedup.parquet")
+    rows = rows[rows["dataset"] == dataset]
     sizes = sorted(rows["batch_size"].unique())
     cells = []
     for sampler, group in rows.groupby("sampler", sort=False):
         by = group.set_index("batch_size")
         cells.append([str(sampler), *(cell for size in sizes for cell in _cells(by, size)), _equal(group)])
-    heads = [head for size in sizes for head in (f"ARM calls, batch {size}", "seconds", "speed-up")]
+    heads = [head for size in sizes for head in (f"full passes, {size} at a time", "ms a sample", "over the paper's")]
     return markdown_rows(["sampler", *heads, "equal to ancestral"], cells)
 
 
+def bench_table(out: Path) -> str:
+    """The samplers of the bench on the checkpoint that comes with the repository."""
+    report = out / "samplers"
+    (dataset,) = pd.read_parquet(report / "speedup.parquet", columns=["dataset"])["dataset"].unique()
+    return samplers_table(report, dataset)
+
+
 def overview_table(out: Path) -> str:
-    """The quickstart's datasets side by side: fixed point and learned modules at the largest batch; on what machine."""
+    """The quickstart's datasets side by side: each family's fastest exact sampler at one width; on what machine."""
     rows, models = pd.read_parquet(out / "speedup.parquet"), pd.read_parquet(out / "models.parquet")
-    size = rows["batch_size"].max()
     cells = []
-    for dataset, group in rows[rows["batch_size"] == size].groupby("dataset", sort=False):
-        (model,) = models[models["dataset"] == dataset].itertuples()
-        names = ["fixed point", next(name for name in group["sampler"] if name.startswith("learned"))]
-        found = [group[group["sampler"] == name].iloc[0] for name in names]
-        shown = [f"{row['calls_percent']:.1f} %, {row['speedup']:.3g}x" for row in found]
-        about = f"`{dataset}` ({model.shape}, {model.categories} categories)"
-        cells.append([about, f"{model.test_bits_per_dim:.3f}", *shown])
-    heads = ["dataset", "bits/dim", f"fixed point: ARM calls, speed-up, batch {size}", "learned modules"]
+    for lead in leads(rows):
+        (model,) = models[models["dataset"] == lead.title].itertuples()
+        about = f"`{lead.title}` ({model.shape}, {model.categories} categories)"
+        ms = {row[0].text: f"{row[3].text} ({row[1].text})" for row in lead.rows}
+        cells.append([about, f"{model.test_bits_per_dim:.3f}", str(lead.width)])
+        cells[-1] += [ms.get(family, DASH) for family in FAMILIES.values()] + [lead.claim]
+    heads = ["dataset", "bits/dim", "at a time", *(f"{family}, ms a sample" for family in FAMILIES.values()), "so"]
     record = json.loads((out / RECORD).read_text(encoding="utf-8"))
     commit = next(item["commit"] for item in record["commands"] if "quickstart" in item["command"])
     return markdown_rows(heads, cells) + f"\n{_machine(record)}; commit `{commit[:10]}`.\n"
@@ -153,9 +160,8 @@ def _machine(record: dict[str, Any]) -> str:
 def _cells(by: pd.DataFrame, size: int) -> list[str]:
     if size not in by.index:
         return ["", "", ""]
-    row = by.loc[size]
-    calls = f"{row['calls_percent']:.1f} ± {row['calls_percent_std']:.1f} %"
-    return [calls, f"{row['seconds']:.3g} ± {row['seconds_std']:.2g}", f"{row['speedup']:.3g}x"]
+    found = [measured(by.loc[size], name) for name in ("work", "seconds", "over_paper")]
+    return [cell.text + (f" [{cell.interval}]" if cell.interval else "") for cell in found]
 
 
 def _equal(group: pd.DataFrame) -> str:
@@ -184,10 +190,8 @@ def fill_readme(readme: Path, out: Path) -> list[str]:
     """
     text, found = readme.read_text(encoding="utf-8"), []
     datasets = pd.read_parquet(out / "speedup.parquet", columns=["dataset"])["dataset"].unique()
-    made: dict[str, Callable[[], str]] = {
-        f"results of {name}": partial(quickstart_table, out, name) for name in datasets
-    }
-    made |= {"wall times": partial(wall_table, out)}
+    made: dict[str, Callable[[], str]] = {f"results of {name}": partial(samplers_table, out, name) for name in datasets}
+    made |= {"wall times": partial(wall_table, out), "samplers": partial(bench_table, out)}
     made["quickstart"] = partial(overview_table, out)
     for name, table in made.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"

@@ -138,15 +138,7 @@ def status(store: Path) -> None:
 @click.option("--train-nodes", default=2, show_default=True, type=click.IntRange(min=1), help="With --slurm.")
 @click.option("--address", metavar="HOST:PORT", help="Look at the nodes of a running cluster instead.")
 @STORE
-def nodes(
-    file: Path | None,
-    profile: str | None,
-    head: str,
-    slurm: bool,
-    train_nodes: int,
-    address: str | None,
-    store: Path,
-) -> None:
+def nodes(file: Path | None, store: Path, **options: Any) -> None:
     """Print the commands that start the nodes FILE asks for, or check those of a running cluster.
 
     \b
@@ -157,7 +149,7 @@ def nodes(
     """
     from harness.commands.nodes import show_nodes
 
-    show_nodes(file, profile=profile, head=head, slurm=slurm, train_nodes=train_nodes, address=address, root=store)
+    show_nodes(file, root=store, **options)
 
 
 @main.command()
@@ -172,36 +164,28 @@ def nodes(
 @click.option("--window", type=click.IntRange(min=1), help="Dims a call evaluates; chosen while sampling if left out.")
 @click.option("--slots", default=16, show_default=True, type=click.IntRange(min=1), help="Samples in work at a time.")
 @click.option("--temperature", default=1.0, show_default=True, help="Logits are divided by it; 0: the likeliest.")
+@click.option("--top-k", type=click.IntRange(min=1), help="Only so many likely categories of each row.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Only the likely ones of this share.")
+@click.option("--min-p", type=click.FloatRange(0, 1), help="Only those at least so likely, beside the likeliest.")
+@click.option("--context", type=click.IntRange(min=0), help="A class, of all samples.")
+@click.option("--guidance", type=float, help="Scale of classifier-free guidance to the class.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="More than 1: tasks on Ray.")
 @click.option("--address", default="local", show_default=True, metavar="local|HOST:PORT", help="The Ray cluster.")
-@click.option("--arm", "reference", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
-def sample(
-    checkpoint: Path,
-    count: int,
-    seed: int,
-    out: Path,
-    sampler: str,
-    horizon: int | None,
-    window: int | None,
-    slots: int,
-    temperature: float,
-    workers: int,
-    address: str,
-    reference: str | None,
-) -> None:
+@click.option("--arm", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
+def sample(checkpoint: Path, **options: Any) -> None:
     """Draw samples from the ARM in CHECKPOINT (a folder that a training left).
 
-    The samples depend on the seed and their number alone: no other option but the temperature changes one.
+    A sample depends on the seed, its number, and what decides rows (--temperature to --guidance), on nothing else.
 
     \b
     Examples:
       harness sample runs/jobs/JOB/checkpoint --seed 10 --count 16 --out grid.png
+      harness sample runs/jobs/JOB/checkpoint --top-k 1 --context 3 --guidance 2 --out threes.png
       harness sample runs/jobs/JOB/checkpoint --count 100000 --slots 64 --workers 8 --out samples.npz
     """
-    from harness.commands.sample import Sampling, draw_samples
+    from harness.commands.sample import sample as draw
 
-    how = Sampling(checkpoint.absolute(), reference, sampler, horizon, window, slots, seed, temperature)
-    draw_samples(how, count=count, out=out, workers=workers, address=address)
+    draw(checkpoint, **options)
 
 
 @main.command()

@@ -49,7 +49,7 @@ def fetch(
         archive: what to bring.
         root: where it goes, at `archive.path`.
         mirrors: addresses of folders that are asked for a file of its name before its own addresses.
-        progress: told of the bytes.
+        progress: called with the bytes.
         pause: waits that many seconds between two tries.
 
     Returns:
@@ -59,9 +59,9 @@ def fetch(
         InputError: another file is there, the disk is too small, or no mirror has the file; it lists what each said.
     """
     target = root / archive.path
-    told = progress or (lambda done, total, what: None)
+    on_progress = progress or (lambda done, total, what: None)
     if target.exists():
-        _accept(archive, target, told)
+        _accept(archive, target, on_progress)
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
@@ -70,8 +70,8 @@ def fetch(
         for url in [*(f"{mirror.rstrip('/')}/{target.name}" for mirror in mirrors), *archive.urls]:
             for number in range(TRIES):
                 try:
-                    _transfer(archive, url, file, target.name, told)
-                    _check(archive, part, file, told)
+                    _transfer(archive, url, file, target.name, on_progress)
+                    _check(archive, part, file, on_progress)
                 except _TransferError as error:
                     failures.append(f"  {url}: {error}")
                     if error.final:

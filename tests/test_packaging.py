@@ -64,7 +64,7 @@ def test_the_wheel_works_in_an_environment_of_its_own(installed, tmp_path):
         assert Path(place).is_relative_to(installed.parent), f"{place} is not that of the wheel"
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert version in harness("--version")
-    assert "2 of 2 jobs to run" in harness("sweep", "quickstart", "--dry-run", "--only", "dataset=digits")
+    assert "2 of 6 jobs to run" in harness("sweep", "quickstart", "--dry-run", "--only", "dataset=digits")
     assert "Every property holds" in harness("check", "row_above")
     unpack(tmp_path / "runs")
     harness("report", "--out", tmp_path / "results", "--figures", "0")

@@ -51,8 +51,7 @@ class Steps:
 
     def __init__(self, work: Work, *, whole: bool = False, record: Record | None = None) -> None:
         self.work, self.whole = work, whole
-        on_device = work.x.is_cuda and work.slots > 0
-        self.record = CudaGraphs() if record is None and on_device and work.recordable else record
+        self.record = record
         self._guess: torch.Tensor | None = None
         if not getattr(work.forecaster, "recordable", False):
             self._guess = torch.zeros_like(work.state.x, memory_format=torch.contiguous_format)
@@ -66,6 +65,8 @@ class Steps:
         Args:
             width: of the spans in dims; None: all that the cache takes.
         """
+        if self.record is None and self.work.x.is_cuda and self.work.recordable:
+            self.record = CudaGraphs()
         if self.record is None:
             step(self.work, *self._spans(width))
             return True

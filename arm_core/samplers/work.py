@@ -26,8 +26,8 @@ from arm_core.layout import Layout
 
 DENSE_BYTES = 2**25
 """Noise of all slots up to this size is drawn once a sample and kept; more is evaluated where it is asked for."""
-DECIDED_AT_ONCE = 2**20
-"""Logits that are decided at a time: what a decision needs beside them stays this small."""
+DECIDED_AT_ONCE = {"cpu": 2**20, "cuda": 2**23}
+"""Logits that are decided at a time, by device: what a decision needs beside them stays small, launches few."""
 
 
 class WholeImages:
@@ -114,9 +114,6 @@ class Work:
         forecaster: guesses the dimensions past the frontiers.
         noise: of the samples that will come, see `begin`.
         decision: how rows are decided.
-
-    Attributes:
-        recordable: whether all but the forecaster can be recorded, see `arm_core.samplers.recorded`.
     """
 
     def __init__(
@@ -130,7 +127,6 @@ class Work:
     ) -> None:
         layout = arm.layout
         self.noise, self.decision = SlotNoise(noise, slots, layout), decision
-        self.recordable = all(getattr(part, "recordable", False) for part in (cache, self.noise, decision))
         self.slots, self.dims, self.forecaster = slots, layout.dims, forecaster
         self.granule = arm.granule if cache.window < self.dims and arm.granule else self.dims
         self._caches = {cache.window: cache}
@@ -207,16 +203,36 @@ class Work:
         start = torch.minimum(self.state.known, self.reached).div(self.granule, rounding_mode="floor") * self.granule
         return torch.where(self.state.known < self.dims, start, self.dims), wide
 
-    def place(self, start: Int[Tensor, " slots"], width: int) -> None:
-        """Set the spans of the next evaluation."""
+    @property
+    def recordable(self) -> bool:
+        """Whether all but the forecaster can be recorded, see `arm_core.samplers.recorded`; once samples have begun."""
+        parts = (self._caches[len(self.ahead)], self.noise, self.decision)
+        return all(getattr(part, "recordable", False) for part in parts)
+
+    def place(self, start: Int[Tensor, " slots"], width: int) -> Int[Tensor, "slots width"]:
+        """Set the spans of the next evaluation; returns their dims, and `dims`, which is not kept, past the image."""
         self.state.start.copy_(start)
         self.state.stop.copy_((start + width).clamp_max(self.dims))
+        self.reached.copy_(self.state.stop)
+        return (start[:, None] + self.ahead[:width]).clamp_max(self.dims)
+
+    def feed(self, places: Int[Tensor, "slots width"], fed: Int[Tensor, "slots width"]) -> Int[Tensor, "slots width"]:
+        """Let the next evaluation see these values; returns what was put out there before, -1 where nothing was."""
+        before = torch.where(self.evaluated.gather(1, places), self.outputs.gather(1, places), -1)
+        self.x.scatter_(1, places, fed)
+        self.fed.scatter_(1, places, fed)
+        return before
+
+    def keep(self, places: Int[Tensor, "slots width"], said: Int[Tensor, "slots width"]) -> None:
+        """Make these the outputs, and the sequence, as far as it is known."""
+        self.x.scatter_(1, places, said)
+        self.outputs.scatter_(1, places, said)
 
     def evaluate(self, width: int) -> float:
         """One call of the ARM on the spans of the state, decided and written into the buffers; returns its work."""
         state, cache = self.state, self._cache(width)
         found = cache.evaluate(state.x, state.start, state.stop)
-        rows = max(1, DECIDED_AT_ONCE // state.layout.categories)
+        rows = max(1, DECIDED_AT_ONCE.get(self.x.device.type, 2**20) // state.layout.categories)
         for first in range(0, len(found.where), rows):
             where, logits, hidden = (part[first : first + rows] for part in found[:3])
             self._decide(SpanOutput(where, logits, hidden, found.work))
@@ -260,6 +276,10 @@ class Work:
         for buffer in (self.mistakes, self.faults):
             buffer[: self.slots, : self.dims].masked_fill_(after, 0)
         state.known.masked_fill_(first[:, 0] < self.dims, self.dims)
+
+    def progress(self) -> int:
+        """Dims that are final, over all slots; of a prefix those that have been evaluated. Waits for the device."""
+        return int(torch.minimum(self.state.known, self.reached).sum())
 
     def finished(self) -> list[bool]:
         """Which slots hold a finished sample, or none."""

@@ -13,7 +13,7 @@ from rich.text import Text
 from arm_core import InputError
 from arm_core.data import DataOptions, Dataset, MissingDataError, load_dataset
 from arm_core.data.base import SPLITS, status_of
-from arm_core.data.base import Progress as Told
+from arm_core.data.base import Progress as OnProgress
 from arm_core.data.files import data_root
 from arm_core.data.published import Published
 from arm_core.data.shipped import Shipped
@@ -115,8 +115,8 @@ def _few(names: list[str]) -> str:
 
 def verify_data(name: str, root: Path | None, options: dict[str, Any]) -> int:
     """Hold a dataset to everything that is known of it, a line each; returns the exit code."""
-    with progress_bar() as told:
-        dataset = load_dataset(name, root, progress=told, **options)
+    with progress_bar() as on_progress:
+        dataset = load_dataset(name, root, progress=on_progress, **options)
     failed = 0
     for claim, holds in _claims(dataset):
         mark = {True: ("holds  ", "green"), False: ("fails  ", "red"), None: ("unknown", "yellow")}[holds]
@@ -168,9 +168,9 @@ def fetch_data(name: str, root: Path | None, options: DataOptions, mirrors: tupl
         )
     place = data_root(root)
     archives = cls.archives(options)
-    with progress_bar() as told:
+    with progress_bar() as on_progress:
         for archive in archives:
-            target = fetch(archive, place, mirrors=mirrors, progress=told)
+            target = fetch(archive, place, mirrors=mirrors, progress=on_progress)
             CONSOLE.print(f"{target}: {archive.digest}", soft_wrap=True)
     more = f" --binarise {options.binarise}" if options.binarise else ""
     CONSOLE.print(f"All of {name} is there. Check it with: harness data verify {name}{more}")
@@ -178,7 +178,7 @@ def fetch_data(name: str, root: Path | None, options: DataOptions, mirrors: tupl
 
 
 @contextmanager
-def progress_bar() -> Iterator[Told]:
+def progress_bar() -> Iterator[OnProgress]:
     """A bar for whatever takes long; nothing where nobody looks."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"))
     with Progress(
@@ -186,11 +186,11 @@ def progress_bar() -> Iterator[Told]:
     ) as bar:
         tasks: dict[str, Any] = {}
 
-        def told(done: int, total: int, what: str) -> None:
+        def on_progress(done: int, total: int, what: str) -> None:
             if what not in tasks:
                 for task in tasks.values():
                     bar.update(task, visible=False)
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done, total=total)
 
-        yield told
+        yield on_progress

@@ -26,14 +26,13 @@ from harness.jobs.train import networks
 from harness.store import Store
 from harness.sweep import AutoencoderJob, Plan, Sweep, TimingJob, TrainJob
 from harness.sweep.components import fill
-from harness.sweep.plan import Named
+from harness.sweep.plan import LEFT_OUT, Named
 
 SHAPES = {"mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28)}
 SHAPES |= dict.fromkeys(("cifar10", "svhn", "svhn_extra", "imagenet32", "imagenet32_new"), (3, 32, 32))
 """Of published images: their models can be built where the data are missing."""
 SHOWN = 100
 """Rows of the table."""
-FEWEST_SEEDS = 5
 
 
 @dataclass
@@ -46,6 +45,7 @@ class Built:
         models: by the id of the training, or of the timing of a checkpoint.
         parameters: of a job's networks.
         problems: what cannot be, each with its line.
+        known: what was made from the same settings.
     """
 
     sweep: Sweep
@@ -53,6 +53,14 @@ class Built:
     models: dict[str, AutoregressiveModel]
     parameters: dict[str, int]
     problems: list[str]
+    known: dict[str, Any]
+
+    def once(self, settings: Any, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once for all jobs that agree in these settings."""
+        key = repr(settings)
+        if key not in self.known:
+            self.known[key] = make()
+        return self.known[key]
 
     def tried(self, place: tuple[str | int, ...], make: Callable[[], Any]) -> Any:
         """What `make` gives; None, and a problem noted, if it cannot be."""
@@ -78,13 +86,10 @@ def show(plan: Plan, sweep: Sweep, store: Store, *, verbose: bool) -> int:
         for planned in plan.jobs:
             _print_settings(planned.job)
     known = [each for each in seconds.values() if each is not None]
-    if plan.to_run:
+    if known:
         unknown = len(seconds) - len(known)
-        rest = f", and {unknown} jobs like none that the store has timed" if unknown else ""
+        rest = f", and {unknown} jobs unlike all that the store has" if unknown else ""
         CONSOLE.print(f"About {duration(sum(known))} one after the other, by earlier runs{rest}.")
-    if sweep.timing is not None and len(sweep.timing.seeds) < FEWEST_SEEDS:
-        many = f"{len(sweep.timing.seeds)} repetitions"
-        CONSOLE.print(f"Timings have {many}: intervals want {FEWEST_SEEDS} or more (timing.seeds).")
     for problem in dict.fromkeys(built.problems):
         CONSOLE.print(f"Error: {problem}", soft_wrap=True)
     return 2 if built.problems else 0
@@ -92,9 +97,11 @@ def show(plan: Plan, sweep: Sweep, store: Store, *, verbose: bool) -> int:
 
 def build(plan: Plan, sweep: Sweep) -> Built:
     """Build every model of a plan on the meta device, and ask it whether its samplers can run on it."""
-    built, names = Built(sweep, {}, {}, {}, []), {name.id: name for name in plan.names}
+    built, names = Built(sweep, {}, {}, {}, [], {}), {name.id: name for name in plan.names}
     for planned in plan.jobs:
         job, name = planned.job, names[planned.job.id]
+        if planned.reason == LEFT_OUT:
+            continue
         if isinstance(job, AutoencoderJob):
             _build_autoencoder(built, job, name)
         elif isinstance(job, TrainJob):
@@ -122,22 +129,41 @@ def _build_arm(built: Built, job: TrainJob, name: Named) -> None:
     known, entry = layout, built.sweep.datasets[name.dataset]
     own = entry is not None and entry.arm
     place = ("datasets", name.dataset, "arm") if own else ("variants", str(name.variant), "arm")
-    made = built.tried(place, lambda: _on_meta(lambda: networks(job, known)))
+    settings = (layout, job.arm, job.forecasting)
+    made = built.once(settings, lambda: built.tried(place, lambda: _on_meta(lambda: networks(job, known))))
     if made is not None:
+        if made[0].example_contexts(1) is not None and built.known.get(_labels(job)) is not True:
+            why = f"{type(made[0]).__name__} learns classes, and the data have no labels; leave `classes` out"
+            built.problems.append(str(built.sweep.error(place, why)))
         built.models[job.id] = made[0]
         built.parameters[job.id] = sum(_count(network) for network in made if network is not None)
 
 
 def _layout(built: Built, job: AutoencoderJob | TrainJob, name: Named) -> Layout | None:
+    layout: Layout | None = built.once((job.data, job.root), lambda: _read_layout(built, job, name))
+    return layout
+
+
+def _read_layout(built: Built, job: AutoencoderJob | TrainJob, name: Named) -> Layout | None:
     """Of the data; what is missing is a problem, but published images have a known shape."""
     try:
-        return load_dataset(job.data.name, job.root, **job.data.options).layout
+        dataset = load_dataset(job.data.name, job.root, **job.data.options)
+        built.known[_labels(job)] = dataset.labels("train") is not None
+        return dataset.layout
     except (InputError, OSError) as error:
-        built.problems.append(str(built.sweep.error(("datasets", name.dataset), str(error))))
+        first, *more = str(error).splitlines()
+        first = first.partition(" Looked for")[0]
+        said = f"{first} {more[-1]}" if more else first  # without all the places that were looked at
+        built.problems.append(str(built.sweep.error(("datasets", name.dataset), said)))
         if not isinstance(error, MissingDataError) or job.data.name not in SHAPES:
             return None
     prepared = preparation(job.data.name, DataOptions(**job.data.options), SHAPES[job.data.name])
     return Layout(*prepared.shape, prepared.categories)
+
+
+def _labels(job: AutoencoderJob | TrainJob) -> str:
+    """Under what it is known whether the data of a job have labels."""
+    return f"labels of {job.data!r} {job.root}"
 
 
 def _check_timing(built: Built, job: TimingJob, name: Named) -> None:
@@ -249,10 +275,10 @@ def estimates(plan: Plan, built: Built, store: Store) -> dict[str, float | None]
 def _table(plan: Plan, built: Built, seconds: dict[str, float | None]) -> Table:
     name = plan.sweep if plan.profile is None else f"{plan.sweep} ({plan.profile})"
     table = Table(title=f"{name}: {len(plan.to_run)} of {len(plan.jobs)} jobs to run", title_justify="left")
-    table.box = box.SIMPLE_HEAD
-    for heading in ("", "job", "parameters", "iterations", "runs", "about", "why"):
-        right = heading in ("parameters", "iterations", "runs")
-        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    table.box, table.pad_edge = box.SIMPLE_HEAD, False
+    for heading in ("", "job", "parameters", "steps", "runs", "about", "why"):
+        right = heading in ("parameters", "steps", "runs")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=heading != "job")
     for planned in plan.jobs[:SHOWN]:
         job, parameters = planned.job, built.parameters.get(planned.job.id)
         took = seconds.get(job.id)

@@ -3,17 +3,27 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from rich.progress import track
 
-from arm_core import Checkpoint, InputError, Layout, ancestral_sample, load_checkpoint, sample_noise, stream_samples
+from arm_core import (
+    AutoregressiveModel,
+    Checkpoint,
+    InputError,
+    Layout,
+    ancestral_sample,
+    load_checkpoint,
+    stream_samples,
+)
 from arm_core.registry import ARMS, FORECASTERS
 from harness.console import CONSOLE
 from harness.jobs.machine import device_of_this_job
-from harness.jobs.sampling import make_forecaster
+from harness.jobs.sampling import Draw, arm_of, make_forecaster, options_of
 from harness.sweep import SamplerSpec
+from harness.sweep.samplers import LEARNED
 
 PER_SHARD = 8
 """Samples a slot that a worker draws before it hands them over: little is lost with it, and slots are refilled."""
@@ -25,79 +35,83 @@ class Sampling:
 
     Attributes:
         checkpoint: its folder.
-        reference: of the ARM's class, if it is not a registered one.
-        sampler: a forecaster, or ancestral.
-        horizon: of the sampler `learned`.
-        window: dims a call; None: chosen while sampling.
+        arm: reference of the ARM's class, if it is not a registered one.
+        spec: the sampler; `window: auto` chooses the window while sampling.
         slots: samples in work at a time.
         seed: of the noise.
-        temperature: of the logits.
     """
 
     checkpoint: Path
-    reference: str | None
-    sampler: str
-    horizon: int | None
-    window: int | None
+    arm: str | None
+    spec: SamplerSpec
     slots: int
     seed: int
-    temperature: float
 
     def load(self) -> Checkpoint:
         """The checkpoint, on the device of this process."""
-        kind = ARMS.resolve(self.reference) if self.reference else None
+        kind = ARMS.resolve(self.arm) if self.arm else None
         return load_checkpoint(self.checkpoint, device=device_of_this_job(), arm=kind)
 
     def draw(self, loaded: Checkpoint, ids: range) -> Iterator[tuple[int, np.ndarray, int]]:
         """(id, sample, ARM calls) of each sample, as they finish."""
-        if self.sampler == "ancestral":
-            yield from self._ancestral(loaded, ids)
+        arm = arm_of(self.spec, loaded)
+        if self.spec.sampler == "ancestral":
+            yield from self._ancestral(arm, ids)
             return
-        spec = SamplerSpec(forecaster=self.sampler, horizon=self.horizon, window=self.window or "auto")
         stream = stream_samples(
-            loaded.arm,
+            arm,
             count=len(ids),
             first_id=ids.start,
             seed=self.seed,
             slots=self.slots,
-            forecaster=make_forecaster(spec, loaded),
-            window=self.window,
-            temperature=self.temperature,
+            forecaster=make_forecaster(self.spec, loaded),
+            window=self.spec.window if isinstance(self.spec.window, int) else None,
+            **options_of(self.spec, arm, len(ids)),
         )
         for number, trace in stream:
-            yield number, trace.x[0].to(torch.uint8).cpu().numpy(), int(trace.arm_calls[0])
+            yield number, trace.x[0].cpu().numpy(), int(trace.arm_calls[0])
 
-    def _ancestral(self, loaded: Checkpoint, ids: range) -> Iterator[tuple[int, np.ndarray, int]]:
+    def _ancestral(self, arm: AutoregressiveModel, ids: range) -> Iterator[tuple[int, np.ndarray, int]]:
         for start in range(0, len(ids), self.slots):
             part = ids[start : start + self.slots]
-            weight = next(loaded.arm.parameters())
-            noise = sample_noise(
-                loaded.arm.layout, seed=self.seed, sample_ids=part, dtype=weight.dtype, device=weight.device
-            )
-            trace = ancestral_sample(loaded.arm, noise, temperature=self.temperature)
-            values = trace.x.to(torch.uint8).cpu().numpy()
-            yield from zip(part, values, trace.arm_calls.tolist(), strict=True)
+            noise = Draw.noise_of(arm, self.seed, part)
+            trace = ancestral_sample(arm, noise, **options_of(self.spec, arm, len(part)))
+            yield from zip(part, trace.x.cpu().numpy(), trace.arm_calls.tolist(), strict=True)
 
 
-def draw_samples(how: Sampling, *, count: int, out: Path, workers: int, address: str) -> None:
+def sample(
+    checkpoint: Path, *, arm: str | None, sampler: str, slots: int, seed: int, window: int | None, horizon: int | None,
+    count: int, out: Path, workers: int, address: str, **decision: Any,
+) -> None:  # fmt: skip
+    """Do what `harness sample` says; `decision` has the options that change samples."""
+    if horizon is not None and sampler not in LEARNED:
+        raise InputError(f"--horizon is for --sampler learned, not for {sampler}; leave it out")
+    if window is not None and sampler == "ancestral":
+        raise InputError("--window is for forecasters, not for --sampler ancestral; leave it out")
+    if decision.get("guidance") is not None and decision.get("context") is None:
+        raise InputError("--guidance needs a class to guide to; add --context")
+    how: dict[str, Any] = {"sampler": "ancestral"} if sampler == "ancestral" else {"forecaster": sampler}
+    how |= {} if sampler == "ancestral" else {"window": window or "auto", "stream": True, "horizon": horizon}
+    spec = SamplerSpec(**how, **{name: value for name, value in decision.items() if value is not None})
+    draw_samples(Sampling(checkpoint.absolute(), arm, spec, slots, seed), count, out, workers=workers, address=address)
+
+
+def draw_samples(how: Sampling, count: int, out: Path, *, workers: int, address: str) -> None:
     """Draw samples 0 .. count - 1 into a picture or arrays."""
     if out.suffix not in (".png", ".npz"):
         raise InputError(f"--out must end in .png (a grid) or .npz (arrays), got {out}")
-    if how.horizon is not None and how.sampler != "learned":
-        raise InputError(f"--horizon is for --sampler learned, not for {how.sampler}; leave it out")
-    if how.window is not None and how.sampler == "ancestral":
-        raise InputError("--window is for forecasters, not for --sampler ancestral; leave it out")
     loaded = how.load()
-    if how.sampler != "ancestral":
-        FORECASTERS.resolve(how.sampler)
+    if how.spec.forecaster is not None:
+        FORECASTERS.resolve(how.spec.forecaster)
     layout, autoencoder = loaded.arm.layout, loaded.autoencoder
     shown = autoencoder.layout if autoencoder is not None else layout
     if out.suffix == ".png" and shown.channels not in (1, 3):
         raise InputError(f"a picture needs 1 or 3 channels, the samples have {shown.channels}; use --out FILE.npz")
     list(how.draw(loaded, range(0)))  # what cannot be drawn is refused here, not on a worker
-    if how.window is not None and how.window < layout.dims:
-        loaded.arm.span_cache(1, how.window)
-    values, calls = np.empty((count, layout.dims), np.uint8), np.empty(count, np.int64)
+    if isinstance(how.spec.window, int) and how.spec.window < layout.dims:
+        loaded.arm.span_cache(1, how.spec.window)
+    values = np.empty((count, layout.dims), np.uint8 if layout.categories <= 256 else np.int32)
+    calls = np.empty(count, np.int64)
     drawn = how.draw(loaded, range(count)) if workers == 1 else _on_workers(how, count, workers, address)
     quiet = not CONSOLE.is_terminal
     for number, value, taken in track(

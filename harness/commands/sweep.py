@@ -18,6 +18,8 @@ from harness.store import Store
 from harness.sweep import Plan, Sweep, TrainJob, draw_jobs, load_sweep, settle
 from harness.sweep.shipped import sweep_file
 
+FEWEST_SEEDS = 5
+"""With fewer repetitions an interval is rough, or none."""
 SHOWN = 100
 """A plan of more jobs is counted, not listed."""
 
@@ -50,6 +52,8 @@ def run_sweep(command: SweepCommand) -> int:
     """Do what `harness sweep` says; returns the exit code."""
     store, spec = Store(command.store), load_sweep(sweep_file(command.file), profile=command.profile)
     drawn = draw_jobs(spec)
+    if spec.timing is not None and len(spec.timing.seeds) < FEWEST_SEEDS:
+        CONSOLE.print(f"{len(spec.timing.seeds)} repetitions: intervals want {FEWEST_SEEDS} or more (timing.seeds).")
     if command.dry_run:
         from harness.commands import dry_run
 

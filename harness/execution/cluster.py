@@ -66,7 +66,7 @@ def _refused(address: str, reason: str) -> InputError | None:
         return InputError(f"the cluster at {address} runs other versions: {reason}")
     if "node to connect to" in reason:
         return InputError(
-            f"this machine is no node of the cluster at {address} ({reason}). Run the command on one of its nodes, or "
+            f"this machine is outside the cluster at {address} ({reason}). Run the command on one of its nodes, or "
             f"make this machine one that runs no jobs: `{start_line(['--num-cpus 0'], address)}`"
         )
     return None

@@ -122,5 +122,5 @@ def failed_rows(job: "Job", error: str, root: Path) -> Rows:
     else:
         rows = failed_trial(job, error) if isinstance(job, TrainJob) else failed_timing(job, error)
     log = log_of(root, job.id)
-    told = {"log": str(log.relative_to(root)), "log_tail": last_lines(log)} if log.exists() else {}
-    return {table: [{**row, **told} for row in part] for table, part in rows.items()}
+    tail = {"log": str(log.relative_to(root)), "log_tail": last_lines(log)} if log.exists() else {}
+    return {table: [{**row, **tail} for row in part] for table, part in rows.items()}

@@ -14,6 +14,7 @@ from arm_core import Checkpoint, InputError
 from arm_core.atomic import write_atomic
 from arm_core.checkpoint import build_autoencoder, read_bundle, write_bundle
 from arm_core.data import Dataset, load_dataset
+from arm_core.data.base import SPLITS
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
 from arm_core.training import AutoencoderTraining, AutoencoderTrainingConfig, encode_all, evaluate_autoencoder
 from harness.jobs import lease
@@ -22,10 +23,9 @@ from harness.jobs.progress import Reporter
 from harness.jobs.rows import Rows, data_columns
 from harness.jobs.steps import Report, load_best, take_steps
 from harness.sweep.components import fill
-from harness.sweep.jobs import AutoencoderJob
+from harness.sweep.jobs import AutoencoderJob, TrainJob
 
 LATENTS, AUTOENCODER, ABOUT = "latents", "autoencoder", "latents.json"
-SPLITS = ("train", "valid", "test")
 
 
 def train_autoencoder(job: AutoencoderJob, folder: Path, report: Report) -> Rows:
@@ -35,8 +35,7 @@ def train_autoencoder(job: AutoencoderJob, folder: Path, report: Report) -> Rows
         The rows of `autoencoders` and `curves`.
     """
     machine, started = provenance(), time.perf_counter()
-    told = Reporter(folder, job.id, job.kind, job.title, unit="parts").told
-    dataset = load_dataset(job.data.name, job.root, progress=told, **job.data.options)
+    dataset = load_data(job, folder)
     training = _build(job, dataset)
     autoencoder, valid = training.autoencoder, dataset.split("valid")
 
@@ -86,6 +85,12 @@ def train_autoencoder(job: AutoencoderJob, folder: Path, report: Report) -> Rows
         **machine,
     }
     return {"autoencoders": [row], "curves": [{"job": job.id, **data_columns(dataset), **point} for point in curves]}
+
+
+def load_data(job: AutoencoderJob | TrainJob, folder: Path) -> Dataset:
+    """The dataset of a job; a conversion that it needs first shows as its progress."""
+    on_progress = Reporter(folder, job.id, job.kind, job.title, unit="parts").on_progress
+    return load_dataset(job.data.name, job.root, progress=on_progress, **job.data.options)
 
 
 def failed_autoencoder(job: AutoencoderJob, error: str) -> Rows:

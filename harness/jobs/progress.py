@@ -64,7 +64,7 @@ class Reporter:
             return
         self._write("running", step, total, note, dict(metrics or {}), now)
 
-    def told(self, done: int, total: int, what: str) -> None:
+    def on_progress(self, done: int, total: int, what: str) -> None:
         """The same, as datasets tell it while they are converted."""
         self.update(done, total, note=what)
 

@@ -47,7 +47,7 @@ class Seen:
 
 def take_steps(
     training: Optimisation, data: Tensor | Drawn, folder: Path, *, validate: Validate, score: str, progress: Reporter,
-    report: Report,
+    report: Report, labels: Tensor | None = None,
 ) -> Curves:  # fmt: skip
     """Take all steps that are left, from the newest whole state in `folder` on.
 
@@ -59,6 +59,7 @@ def take_steps(
         score: the figure of `validate` that is best when it is lowest.
         progress: shows every step.
         report: called with the step and the figures at every validation.
+        labels: of the training images, for an ARM that is conditioned on them.
 
     Returns:
         A point for every validation, those before the stop included.
@@ -67,7 +68,7 @@ def take_steps(
     curves, seen, best = _resume(training, folder, score)
     started, last, taken = time.perf_counter(), time.perf_counter(), 0
     before = curves[-1]["wall_s"] if curves else 0.0
-    for metrics in fit(training, data):
+    for metrics in fit(training, data, labels):
         seen.add(metrics.figures)
         taken += 1
         if metrics.step % config.evaluate_every == 0 or metrics.step == config.iterations:

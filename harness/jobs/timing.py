@@ -26,6 +26,8 @@ from harness.sweep import SamplerSpec, TimingJob
 
 REFERENCE_WIDTH = 16
 """Up to this batch size the reference is timed however long it takes: the others are compared with it."""
+_SHADES = 256
+"""Categories that the images in the table `samples` can have."""
 _COMPARED = 16
 """Samples that are compared at a time."""
 BUSY_SHARE = 0.2
@@ -135,6 +137,8 @@ class Bench:
     def figures(self) -> Rows:
         """Samples and mistakes for the figures: the same noise for every sampler."""
         job, layout = self.job, self.arm.layout
+        if layout.categories > _SHADES:  # tokens, and no picture
+            return {}
         draw = Draw.of(self.arm, job.figure_seed, job.figure_count)
         traces = [(spec, self._step(spec, "figures", partial(run, draw))) for spec, run in self.samplers]
         references = {_decision(spec): trace.x for spec, trace in traces if spec.sampler == "ancestral"}

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from arm_core import AutoregressiveModel, InputError, Layout, load_checkpoint, save_arm
-from arm_core.data import load_dataset
+from arm_core.data import Dataset
+from arm_core.data.base import SPLITS
 from arm_core.forecasters import ForecastingConfig, ForecastingModules
 from arm_core.registry import ARMS, config_type
 from arm_core.training import Training, TrainingConfig, evaluate
 from harness.jobs import lease
-from harness.jobs.latents import load_autoencoder, load_latents
+from harness.jobs.latents import load_autoencoder, load_data, load_latents
 from harness.jobs.machine import device_of_this_job, peak_memory, provenance
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import Rows, data_columns
@@ -43,25 +45,27 @@ def train(job: TrainJob, folder: Path, report: Report) -> Rows:
     """
     machine, started = provenance(), time.perf_counter()
     coded = folder.with_name(job.autoencoder_job) if job.autoencoder_job is not None else None
-    told = Reporter(folder, job.id, job.kind, job.title, unit="parts").told
-    dataset = load_latents(coded) if coded else load_dataset(job.data.name, job.root, progress=told, **job.data.options)
-    splits = {name: dataset.split(name) for name in ("train", "valid", "test")}
+    dataset = load_latents(coded) if coded else load_data(job, folder)
+    splits = {name: dataset.split(name) for name in SPLITS}
     training = _build(job, dataset.layout)
+    labels = labels_of(training.arm, dataset)
 
     def validate() -> dict[str, float | None]:
-        bits, kl = evaluate(training.arm, training.modules, splits["valid"])
+        bits, kl = evaluate(training.arm, training.modules, splits["valid"], labels=labels["valid"])
         return {SCORE: bits, "forecasting_kl_nats": kl}
 
     progress = Reporter(folder, job.id, job.kind, job.title, unit="iterations")
     curves = take_steps(
-        training, dataset.training_images(), folder, validate=validate, score=SCORE, progress=progress, report=report
-    )
+        training, dataset.training_images(), folder, validate=validate, score=SCORE, progress=progress, report=report,
+        labels=labels["train"],
+    )  # fmt: skip
     data = data_columns(dataset)
     about = {**data, "job": job.id, "seed": job.seed, "arm": job.arm.name}
     kept = _save_both(training, curves, folder, coded, about)
-    on_valid, kl = evaluate(training.arm, training.modules, splits["valid"])
-    on_test, _ = evaluate(training.arm, training.modules, splits["test"])
-    on_train, _ = evaluate(training.arm, None, splits["train"][: len(splits["valid"])])
+    on_valid, kl = evaluate(training.arm, training.modules, splits["valid"], labels=labels["valid"])
+    on_test, _ = evaluate(training.arm, training.modules, splits["test"], labels=labels["test"])
+    few, of_few = splits["train"][: len(splits["valid"])], labels["train"]
+    on_train, _ = evaluate(training.arm, None, few, labels=of_few if of_few is None else of_few[: len(few)])
     trial = {
         "job": job.id,
         "seed": job.seed,
@@ -85,6 +89,20 @@ def train(job: TrainJob, folder: Path, report: Report) -> Rows:
         **machine,
     }
     return {"trials": [trial], "curves": [{"job": job.id, **data, **point} for point in curves]}
+
+
+def labels_of(arm: AutoregressiveModel, dataset: Dataset) -> dict[str, Tensor | None]:
+    """The labels of every split for an ARM that is conditioned; None for one that is not.
+
+    Raises:
+        InputError: it is conditioned, and the data have no labels.
+    """
+    if arm.example_contexts(1) is None:
+        return dict.fromkeys(SPLITS)
+    labels = {name: dataset.labels(name) for name in SPLITS}
+    if labels["train"] is None:
+        raise InputError(f"{type(arm).__name__} learns classes, and the data of {dataset.name} have no labels")
+    return labels
 
 
 def failed_trial(job: TrainJob, error: str) -> Rows:

@@ -147,7 +147,8 @@ def terminal_lead(lead: Lead) -> RichTable:
     rich = RichTable(title=f"{lead.title}, {lead.width} at a time", caption=f"{lead.claim[0].upper()}{lead.claim[1:]}.")
     rich.title_justify, rich.caption_justify, rich.box = "left", "left", box.SIMPLE_HEAD
     for place, heading in enumerate(HEADINGS):
-        rich.add_column(heading, justify="right" if place > 1 else "left", overflow="fold")
+        wide = 26 if heading == "sampler" else None
+        rich.add_column(heading, justify="right" if place > 1 else "left", overflow="fold", min_width=wide)
     for row in lead.rows:
         rich.add_row(*(cell.text for cell in row))
     return rich

@@ -92,7 +92,7 @@ def select(
     encoders = _done(encoders)
     used = set(trials["autoencoder_job"].dropna())
     encoders = encoders[encoders["job"].isin(used)] if only else encoders
-    unfinished = _fit(names[names["state"] != "done"], wanted, "seed")
+    unfinished = _fit(names[~names["state"].isin(["done", "lost"])], wanted, "seed")
     return Selection(trials, encoders, runs, repetitions, unfinished, left_out, footnotes)
 
 

@@ -179,8 +179,8 @@ def not_timed(speedup: pd.DataFrame) -> list[str]:
     said: list[str] = []
     if speedup.empty:
         return said
-    is_stream = speedup["sampler"].str.contains(", slots")
-    for _, part in speedup.groupby([speedup[GROUP].fillna("").agg(" ".join, axis=1), is_stream], sort=False):
+    kinds = speedup.assign(is_stream=speedup["sampler"].str.contains(", slots"))
+    for _, part in kinds.groupby([*GROUP, "is_stream"], dropna=False, sort=False):
         widths = set(part["batch_size"])
         for name, rows in part.groupby("sampler", sort=False):
             if missing := sorted(widths - set(rows["batch_size"])):

@@ -6,7 +6,7 @@ of equal settings are two names of one job, and the sweep's record has both.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -132,17 +132,20 @@ def needed_by(job: Job) -> str | None:
 
 
 def _draw_dataset(drawn: Drawn, key: str, entry: DatasetSpec) -> None:
-    sweep, encoder = drawn.sweep, None
+    sweep, encoder, data = drawn.sweep, None, _data(drawn.sweep, key, entry)
     variants = [name for name in sweep.variants if entry.variants is None or name in entry.variants]
     if entry.latents is not None and variants:
-        encoder = _autoencoder_job(sweep, key, entry)
+        encoder = _autoencoder_job(sweep, key, entry, data)
         drawn.add(encoder, key, None, encoder.seed)
     for variant in variants:
-        for seed in sweep.training.seeds:
-            job = _train_job(sweep, key, entry, variant, seed, encoder.id if encoder is not None else None)
-            drawn.add(job, key, variant, seed)
+        samplers = None
+        for job in _train_jobs(sweep, key, entry, variant, data, encoder.id if encoder is not None else None):
+            drawn.add(job, key, variant, job.seed)
             if sweep.timing is not None:
-                drawn.add(_timing_of_training(sweep, job, variant), key, variant, seed)
+                samplers = samplers or _samplers_of(sweep, job, variant)
+                of = {"arm": job.arm.name, "train_job": job.id, "train_seed": job.seed}
+                timing = _timing_job(sweep, samplers, {"train": job.id}, title=job.title, **of)
+                drawn.add(timing, key, variant, job.seed)
 
 
 def _chosen(drawn: Drawn, only: Sequence[str]) -> set[str]:
@@ -177,10 +180,11 @@ def _planned(
         return Planned(job=job, run=True, reason=f"its {before.job.kind.replace('train', 'training')} runs again")
     settled = outcome == "done" or (outcome == "stopped" and stops)
     if not settled and job.id not in chosen:
-        return Planned(job=job, run=False, reason="left out by --only")
+        return Planned(job=job, run=False, reason=LEFT_OUT)
     return Planned(job=job, run=not settled, reason=_REASONS[outcome])
 
 
+LEFT_OUT = "left out by --only"
 _REASONS = {
     None: "not done yet",
     "done": "done before",
@@ -203,9 +207,9 @@ def _data_matters(data: Component, root: str | None) -> list[Any]:
     return [data.name, source_of(DATASETS, data.name), data.options, root]
 
 
-def _autoencoder_job(sweep: Sweep, key: str, entry: DatasetSpec) -> AutoencoderJob:
+def _autoencoder_job(sweep: Sweep, key: str, entry: DatasetSpec, data: Component) -> AutoencoderJob:
     assert entry.latents is not None
-    at, given, data = ("datasets", key, "latents"), entry.latents, _data(sweep, key, entry)
+    at, given = ("datasets", key, "latents"), entry.latents
     config = _as_dict(sweep.checked(at, lambda: fill(AutoencoderConfig, given.model_extra or {})))
     where = (*at, "training")
     training = _as_dict(sweep.checked(where, lambda: fill(AutoencoderTrainingConfig, given.training)))
@@ -242,11 +246,11 @@ def _initial(sweep: Sweep, place: tuple[str | int, ...], options: dict[str, Any]
     return str(path), sha256
 
 
-def _train_job(
-    sweep: Sweep, key: str, entry: DatasetSpec, variant: str, seed: int, autoencoder_job: str | None
-) -> TrainJob:
+def _train_jobs(
+    sweep: Sweep, key: str, entry: DatasetSpec, variant: str, data: Component, autoencoder_job: str | None
+) -> Iterator[TrainJob]:
+    """A training for every seed."""
     at, model, settings = ("datasets", key), ("variants", variant), sweep.variants[variant]
-    data = _data(sweep, key, entry)
     arm_options = {"name": "pixelcnn", **settings.arm, **entry.arm}
     arm_name = arm_options.pop("name")
     if not isinstance(arm_name, str):
@@ -273,28 +277,26 @@ def _train_job(
         "forecasting": forecasting,
         "training": _training_matters(training),
         "init_from": init_sha256,
-        "seed": seed,
     }
     many = f" {variant}" if len(sweep.variants) > 1 else ""
-    return TrainJob(
-        id=content_hash(matters),
-        title=f"{key}{many} seed {seed}",
-        arm=Component(name=arm_name, options=_as_dict(arm_config)),
-        seed=seed,
-        data=data,
-        root=entry.root,
-        autoencoder_job=autoencoder_job,
-        forecasting=forecasting,
-        training=training,
-        init_from=init_from,
-    )
+    for seed in sweep.training.seeds:
+        yield TrainJob(
+            id=content_hash({**matters, "seed": seed}),
+            title=f"{key}{many} seed {seed}",
+            arm=Component(name=arm_name, options=_as_dict(arm_config)),
+            seed=seed,
+            data=data,
+            root=entry.root,
+            autoencoder_job=autoencoder_job,
+            forecasting=forecasting,
+            training=training,
+            init_from=init_from,
+        )
 
 
-def _timing_of_training(sweep: Sweep, train: TrainJob, variant: str) -> TimingJob:
+def _samplers_of(sweep: Sweep, train: TrainJob, variant: str) -> list[SamplerSpec]:
     horizon = train.forecasting["horizon"] if train.forecasting is not None else None
-    samplers = _samplers(sweep, horizon, f"`forecasting:` in the variant {variant!r}; add it there")
-    of = {"arm": train.arm.name, "train_job": train.id, "train_seed": train.seed}
-    return _timing_job(sweep, samplers, {"train": train.id}, title=train.title, **of)
+    return _samplers(sweep, horizon, f"`forecasting:` in the variant {variant!r}; add it there")
 
 
 def _timing_of_checkpoint(sweep: Sweep, key: str) -> TimingJob:
@@ -336,7 +338,7 @@ def _timing_job(
     matters = {
         "format": SAMPLING_FORMAT,
         **model,
-        "samplers": [spec.model_dump() for spec in samplers],
+        "samplers": [spec.described() for spec in samplers],
         "sources": [source_of(FORECASTERS, spec.forecaster) for spec in samplers if spec.forecaster],
         "settings": settings,
         "role": sweep.resources.timing.model_dump(),

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,18 @@ class Source:
     data: dict[str, Any]
     lines: dict[Place, int]
 
-    def error(self, place: Sequence[str | int], message: str) -> str:
-        """`file:line: dotted.key: message`, with the line of the nearest place that is in the file."""
-        known = tuple(place)
-        while known not in self.lines:
-            known = known[:-1]
+    def error(self, place: Sequence[str | int], message: str, *, within: Place = ()) -> str:
+        """`file:line: dotted.key: message`, with the line of the nearest place that is in the file.
+
+        Args:
+            place: of what is wrong.
+            message: what is.
+            within: a place that may hold it too, and is looked at first.
+        """
+        ends = [tuple(place[:end]) for end in range(len(place), 0, -1)]
+        line = next((self.lines[at] for end in ends for at in ((*within, *end), end) if at in self.lines), 1)
         key = ".".join(map(str, place))
-        return f"{self.path}:{self.lines[known]}: {key + ': ' if key else ''}{message}"
+        return f"{self.path}:{line}: {key + ': ' if key else ''}{message}"
 
 
 def read_source(path: Path) -> Source:
@@ -74,8 +80,9 @@ def _value(loader: _Loader, node: yaml.Node, place: Place, lines: dict[Place, in
     lines[place] = node.start_mark.line + 1
     if isinstance(node, yaml.SequenceNode):
         return [_value(loader, item, (*place, index), lines, path) for index, item in enumerate(node.value)]
-    if not isinstance(node, yaml.MappingNode):
-        return loader.construct_object(node)
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(loader, node, f"{path}:{lines[place]}: {'.'.join(map(str, place))}")
+    assert isinstance(node, yaml.MappingNode)
     found: dict[str, Any] = {}
     for key_node, value_node in node.value:
         key, line = loader.construct_object(key_node), key_node.start_mark.line + 1
@@ -86,6 +93,17 @@ def _value(loader: _Loader, node: yaml.Node, place: Place, lines: dict[Place, in
         found[key] = _value(loader, value_node, (*place, key), lines, path)
         lines[(*place, key)] = line
     return found
+
+
+def _scalar(loader: _Loader, node: yaml.ScalarNode, where: str) -> Any:
+    """A value; YAML 1.1 knows numbers and dates that nobody means by what they look like."""
+    value, text = loader.construct_object(node), node.value
+    if isinstance(value, date):
+        raise InputError(f"{where}: {text} would be read as a date; put it in quotes")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and (":" in text or re.fullmatch(r"[-+]?0[0-7_]+", text)):
+        raise InputError(f"{where}: {text} would be read as {value}; write the number plainly, or text in quotes")
+    return value
 
 
 def merged(base: Any, over: Any) -> Any:

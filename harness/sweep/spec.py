@@ -161,8 +161,8 @@ class Sweep(Part):
     _source: Source
 
     def error(self, place: Sequence[str | int], message: str) -> InputError:
-        """An error at a place of the file. Raise what it returns."""
-        return InputError(self._source.error(place, message))
+        """An error at a place of the file, in its profile if it stands there. Raise what it returns."""
+        return InputError(self._source.error(place, message, within=("profiles", self.profile or "")))
 
     def checked(self, place: Sequence[str | int], make: Callable[[], T]) -> T:
         """What `make` gives; its errors at a place of the file."""

@@ -84,7 +84,7 @@ def test_slots_and_windows_make_the_noise_where_they_need_it(monkeypatch):
     arm = SpanTableArm(Layout(1, 3, 4, 3), 1)
     expected = sample_many(arm, count=5, seed=0, slots=2).x
     monkeypatch.setattr(work, "DENSE_BYTES", 0)
-    monkeypatch.setattr(work, "DECIDED_AT_ONCE", 7)
+    monkeypatch.setitem(work.DECIDED_AT_ONCE, "cpu", 7)
     for window in (1, 5, 12, None):
         assert torch.equal(sample_many(arm, count=5, seed=0, slots=2, window=window).x, expected)
     keyed = KeyedNoise(arm.layout, seed=0, sample_ids=range(5), dtype=torch.float64)

@@ -253,3 +253,11 @@ def test_cuda_graphs_give_the_samples_of_the_cpu(layout):
     assert on_gpu.span_cache(2, 4).recordable
     for window in (None, layout.channels, layout.width * layout.channels + 1):
         assert torch.equal(sample_many(on_gpu, count=5, seed=0, slots=2, window=window).x.cpu(), expected)
+
+
+def test_whole_images_with_contexts_are_not_recorded():
+    """A context may be anything, and picking those of the slots waits for the device."""
+    work = work_in_fixed_shapes(pixelcnn(LAYOUTS[0]), zeros, whole=True)
+    assert work.recordable
+    work.begin([0], [0], contexts=[7])
+    assert not work.recordable

@@ -8,8 +8,10 @@ import pytest
 
 from arm_core.errors import InputError
 from benchmarks import reference
+from harness.report.statistics import speedup
 from harness.store import Store
-from tests.harness.rows import trial_row
+from tests.harness.rows import ANCESTRAL, FIXED_POINT, timing_row, trial_row, write_named
+from tests.harness.test_statistics import repetitions
 
 
 @pytest.fixture(autouse=True)
@@ -19,14 +21,15 @@ def machine(monkeypatch):
 
 
 def speedup_file(out):
-    rows = [
-        {"dataset": "digits", "sampler": sampler, "batch_size": size, "calls_percent": calls, "calls_percent_std": 0.5}
-        | {"seconds": 0.1234, "seconds_std": 0.0321, "speedup": 100 / calls, "equal": True, "in_law": False}
-        for sampler, calls in (("ancestral", 100.0), ("fixed point", 12.5), ("learned, T=4", 40.0))
-        for size in (1, 8)
-    ]
+    ours = '{"forecaster": "fixed_point_above", "stream": true, "window": "auto"}'
+    rows = []
+    for seed in range(5):
+        for size in (1, 8):
+            for sampler, each in ((ANCESTRAL, 1.0), (FIXED_POINT, 0.5), (ours, 0.0625)):
+                took = {"wall_s": each * size, "samples": size, "arm_calls": [4] * size, "arm_work": [4.0] * size}
+                rows.append(timing_row(sampler=sampler, batch_size=size, seed=seed, **took))
     out.mkdir(exist_ok=True)
-    pd.DataFrame(rows).to_parquet(out / "speedup.parquet")
+    speedup(repetitions(*rows)).to_parquet(out / "speedup.parquet")
     model = {"dataset": "digits", "shape": "1x8x8", "categories": 17, "test_bits_per_dim": 1.5}
     pd.DataFrame([model]).to_parquet(out / "models.parquet")
     machine = {"cpu": "made up", "cores": 2, "torch": "2.13", "python": "3.11"}
@@ -42,7 +45,8 @@ def test_the_readme_gets_its_tables_between_its_markers(tmp_path):
         assert reference.fill_readme(readme, tmp_path) == ["results of digits"]
         text = readme.read_text()
         assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-        assert text.count("12.5 ± 0.5 %") == 2 and text.count("0.123 ± 0.032") == 6 and text.count("8x") == 2
+        assert "| ancestral " in text and "| fixed point above, auto window, slots |" in text
+        assert text.count("over the paper's") == 2 and "8.00x" in text
 
 
 def test_the_datasets_of_the_quickstart_stand_side_by_side_with_the_machine(tmp_path):
@@ -50,14 +54,16 @@ def test_the_datasets_of_the_quickstart_stand_side_by_side_with_the_machine(tmp_
     table = reference.overview_table(tmp_path)
     assert table.splitlines()[-1] == "made up, 2 cores, no GPU; torch 2.13, Python 3.11; commit `abcabcabca`."
     cells = [cell.strip() for cell in table.splitlines()[2].split("|")[1:-1]]
-    assert cells == ["`digits` (1x8x8, 17 categories)", "1.500", "12.5 %, 8x", "40.0 %, 2.5x"]
+    assert cells[:5] == ["`digits` (1x8x8, 17 categories)", "1.500", "8", "1000 (ancestral)", "500 (fixed point)"]
+    assert cells[5] == "–" and cells[6] == "62.5 (fixed point above, auto window, slots)"  # noqa: RUF001
+    assert cells[7].startswith("fixed point above, auto window, slots: at least 8.0 times faster than the paper's")
 
 
 def test_the_checkpoints_of_the_ablations_are_found_in_their_store(tmp_path):
     store = Store(tmp_path / "store")
-    shared = {"sweep": "ablations", "dataset": "photos"}
-    store.write_job("a", {"trials": [trial_row(job="a", **shared, checkpoint="jobs/a/checkpoint")]})
-    store.write_job("b", {"trials": [trial_row(job="b", **shared, status="failed", error="x")]})
+    names = {"sweep": "ablations", "dataset": "photos"}
+    write_named(store, "a", {"trials": [trial_row(job="a", checkpoint="jobs/a/checkpoint")]}, **names)
+    write_named(store, "b", {"trials": [trial_row(job="b", status="failed", error="x")]}, **names)
     assert reference._checkpoints(store.root, "photos") == [str(store.root / "jobs/a/checkpoint")]
 
 

@@ -4,8 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 ENVIRONMENT = {
@@ -46,15 +44,6 @@ class Emulated:
 
     def shutdown(self) -> None:
         self._cluster.shutdown()
-
-
-@contextmanager
-def emulated() -> Iterator[Emulated]:
-    cluster = Emulated()
-    try:
-        yield cluster
-    finally:
-        cluster.shutdown()
 
 
 def start_sweep(file: Path, store: Path, cluster: Emulated) -> subprocess.Popen[str]:

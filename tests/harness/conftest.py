@@ -21,6 +21,7 @@ timing:
   batch_sizes: [1, 2]
   seeds: [0, 1, 2]
   figure_count: 4
+resources: {train: {threads: 1}, timing: {threads: 1}}
 """
 
 
@@ -39,3 +40,13 @@ def local_ray():
 
     with ray.connected("local", dashboard=False):
         yield ray
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Emulated nodes for all tests that need them: a head, two that train, one that times."""
+    from tests.harness.cluster import Emulated
+
+    nodes = Emulated()
+    yield nodes
+    nodes.shutdown()

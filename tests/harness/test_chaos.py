@@ -16,7 +16,7 @@ from harness.jobs import job_folder
 from harness.jobs.progress import read_progress
 from harness.store import Store
 from harness.sweep import load_sweep, make_plan
-from tests.harness.cluster import Emulated, emulated, kill, start_sweep
+from tests.harness.cluster import Emulated, kill, start_sweep
 from tests.harness.test_execution import MEASURED
 
 SWEEP = """
@@ -105,19 +105,18 @@ def check_complete(store: Store, alone: Store) -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_whatever_is_killed_tables_and_weights_are_those_of_an_undisturbed_run(tmp_path, sample_data):
+def test_whatever_is_killed_tables_and_weights_are_those_of_an_undisturbed_run(tmp_path, sample_data, cluster):
     kills, seed = int(os.environ.get("CHAOS_KILLS", "3")), int(os.environ.get("CHAOS_SEED", "0"))
     file = tmp_path / "chaos.yaml"
     file.write_text(SWEEP)
     sweep, alone = load_sweep(file), Store(tmp_path / "alone")
     assert not serial.execute(make_plan(sweep, {}), alone, sweep.resources).failures
-    with emulated() as cluster:
-        chaos = Chaos(cluster, file, random.Random(seed))
-        runs = 0
-        while len(chaos.points) < kills:
-            store = Store(tmp_path / f"run-{runs}")
-            chaos.run(store.root, min(8, kills - len(chaos.points)))
-            check_complete(store, alone)
-            runs += 1
+    chaos = Chaos(cluster, file, random.Random(seed))
+    runs = 0
+    while len(chaos.points) < kills:
+        store = Store(tmp_path / f"run-{runs}")
+        chaos.run(store.root, min(8, kills - len(chaos.points)))
+        check_complete(store, alone)
+        runs += 1
     print(f"{len(chaos.points)} kills in {runs} runs:", *chaos.points, sep="\n")
     assert len(set(chaos.points)) == kills

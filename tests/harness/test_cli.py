@@ -117,6 +117,9 @@ def test_a_plug_in_that_breaks_its_contract_is_found_out(tmp_path):
         (["sample", "CHECKPOINT", "--out", "x.png", "--sampler", "zeroes"], "Did you mean 'zeros'"),
         (["sample", "CHECKPOINT", "--out", "x.png", "--sampler", "learned"], "has no forecasting modules"),
         (["sample", "CHECKPOINT", "--out", "x.png", "--count", "0"], "0 is not in the range"),
+        (["sample", "CHECKPOINT", "--out", "x.png", "--guidance", "2"], "--guidance needs a class to guide to"),
+        (["sample", "CHECKPOINT", "--out", "x.png", "--context", "2"], "this PixelCNN has no classes"),
+        (["sample", "CHECKPOINT", "--out", "x.png", "--top-p", "0"], "0.0 is not in the range"),
         (["sample", "CHECKPOINT", "--out", "x.png", "--temperature", "-1"], "temperature must be a finite number"),
         (["sample", "CHECKPOINT", "--out", "x.png", "--sampler", "ancestral", "--window", "3"], "leave it out"),
         (["sample", "CHECKPOINT", "--out", "/proc/nowhere/x.png"], "give another path"),
@@ -188,10 +191,15 @@ def test_windows_slots_and_temperature_reach_the_sampler(checkpoint, tmp_path):
         "window": ("--window", 3, "--slots", 2),
         "likeliest": ("--temperature", 0),
         "likeliest, one by one": ("--temperature", 0, "--sampler", "ancestral", "--slots", 2),
+        "top": ("--top-k", 1, "--min-p", 0.1),
+        "nucleus": ("--top-p", 0.6, "--slots", 3),
+        "nucleus, one by one": ("--top-p", 0.6, "--sampler", "ancestral"),
     }.items():
         result = run("sample", checkpoint, "--count", 5, "--out", tmp_path / "x.npz", *options)
         assert result.exit_code == 0, result.output
         drawn[name] = np.load(tmp_path / "x.npz")["images"]
     assert np.array_equal(drawn["plain"], drawn["window"])
     assert np.array_equal(drawn["likeliest"], drawn["likeliest, one by one"])
+    assert np.array_equal(drawn["likeliest"], drawn["top"]) and np.array_equal(*list(drawn.values())[-2:])
+    assert not np.array_equal(drawn["nucleus"], drawn["plain"])
     assert (drawn["likeliest"] == drawn["likeliest"][0]).all() and not np.array_equal(*list(drawn.values())[1:3])

@@ -9,7 +9,7 @@ import pytest
 from harness.execution import serial
 from harness.store import Store
 from harness.sweep import load_sweep, make_plan
-from tests.harness.cluster import emulated, start_sweep
+from tests.harness.cluster import start_sweep
 from tests.harness.test_execution import MEASURED
 
 PLUGIN = '''
@@ -77,15 +77,16 @@ def intervals(notes) -> list[Interval]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_on_a_cluster_jobs_run_where_they_should_and_find_out_what_they_do_one_after_the_other(tmp_path, sample_data):
+def test_on_a_cluster_jobs_run_where_they_should_and_find_out_what_they_do_one_after_the_other(
+    tmp_path, sample_data, cluster
+):
     plugin, file = tmp_path / "noting.py", tmp_path / "cluster.yaml"
     plugin.write_text(PLUGIN)
     file.write_text(SWEEP.replace("PLUGIN", str(plugin)))
     sweep, alone = load_sweep(file), Store(tmp_path / "alone")
     assert serial.execute(make_plan(sweep, {}), alone, sweep.resources).done == 8
-    with emulated() as cluster:
-        assert start_sweep(file, tmp_path / "store", cluster).wait(400) == 0, (tmp_path / "output.txt").read_text()
-        roles = {node.node_id: role for role, nodes in cluster.nodes.items() for node in nodes}
+    assert start_sweep(file, tmp_path / "store", cluster).wait(400) == 0, (tmp_path / "output.txt").read_text()
+    roles = {node.node_id: role for role, nodes in cluster.nodes.items() for node in nodes}
     ran = intervals(tmp_path / "notes")
     assert {(roles[interval.node], interval.is_timing) for interval in ran} == {("train", False), ("timing", True)}
     for one, other in combinations(ran, 2):

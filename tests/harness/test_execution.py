@@ -9,6 +9,7 @@ from arm_core import InputError
 from harness.execution import serial
 from harness.execution.placement import hosts, place
 from harness.jobs import checkpoint_of, job_folder, run_job
+from harness.jobs.machine import available_cpus
 from harness.store import Store
 from harness.sweep import load_sweep, make_plan
 from harness.sweep.spec import Resources, Role
@@ -185,7 +186,6 @@ def test_an_address_where_nothing_listens_is_refused_at_once(local_ray, address)
 @pytest.mark.ray
 def test_ray_and_serial_give_the_same_rows(local_ray, small_sweep, tmp_path):
     sweep = load_sweep(small_sweep)
-    sweep = sweep.model_copy(update={"resources": Resources(train=Role(threads=1), timing=Role(threads=1))})
     stores = [Store(tmp_path / name) for name in ("serial", "ray")]
     for store, execute in zip(stores, (serial.execute, local_ray.execute), strict=True):
         ledger = execute(make_plan(sweep, {}), store, sweep.resources)
@@ -231,6 +231,21 @@ def test_a_killed_worker_is_tried_again_and_ends_the_training(local_ray, small_s
     assert store.read("curves")["step"].tolist() == [2, 4]
 
 
+@pytest.mark.ray
+def test_trainings_that_follow_one_another_share_a_process_and_count_their_memory_anew(
+    local_ray, small_sweep, tmp_path, capfd
+):
+    text = small_sweep.read_text().split("timing:")[0].replace("{iterations: 4", "{seeds: [0, 1, 2], iterations: 4")
+    small_sweep.write_text(f"{text}resources: {{train: {{cpus: {available_cpus()}, threads: 1}}}}\n")
+    sweep, store = load_sweep(small_sweep), Store(tmp_path / "store")
+    assert local_ray.execute(make_plan(sweep, {}), store, sweep.resources).done == 3
+    began = [
+        re.findall(r"process (\d+) on", (job_folder(store.root, job) / "log.txt").read_text()) for job in store.jobs()
+    ]
+    assert len(began) == 3 and len({tuple(each) for each in began}) == 1, "Tune's reuse_actors"
+    assert "Trial" not in "".join(capfd.readouterr()), "Tune says that a trial without reports has ended"
+
+
 DEADLY = PLUGIN.replace("and not marker.exists()", "")
 
 
@@ -264,7 +279,7 @@ def test_a_killed_driver_loses_nothing_that_was_finished(small_sweep, tmp_path):
         str(tmp_path / "store"),
     ]
     text = small_sweep.read_text().replace("[0, 1, 2]", "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]")
-    small_sweep.write_text(text + "resources: {train: {threads: 1}, timing: {threads: 1}}\n")
+    small_sweep.write_text(text)
     plan = make_plan(load_sweep(small_sweep), {})
     train, timing = (planned.job for planned in plan.jobs)
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

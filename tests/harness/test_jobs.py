@@ -327,3 +327,39 @@ def test_windows_streams_and_peers_are_timed_and_recorded(small_sweep, tmp_path)
     assert names | {"fixed point above, window 8", "learned, T=2, auto window, slots"} <= set(report["sampler"])
     rows = store.read("timings").query(report.set_index("sampler").loc["fixed point, slots", "query"])
     assert len(rows) == 1 and rows["samples"].item() == 6
+
+
+@pytest.mark.slow
+def test_an_arm_of_classes_learns_from_the_labels_of_its_data_and_is_timed_by_class(small_sweep, tmp_path):
+    text = small_sweep.read_text().replace("filters: 4, dropout: 0.0", "filters: 4, dropout: 0.0, classes: 10")
+    samplers = (
+        "[ancestral, {sampler: ancestral, context: 3, guidance: 2}, {forecaster: fixed_point, context: 3, guidance: 2}]"
+    )
+    text = text.replace("[ancestral, zeros, fixed_point, learned]", samplers).replace("[0, 1, 2]", "[0]")
+    small_sweep.write_text(text)
+    store, plan = run_both(small_sweep, tmp_path)
+    store.write_sweep(plan.record())
+    report = speedup(select(store).repetitions)
+    assert set(report["sampler"]) == {f"{name}, guidance 2.0, class 3" for name in ("ancestral", "fixed point")} | {
+        "ancestral"
+    }
+    assert report["equal"].all() and report["speedup"].notna().all()
+    anew = small_sweep.with_name("anew.yaml")
+    anew.write_text(text.replace("batch_size: 8", "batch_size: 8, label_dropout: 1.0"))
+    blind, _ = jobs_of(anew)
+    run_job(blind, tmp_path / "blind", threads=1)
+    trained = [
+        load_checkpoint(checkpoint_of(root, job.id)).arm.state_dict()
+        for root, job in ((store.root, plan.jobs[0].job), (tmp_path / "blind", blind))
+    ]
+    moved = [name for name, value in trained[0].items() if not torch.equal(value, trained[1][name])]
+    assert any("label" in name for name in moved)
+
+
+def test_classes_without_labels_are_refused(small_sweep, tmp_path):
+    text = small_sweep.read_text().replace("digits: {}", "photo_patches: {crop: 8, bits: 3}")
+    small_sweep.write_text(text.replace("filters: 4, dropout", "filters: 6, classes: 10, dropout"))
+    train = jobs_of(small_sweep)[0]
+    assert run_job(train, tmp_path, threads=1) == "failed"
+    (error,) = Store(tmp_path).read("trials")["error"]
+    assert error == "InputError: PixelCNN learns classes, and the data of photo_patches have no labels"

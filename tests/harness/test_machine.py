@@ -78,3 +78,22 @@ def test_memory_that_a_step_frees_is_there_for_the_next_one(turns):
         for code in (FREED.format(keep=keep, turns=turns) for keep in ("", "keep_freed_memory()"))
     )
     assert kept < 3000 < given
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="peak memory is reset on Linux only")
+def test_peak_memory_is_that_of_the_job_and_not_of_an_earlier_one_in_the_process():
+    code = """
+import torch
+from harness.jobs.machine import forget_peak_memory, keep_freed_memory, peak_memory
+keep_freed_memory()
+cpu, peaks = torch.device("cpu"), []
+for mebibytes in (1, 256, 1, 128):
+    forget_peak_memory()
+    held = [torch.ones(2**18) for _ in range(mebibytes)]
+    peaks.append(peak_memory(cpu))
+    del held
+print(*peaks)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    first, large, again, half = (int(peak) / 2**20 for peak in said.split())
+    assert large > first + 200 and again < first + 64 and first + 96 < half < large - 64

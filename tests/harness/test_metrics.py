@@ -12,7 +12,6 @@ import pytest
 from harness.execution.remaining import seconds_left
 from harness.store import Store
 from harness.sweep import load_sweep, make_plan
-from harness.sweep.spec import Resources, Role
 from tests.harness.test_monitor import progress
 
 GRAFANA = json.loads((Path(__file__).parents[2] / "docs" / "grafana.json").read_text())
@@ -51,7 +50,6 @@ def test_jobs_by_state_and_arm_calls_reach_the_prometheus_endpoint_under_the_nam
     local_ray, small_sweep, tmp_path
 ):
     sweep, store = load_sweep(small_sweep), Store(tmp_path)
-    sweep = sweep.model_copy(update={"resources": Resources(train=Role(threads=1), timing=Role(threads=1))})
     assert local_ray.execute(make_plan(sweep, {}), store, sweep.resources).done == 2
     calls = sum(int(row.sum()) for row in store.read("timings")["arm_calls"])
     deadline, text = time.monotonic() + 60, ""

@@ -59,7 +59,7 @@ def test_writing_a_job_again_replaces_all_its_rows(tmp_path):
         ({"wall_s": "fast"}, "timings.wall_s must be double, got 'fast'"),
         ({"seed": 1.5}, r"timings.seed must be int64, got 1\.5"),
         ({"seed": True}, "timings.seed must be int64, got True"),
-        ({"train_job": None}, "timings.train_job must have a value"),
+        ({"cpu": None}, "timings.cpu must have a value"),
         ({"status": "perhaps"}, "timings.status must be done, failed or stopped, got 'perhaps'"),
         ({"arm_calls": [1, None]}, "timings.arm_calls"),
         ({"started_at": datetime(2026, 1, 1)}, "timings.started_at"),

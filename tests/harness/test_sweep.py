@@ -317,6 +317,7 @@ def test_the_paper_profiles_have_the_hyperparameters_of_table_1():
             "filters": filters,
             "dropout": 0.5,
             "dropout_unit": "map",
+            "classes": 0,
         }
         assert (job.forecasting["horizon"], job.forecasting["filters"]) == (20 if small else 1, filters)
         shown = (

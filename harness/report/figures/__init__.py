@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Plot
 
 from harness.report.comparable import BLOCK
 from harness.report.figures import charts, grids, places
-from harness.report.figures.style import FORMATS, Drawing, Figure, Style, save, styled, styles
+from harness.report.figures.style import FORMATS, Drawing, Figure, Style, marks, save, styled, styles
 from harness.report.naming import ANCESTRAL, LEARNED, PAPER, named
 from harness.report.selection import Selection
 from harness.report.statistics import GROUP
@@ -95,22 +95,23 @@ def _of_samplers(context: _Context, table: Table) -> Iterator[Drawing]:
 
 def _compared(context: _Context, table: Table, timed: pd.DataFrame, query: str) -> Iterator[Drawing]:
     """Speed-up and calls of every sampler."""
-    for column, axis, caption in (
-        ("speedup", "speed-up over ancestral (times)", "Seconds of ancestral sampling over those of the sampler, "
-         "same run and noise: geometric mean, 95 % interval."),
-        ("calls_percent", "ARM calls (% of the dimensions)", "ARM calls per batch, in percent of those of ancestral "
-         "sampling: mean, 95 % interval."),
-    ):  # fmt: skip
-        what = "Speed-up" if column == "speedup" else "ARM calls"
-        if table.name.startswith(KINDS["ablation"][0]):
-            one = timed[timed["batch_size"] == timed["batch_size"].max()]
-            groups = context.capped(charts.grouped(one, BLOCK), f"{table.title}, {what}")
-            plot = charts.dots(groups, column, axis, context.style)
-            caption = f"{caption} Batch {one['batch_size'].iloc[0]}."
-        else:
-            caption = f"{caption} An arrow: the interval goes on."
-            plot = charts.bars(context.capped(charts.grouped(timed), f"{table.title}, {what}"), column, axis)
-        yield Drawing(f"{table.name}-{column.split('_')[0]}", what, caption, table.name, query, plot)
+    over = "Seconds of ancestral sampling over those of the sampler, same run, noise and width: geometric mean"
+    calls = "ARM calls of the slowest sample, in percent of those of ancestral sampling: mean"
+    captions = {
+        "speedup": ("Speed-up", "times faster than ancestral sampling", over),
+        "calls_percent": ("ARM calls", "ARM calls (% of the dimensions)", calls),
+    }
+    if table.name.startswith(KINDS["ablation"][0]):
+        timed = timed[timed["batch_size"] == timed["batch_size"].max()]
+        by, style = BLOCK, context.style
+        how, note = {"line": "variant", "mark": "sampler"}, f", 95 % interval; {timed['batch_size'].iloc[0]} at a time."
+    else:
+        by, style = GROUP, marks(sorted(timed["batch_size"].unique()))
+        how, note = {"line": "sampler", "mark": "batch_size"}, ", 95 % interval. Colours: batch size or slots."
+    for column, (what, axis, caption) in captions.items():
+        groups = context.capped(charts.grouped(timed, by), f"{table.title}, {what}")
+        plot = charts.dots(groups, column, axis, style=style, **how)
+        yield Drawing(f"{table.name}-{column.split('_')[0]}", what, caption + note, table.name, query, plot)
 
 
 def _of_curves(context: _Context, store: Store) -> Iterator[Drawing]:
@@ -225,7 +226,10 @@ def _sample_figures(
         mean = f"mean over {many}" + (" and the channels" if maps["channel"].max() > 0 else "")
         caption = f"The ARM call from which the output of a dimension stayed final, {mean}."
         yield "convergence", f"{heading}: convergence", caption, lambda: grids.convergence(maps, best)
-        every = [name for name in dict.fromkeys(maps["label"]) if name in style and name != ANCESTRAL]
+        wrong = set(maps.loc[maps["mistakes"] > 0, "label"])  # those that forecast nothing have none
+        every = [name for name in dict.fromkeys(maps["label"]) if name in style and name in wrong]
+        if not every:
+            return
         caption = f"Where mistakes sit: share of the dimensions of a row, column, channel or step in value, {samples}."
         yield (
             "places",

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Plot
 from matplotlib.ticker import LogLocator
 
-from harness.report.figures.style import COLOURS, HATCHES, Style, error_bars, legend, panels
-from harness.report.naming import ANCESTRAL, rank
+from harness.report.figures.style import COLOURS, Style, legend, panels
+from harness.report.naming import rank
 from harness.report.statistics import GROUP
 from harness.report.tables import title
 
@@ -27,70 +27,36 @@ def grouped(table: pd.DataFrame, by: Sequence[str] = GROUP) -> Groups:
     return sorted(groups, key=lambda group: [str(part) for part in group[0]])
 
 
-def bars(groups: Groups, column: str, axis: str) -> Plot:
-    """A panel a dataset, a bar a sampler and width, the value written at each bar."""
-    table = pd.concat([part for _, part in groups])
-    names = sorted(set(table["sampler"]) - {ANCESTRAL}, key=rank)
-    widths = sorted(table["batch_size"].unique())
-    plot, axes = panels(len(groups), height=0.5 + 0.2 * len(names) * min(len(widths), 3), sharey=True)
-    step = 0.8 / len(widths)
-    for ax, (key, group) in zip(axes, groups, strict=True):
-        limit = 1.6 * max(1.0, group.loc[group["sampler"] != ANCESTRAL, column].max())  # long intervals are cut off
-        for index, width in enumerate(widths):
-            rows = group[(group["batch_size"] == width) & (group["sampler"] != ANCESTRAL)]
-            for first, (_, row) in enumerate(rows.iterrows()):
-                value, y = row[column], names.index(row["sampler"]) + (index - (len(widths) - 1) / 2) * step
-                if np.isnan(value):
-                    continue
-                error = error_bars(value, row[f"{column}_low"], row[f"{column}_high"])
-                high = value + (error[1][0] if error else 0)
-                end = min(high, 0.8 * limit)
-                if error and high > end:
-                    error[1][0] = end - value
-                text = None if first else f"batch or slots {width}"
-                look = {
-                    "color": COLOURS[index % len(COLOURS)],
-                    "hatch": HATCHES[index % 4],
-                    "edgecolor": "white",
-                    "linewidth": 0,
-                }
-                ax.barh(y, value, step * 0.9, xerr=error, error_kw={"lw": 0.8}, label=text, **look)
-                ax.annotate(
-                    ("→ " if high > end else "") + f"{value:.3g}",
-                    (end, y),
-                    (3, 0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=6.5,
-                )
-        for y in (place for place, name in enumerate(names) if name not in set(group["sampler"])):
-            ax.annotate("not timed", (0, y), (3, 0), textcoords="offset points", va="center", fontsize=6.5, color="0.4")
-        ax.set(title=title(key), xlim=(0, limit), yticks=range(len(names)), yticklabels=names)
-    axes[0].invert_yaxis()
-    plot.supxlabel(axis, fontsize=9)
-    legend(plot, axes)
-    return plot
+def dots(groups: Groups, column: str, axis: str, *, line: str, mark: str, style: dict[Any, Style]) -> Plot:
+    """A panel a dataset, a line a value of one column, a point a value of another with its interval.
 
-
-def dots(groups: Groups, column: str, axis: str, style: dict[str, Style]) -> Plot:
-    """A panel a dataset, a line a variant, a point a sampler with its interval: what an ablation compares."""
-    most = max(part["variant"].nunique() for _, part in groups)
-    plot, axes = panels(len(groups), width=4.2, height=0.6 + 0.45 * most, columns=2)
+    Args:
+        groups: (key, rows); a key without a variant has one line a variant.
+        column: what is shown.
+        axis: its name.
+        line, mark: the columns of lines and of points: samplers and widths, or what an ablation compares.
+        style: of the values of `mark`.
+    """
+    most = max(part[line].nunique() for _, part in groups)
+    plot, axes = panels(len(groups), width=4.2, height=0.6 + 0.4 * most, columns=2)
     for ax, (key, group) in zip(axes, groups, strict=True):
-        variants = list(dict.fromkeys(group["variant"]))
-        names = sorted(set(group["sampler"]) - {ANCESTRAL}, key=rank)
-        for place, name in enumerate(names):
-            rows = group[(group["sampler"] == name) & group[column].notna()]
-            y = [variants.index(v) + 0.7 * ((place + 0.5) / len(names) - 0.5) for v in rows["variant"]]
+        lines = list(dict.fromkeys(group[line]))
+        marks = [name for name in style if name in set(group[mark])]
+        for place, name in enumerate(marks):
+            rows, look = group[(group[mark] == name) & group[column].notna()], style[name]
+            y = [lines.index(value) + 0.7 * ((place + 0.5) / len(marks) - 0.5) for value in rows[line]]
+            text = f"batch or slots {name}" if mark == "batch_size" else str(name)
             known = rows[[f"{column}_low", f"{column}_high"]].notna().all(axis=1).to_numpy()
             low, high = (rows.loc[known, f"{column}_{end}"].to_numpy() for end in ("low", "high"))
-            ax.hlines(np.array(y)[known], low, high, colors=[style[name].colour], lw=0.8)
-            ax.plot(rows[column], y, style[name].marker, color=style[name].colour, ms=4, label=name)
-        for line in range(1, len(variants)):
-            ax.axhline(line - 0.5, color="0.88", lw=0.6, zorder=0)
-        ax.set(title=title((*key, "default")), yticks=range(len(variants)), yticklabels=variants)
-        ax.set_ylim(len(variants) - 0.5, -0.5)
-        ax.set_xlim(left=0)
+            ax.hlines(np.array(y)[known], low, high, colors=[look.colour], lw=0.8)
+            ax.plot(rows[column], y, look.marker, color=look.colour, ms=4, label=text)
+        for place in range(1, len(lines)):
+            ax.axhline(place - 0.5, color="0.88", lw=0.6, zorder=0)
+        ax.set(title=title((*key, "default")[: len(GROUP)]), yticks=range(len(lines)), yticklabels=lines)
+        ax.set(ylim=(len(lines) - 0.5, -0.5), xscale="log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.minorticks_off()
     plot.supxlabel(axis, fontsize=9)
     legend(plot, axes, columns=3)
     return plot
@@ -100,9 +66,12 @@ def against_width(groups: Groups, style: dict[str, Style]) -> Plot:
     """A row a dataset: ARM calls, full passes and ms a sample of every sampler against batch size or slots."""
     plot, axes = plt.subplots(len(groups), 3, figsize=(7.6, 2.4 * len(groups) + 1.0), squeeze=False)
     for row, (key, group) in zip(axes, groups, strict=True):
-        ms = {f"ms{end}": 1000 * group[f"seconds{end}"] for end in ("", "_low", "_high")}
+        shown = group.assign(**{f"ms{end}": 1000 * group[f"seconds{end}"] for end in ("", "_low", "_high")})
         for ax, (column, axis) in zip(row, AGAINST_WIDTH.items(), strict=True):
-            _lines(ax, group.assign(**ms), "batch_size", column, style)
+            if not (shown[column] > 0).any():  # rows of an older schema lack it
+                ax.set(ylabel=f"{axis}: unknown", xticks=[], yticks=[])
+                continue
+            _lines(ax, shown, "batch_size", column, style)
             ax.set(ylabel=axis, yscale="log")  # windows take a tenth of whole images and less
             ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.yaxis.set_major_formatter("{x:g}")

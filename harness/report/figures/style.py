@@ -1,4 +1,4 @@
-"""One style for all figures: colours that the colour-blind tell apart; markers, dashes and hatches for grey print."""
+"""One style for all figures: colours that the colour-blind tell apart; markers and dashes for grey print."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -21,11 +20,10 @@ from harness.report.naming import ANCESTRAL, rank
 
 RED = "#d7301f"
 GAP = 0.85  # grey between tiles: a white image must not melt into the page
-MISSING = "#eceff3"
 _TOO_PALE = (6, 8)  # pink and yellow vanish as lines on white, and more so in grey
 COLOURS = [colour for index, colour in enumerate(sns.color_palette("colorblind", 10)) if index not in _TOO_PALE]
 FORMATS = ("png", "svg", "pdf")
-MARKERS, DASHES, HATCHES = "osD^vPX*<>", ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))], ["", "///", "...", "xxx"]
+MARKERS, DASHES = "osD^vPX*<>", ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
 _STYLE: dict[str, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -126,21 +124,20 @@ class Style:
     colour: Any
     marker: str
     dash: Any
-    hatch: str
 
 
-def styles(names: Iterable[str]) -> dict[str, Style]:
-    """A style for every name; the same names get the same styles."""
+def styles(names: Iterable[str]) -> dict[Any, Style]:
+    """A style for every sampler; the same names get the same styles."""
     ordered = sorted(set(names) - {ANCESTRAL}, key=rank)
-    found = {ANCESTRAL: Style("black", "o", "-", "")}
-    for index, name in enumerate(ordered):
-        found[name] = Style(
-            COLOURS[index % len(COLOURS)],
-            MARKERS[index % len(MARKERS)],
-            DASHES[index % len(DASHES)],
-            HATCHES[index % 4],
-        )
-    return found
+    return {ANCESTRAL: Style("black", "o", "-"), **marks(ordered)}
+
+
+def marks(values: Iterable[Any]) -> dict[Any, Style]:
+    """A style for each value, in their order."""
+    return {
+        value: Style(COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])
+        for index, value in enumerate(values)
+    }
 
 
 def legend(plot: Plot, axes: Sequence[Axes], *, columns: int = 4) -> None:
@@ -155,8 +152,3 @@ def legend(plot: Plot, axes: Sequence[Axes], *, columns: int = 4) -> None:
         plot.legend(
             handles.values(), handles.keys(), loc="outside upper center", ncols=min(columns, room, len(handles))
         )
-
-
-def error_bars(mean: float, low: float, high: float) -> list[list[float]] | None:
-    """Of matplotlib; None where there is no interval."""
-    return None if np.isnan([low, high]).any() else [[max(0.0, mean - low)], [max(0.0, high - mean)]]
