@@ -13,15 +13,13 @@ from arm_core.contracts import Forecaster, SamplerState
 from arm_core.errors import InputError
 from arm_core.samplers.work import Work
 
+Slots = Int[Tensor, " slots"]
+Guess = Int[Tensor, "slots dims"] | None
+Waiting = Bool[Tensor, " slots"] | None
+
 
 def step(
-    work: Work,
-    start: Int[Tensor, " slots"],
-    width: int,
-    *,
-    limit: Int[Tensor, " slots"] | None = None,
-    waiting: Bool[Tensor, " slots"] | None = None,
-    guess: Int[Tensor, "slots dims"] | None = None,
+    work: Work, start: Slots, width: int, *, limit: Slots | None = None, guess: Guess = None, waiting: Waiting = None
 ) -> Bool[Tensor, "slots width"]:
     """A forecaster guesses the rest of the sequence, and the sampler keeps the prefix that the ARM confirms.
 
@@ -30,52 +28,44 @@ def step(
 
     Args:
         work: changed in place.
-        start: of the span of each slot, a multiple of the ARM's granule; `dims` for none.
-        width: dims of the spans, which end with the image.
+        start, width: of the span of each slot, in dims: a multiple of the ARM's granule, `dims` for none.
         limit: up to where a frontier may move at most (None: the end of the span).
-        waiting: the slots that bear the cost of the call (None: those that are not finished).
         guess: of the forecaster, if it has been asked already.
+        waiting: the slots that bear the cost of the call (None: those that are not finished).
 
     Returns:
         Where the spans' outputs differ from what was fed.
     """
-    state, dims = work.state, work.dims
-    work.place(start, width)
-    places = (start[:, None] + work.ahead[:width]).clamp_max(dims)  # at `dims`: the column that is not kept
+    state, places = work.state, work.place(start, width)
     is_known, x = places < state.known[:, None], work.x.gather(1, places)
     guess = guesses(work.forecaster, state) if guess is None else guess
-    fed = torch.where(is_known, x, guess.gather(1, places.clamp_max(dims - 1)))
-    before, was_evaluated = work.outputs.gather(1, places), work.evaluated.gather(1, places)
-    for buffer in (work.x, work.fed):
-        buffer.scatter_(1, places, fed)
+    fed = torch.where(is_known, x, guess.gather(1, places.clamp_max(work.dims - 1)))
+    before = work.feed(places, fed)
     cost = work.evaluate(width)
     # An output before the frontier is final. Taking it from x keeps it so where rounding would flip a near tie.
     said = torch.where(is_known, x, work.outputs.gather(1, places))
-    for buffer in (work.x, work.outputs):
-        buffer.scatter_(1, places, said)
+    work.keep(places, said)
     wrong = fed != said
     frontier = torch.minimum(state.stop, start + (~wrong).cumprod(dim=1).sum(dim=1) + 1)
     frontier = torch.maximum(state.known, frontier if limit is None else torch.minimum(frontier, limit))
-    waiting = state.known < dims if waiting is None else waiting
     passed = ~is_known & (places < frontier[:, None])
+    account(work, places, waiting=waiting, cost=cost, passed=passed, wrong=wrong, moved=before != said)
     state.known.copy_(frontier)
-    work.reached.copy_(state.stop)
-    moved = ~was_evaluated | (before != said)
-    account(work, places, waiting=waiting, cost=cost, passed=passed, wrong=wrong, moved=moved)
-    return wrong & (places < dims)
+    return wrong & (places < work.dims)
 
 
 def account(
     work: Work,
     places: Int[Tensor, "slots width"],
     *,
-    waiting: Bool[Tensor, " slots"],
+    waiting: Waiting,
     cost: float,
     passed: Bool[Tensor, "slots width"],
     wrong: Bool[Tensor, "slots width"],
     moved: Bool[Tensor, "slots width"],
 ) -> None:
     """What a call cost those that waited for it, and what it did to each place of its spans."""
+    waiting = work.state.known < work.dims if waiting is None else waiting
     work.calls += waiting
     work.work += torch.where(waiting, cost / waiting.sum(), 0.0)
     work.window.masked_fill_(waiting, places.shape[1])

@@ -16,6 +16,8 @@ ROWS = (1 / 8, 1 / 4, 1 / 2, 1, 3 / 2, 2, 3)
 """Windows on the ladder in rows of the image, beside the granule."""
 START = ((4, 3 / 2), (32, 1.0), (2**63, 1 / 2))
 """(most slots, rows to begin with): the more slots, the more of a call's cost goes with its work (measured on CPUs)."""
+START_ON_GPU = 2.0
+"""Rows to begin with where a call costs what its launches cost (measured on an H200, 1 to 1,024 slots)."""
 TURN = 4
 """Calls of a window before its neighbour has its turn."""
 PAUSE = 16
@@ -52,7 +54,8 @@ class WindowChoice:
             granules = {1, *(max(1, round(rows * row / arm.granule)) for rows in ROWS)}
             most = max(1, LOGITS // (slots * arm.granule * arm.layout.categories))  # granules of a slot
             self.ladder = sorted({min(granule * arm.granule, dims) for granule in granules if granule <= most})
-        start = next(rows for fewest, rows in START if slots <= fewest) * row
+        on_gpu = any(parameter.is_cuda for parameter in arm.parameters())
+        start = row * (START_ON_GPU if on_gpu else next(rows for fewest, rows in START if slots <= fewest))
         self.center = min(range(len(self.ladder)), key=lambda place: abs(self.ladder[place] - start))
         self.widest = self.ladder[-1]
         self.confirmed, self.seconds = [0.0] * len(self.ladder), [0.0] * len(self.ladder)
@@ -80,10 +83,10 @@ class WindowChoice:
             if self.rest == 0:
                 self.turns = self._turns()
             return
-        window, place, known = self.window, self.turns[0], take.work.state.known
-        before, started = int(known.sum()), self.clock()
+        window, place, work = self.window, self.turns[0], take.work
+        before, started = work.progress(), self.clock()
         is_usual = take(window)
-        confirmed = int(known.sum()) - before  # reading it waits for the device
+        confirmed = work.progress() - before
         if not is_usual:
             return  # what a recording takes says nothing of later calls: the turn is still to come
         self.turns.pop(0)

@@ -209,10 +209,24 @@ class Work:
         parts = (self._caches[len(self.ahead)], self.noise, self.decision)
         return all(getattr(part, "recordable", False) for part in parts)
 
-    def place(self, start: Int[Tensor, " slots"], width: int) -> None:
-        """Set the spans of the next evaluation."""
+    def place(self, start: Int[Tensor, " slots"], width: int) -> Int[Tensor, "slots width"]:
+        """Set the spans of the next evaluation; returns their dims, and `dims`, which is not kept, past the image."""
         self.state.start.copy_(start)
         self.state.stop.copy_((start + width).clamp_max(self.dims))
+        self.reached.copy_(self.state.stop)
+        return (start[:, None] + self.ahead[:width]).clamp_max(self.dims)
+
+    def feed(self, places: Int[Tensor, "slots width"], fed: Int[Tensor, "slots width"]) -> Int[Tensor, "slots width"]:
+        """Let the next evaluation see these values; returns what was put out there before, -1 where nothing was."""
+        before = torch.where(self.evaluated.gather(1, places), self.outputs.gather(1, places), -1)
+        self.x.scatter_(1, places, fed)
+        self.fed.scatter_(1, places, fed)
+        return before
+
+    def keep(self, places: Int[Tensor, "slots width"], said: Int[Tensor, "slots width"]) -> None:
+        """Make these the outputs, and the sequence, as far as it is known."""
+        self.x.scatter_(1, places, said)
+        self.outputs.scatter_(1, places, said)
 
     def evaluate(self, width: int) -> float:
         """One call of the ARM on the spans of the state, decided and written into the buffers; returns its work."""
@@ -262,6 +276,10 @@ class Work:
         for buffer in (self.mistakes, self.faults):
             buffer[: self.slots, : self.dims].masked_fill_(after, 0)
         state.known.masked_fill_(first[:, 0] < self.dims, self.dims)
+
+    def progress(self) -> int:
+        """Dims that are final, over all slots; of a prefix those that have been evaluated. Waits for the device."""
+        return int(torch.minimum(self.state.known, self.reached).sum())
 
     def finished(self) -> list[bool]:
         """Which slots hold a finished sample, or none."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from arm_core import InputError, Layout, ancestral_sample, predictive_sample, sample_noise
-from arm_core.arms import PixelCNN, PixelCNNConfig
+from arm_core.arms import PixelCNN, PixelCNNConfig, TransformersConfig
 from arm_core.forecasters import (
     ForecastingConfig,
     ForecastingModules,
@@ -60,8 +60,9 @@ def test_a_forecaster_never_changes_the_sample(layout, seed, forecaster):
 @cache
 def registered(arm_name, layout):
     """A small ARM of that name, the noise of two samples, and what ancestral sampling makes of it."""
-    assert arm_name == "pixelcnn", "give the new ARM a small config here"
-    arm = ARMS.resolve(arm_name)(layout, PixelCNNConfig(resnets=1, filters=12)).double()
+    small = {"pixelcnn": PixelCNNConfig(resnets=1, filters=12), "transformers": None}  # a new ARM needs a config here
+    config = small[arm_name] or TransformersConfig(width=12, layers=1, heads=2)
+    arm = ARMS.resolve(arm_name)(layout, config).double()
     randomise(arm)
     noise = noise_for(arm, count=2)
     return arm, noise, ancestral_sample(arm, noise).x
