@@ -239,7 +239,9 @@ def test_trainings_that_follow_one_another_share_a_process_and_count_their_memor
     small_sweep.write_text(f"{text}resources: {{train: {{cpus: {available_cpus()}, threads: 1}}}}\n")
     sweep, store = load_sweep(small_sweep), Store(tmp_path / "store")
     assert local_ray.execute(make_plan(sweep, {}), store, sweep.resources).done == 3
-    began = [re.findall(r"process (\d+) on", (job_folder(store.root, job) / "log.txt").read_text()) for job in store.jobs()]
+    began = [
+        re.findall(r"process (\d+) on", (job_folder(store.root, job) / "log.txt").read_text()) for job in store.jobs()
+    ]
     assert len(began) == 3 and len({tuple(each) for each in began}) == 1, "Tune's reuse_actors"
     assert "Trial" not in "".join(capfd.readouterr()), "Tune says that a trial without reports has ended"
 
