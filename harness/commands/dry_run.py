@@ -213,7 +213,7 @@ class Earlier:
 
     def __init__(self, store: Store) -> None:
         trials = store.read("trials", columns=[*_OF_TRIALS, "job", "status", "wall_s", "iterations"], unreadable={})
-        trials = trials[trials["status"] == "done"]
+        trials = trials[trials["status"] == "done"].dropna(subset=["wall_s", "iterations", *_OF_TRIALS])
         keys = [_key(arm, config, layout) for arm, config, *layout in trials[_OF_TRIALS[:-1]].to_numpy()]
         self.model = dict(zip(trials["job"], keys, strict=True))
         sizes = [json.loads(text)["batch_size"] for text in trials["training_config"]]

@@ -110,9 +110,9 @@ def test_an_arm_of_a_class_of_ones_own_and_one_of_latents_are_timed(tmp_path, mo
     (tmp_path / "own.py").write_text(
         "from arm_core.arms import PixelCNN, PixelCNNConfig\n"
         "class Own(PixelCNN):\n"
-        "    granule = None\n"
         "    def __init__(self, layout, config: PixelCNNConfig):\n"
         "        super().__init__(layout, config)\n"
+        "        self.granule = None\n"
     )
     from arm_core.registry import ARMS
 
