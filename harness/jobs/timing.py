@@ -229,7 +229,7 @@ class Bench:
         if self.job.patience is None or (spec.sampler == "ancestral" and width <= REFERENCE_WIDTH):
             return False
         name = spec.described()
-        known = [each for (other, size), each in self.seconds.items() if other == name and size <= width]
+        known = [each for (other, size), each in self.seconds.items() if other == name and size < width]
         return bool(known) and known[-1] * count > self.job.patience
 
     def _compared(
