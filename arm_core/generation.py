@@ -18,6 +18,7 @@ from arm_core.fixed_point import fixed_point
 from arm_core.gumbel import KeyedNoise
 from arm_core.layout import Layout
 from arm_core.samplers import predictive_sample
+from arm_core.samplers.options import noise_dtype
 
 _HONOURED = {"attention_mask", "position_ids", "cache", "past_key_values", "cache_position", "use_cache"}
 _HONOURED |= {"logits_to_keep", "num_logits_to_keep"}
@@ -64,7 +65,7 @@ def predictive_generate(*, seeds: int | Sequence[int] = 0, window: int = 8) -> C
         like = next(model.parameters())
         new = predictive_sample(
             built[0],
-            KeyedNoise(layout, seed=0, sample_ids=ids, dtype=like.dtype, device=like.device),
+            KeyedNoise(layout, seed=0, sample_ids=ids, dtype=noise_dtype(like.dtype), device=like.device),
             fixed_point,
             window=window,
             temperature=1.0 if generation_config.do_sample else 0.0,

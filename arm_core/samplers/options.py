@@ -30,11 +30,16 @@ def noise_source(arm: AutoregressiveModel, noise: Noise) -> NoiseSource:
             f"got {shape}; make it with sample_noise(arm.layout, ...)"
         )
     weight = next((p for p in arm.parameters() if p.is_floating_point()), noise)  # an ARM may have no parameters
-    for name in ("dtype", "device"):
-        wanted, got = getattr(weight, name), getattr(noise, name)
+    for name, wanted in (("dtype", noise_dtype(weight.dtype)), ("device", weight.device)):
+        got = getattr(noise, name)
         if wanted != got:
             raise InputError(f"noise must have the ARM's {name}, {wanted}, got {got}; pass {name}= to sample_noise")
     return noise if isinstance(noise, KeyedNoise) else DenseNoise(noise)
+
+
+def noise_dtype(weights: torch.dtype) -> torch.dtype:
+    """Of the noise for an ARM: that of its weights, but float32 at least: 16 bits would favour low categories."""
+    return torch.promote_types(weights, torch.float32)
 
 
 def check_prefix(layout: Layout, prefix: Tensor, count: int) -> Int[Tensor, "count known"]:

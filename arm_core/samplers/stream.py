@@ -17,7 +17,7 @@ from arm_core.errors import InputError
 from arm_core.fixed_point import fixed_point_above
 from arm_core.gumbel import KeyedNoise
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import check_context, check_end, check_prefix, span_cache
+from arm_core.samplers.options import check_context, check_end, check_prefix, noise_dtype, span_cache
 from arm_core.samplers.recorded import Steps
 from arm_core.samplers.window import WindowChoice
 from arm_core.samplers.work import Work
@@ -145,7 +145,7 @@ class _Asked(NamedTuple):
 
 def _noise(arm: AutoregressiveModel, seed: int, ids: range) -> KeyedNoise:
     weight = next((p for p in arm.parameters() if p.is_floating_point()), torch.empty(0, dtype=torch.float64))
-    return KeyedNoise(arm.layout, seed=seed, sample_ids=ids, dtype=weight.dtype, device=weight.device)
+    return KeyedNoise(arm.layout, seed=seed, sample_ids=ids, dtype=noise_dtype(weight.dtype), device=weight.device)
 
 
 def _finished(asked: _Asked, slots: int) -> Iterator[tuple[int, SampleTrace]]:

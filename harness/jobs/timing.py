@@ -231,7 +231,7 @@ class Bench:
         if self.job.patience is None or is_reference or width == smallest:  # no sampler is left out altogether
             return False
         name = spec.described()
-        known = [each for (other, size), each in self.seconds.items() if other == name and size <= width]
+        known = [each for (other, size), each in self.seconds.items() if other == name and size < width]
         return bool(known) and known[-1] * count > self.job.patience
 
     def _compared(

@@ -57,12 +57,16 @@ def test_a_forecaster_never_changes_the_sample(layout, seed, forecaster):
     check_exact(arm, forecaster, seed=seed)
 
 
+SMALL_CONFIGS = {
+    "pixelcnn": PixelCNNConfig(resnets=1, filters=12),
+    "transformers": TransformersConfig(width=16, heads=2, layers=1),
+}
+
+
 @cache
 def registered(arm_name, layout):
     """A small ARM of that name, the noise of two samples, and what ancestral sampling makes of it."""
-    small = {"pixelcnn": PixelCNNConfig(resnets=1, filters=12), "transformers": None}  # a new ARM needs a config here
-    config = small[arm_name] or TransformersConfig(width=12, layers=1, heads=2)
-    arm = ARMS.resolve(arm_name)(layout, config).double()
+    arm = ARMS.resolve(arm_name)(layout, SMALL_CONFIGS[arm_name]).double()
     randomise(arm)
     noise = noise_for(arm, count=2)
     return arm, noise, ancestral_sample(arm, noise).x

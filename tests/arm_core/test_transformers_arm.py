@@ -164,6 +164,17 @@ def test_keys_and_values_keep_their_grouped_heads_and_grow_as_far_as_samples_do(
     assert [tuple(part.shape) for pair in cache.memory.kept for part in pair] == [(2, 3 + 16 + 1, 2, 8)] * 4
 
 
+def test_models_in_16_bits_are_sampled_with_noise_in_float32():
+    """Nothing but noise decides here; rounded to 16 bits, ties of the largest would go to the lowest category."""
+    model, layout = decoder(dtype=torch.bfloat16, vocab_size=4096), Layout(1, 4, 4, 4096)
+    torch.nn.init.zeros_(model.lm_head.weight)
+    arm = TransformersARM(model, layout, start=1)
+    noise = sample_noise(layout, seed=0, sample_ids=range(32))
+    trace = sample_many(arm, count=32, seed=0, slots=8, window=5)
+    assert torch.equal(trace.x, noise.argmax(dim=-1)) and not torch.equal(trace.x, noise.bfloat16().argmax(dim=-1))
+    assert torch.equal(predictive_sample(arm, noise, fixed_point).x, trace.x)
+
+
 def test_slots_begin_in_any_order():
     arm, x = arm_of(), torch.zeros(3, LAYOUT.dims, dtype=torch.int64)
     cache, start = arm.span_cache(3, LAYOUT.dims), torch.zeros(3, dtype=torch.int64)

@@ -129,4 +129,4 @@ def _errors(arm: Any) -> Iterator[float]:
         tokens = torch.cat([prompt, x[row, : count - 1] + arm.offset])
         own: Tensor = arm.model(input_ids=tokens[None], use_cache=False, return_dict=True).logits[0, len(prompt) - 1 :]
         own = own[:, arm.offset : arm.offset + categories].to(found.logits.dtype)
-        yield float((found.logits[slot == row] - own[dim[slot == row]]).abs().max() / own.abs().max())
+        yield float((found.logits[slot == row] - own[dim[slot == row]]).abs().max() / own.abs().max().clamp_min(1e-30))
