@@ -226,7 +226,9 @@ class Bench:
 
     def _takes_too_long(self, spec: SamplerSpec, width: int, count: int) -> bool:
         """Whether a sample at a smaller width took so long that this run would exceed the job's patience."""
-        if self.job.patience is None or (spec.sampler == "ancestral" and width <= REFERENCE_WIDTH):
+        smallest = min(self.job.slots if spec.stream else self.job.batch_sizes)
+        is_reference = spec.sampler == "ancestral" and width <= REFERENCE_WIDTH
+        if self.job.patience is None or is_reference or width == smallest:  # no sampler is left out altogether
             return False
         name = spec.described()
         known = [each for (other, size), each in self.seconds.items() if other == name and size < width]

@@ -124,7 +124,8 @@ class TimingSpec(Part):
         batch_sizes: of samplers that take batches.
         slots: of samplers that stream; None: as many as the batch sizes, which their speed-ups are taken against.
         samples_per_slot: that a stream draws.
-        patience: seconds; a run that would take longer, judged by the next smaller width, is left out. None: no limit.
+        patience: seconds; a run that would take longer, judged by the next smaller width, is left out; the
+            smallest width always runs. None: no limit.
         seeds: of the noise; a repetition each.
         float64_samples: that every sampler has to draw alike in float64 before anything is timed.
         ancestral_seeds: repetitions with ancestral sampling, which takes longest: the first so many; None: all.

@@ -18,7 +18,7 @@ from harness.commands.bench import samplers_of
 from harness.jobs import run_job
 from harness.jobs import timing as timings
 from harness.report.selection import select
-from harness.report.statistics import speedup
+from harness.report.statistics import not_timed, speedup
 from harness.store import Store
 from harness.sweep import load_sweep, make_plan
 
@@ -40,7 +40,8 @@ def run(*arguments):
 
 def sweep(folder, checkpoints, timing=TIMING):
     file = folder / "sweep.yaml"
-    file.write_text(f"name: there\ncheckpoints: {json.dumps(checkpoints)}\n{timing}")
+    threads = "resources: {timing: {threads: 1}}\n"  # or two wait for each other where tests run side by side
+    file.write_text(f"name: there\ncheckpoints: {json.dumps(checkpoints)}\n{timing}{threads}")
     return file
 
 
@@ -189,14 +190,20 @@ def test_a_bench_is_a_sweep_that_is_run_and_reported(tmp_path):
     assert "Nothing to do" in again.output
 
 
-@pytest.mark.slow
 def test_what_takes_longer_than_the_patience_is_left_out_and_named_but_not_the_reference(tmp_path):
-    save(tmp_path / "arm", modules=False)
-    options = ["--slots", "1,2", "--repetitions", 1, "--patience", 1e-9, "--store", tmp_path / "store"]
-    result = run("bench", tmp_path / "arm", "--out", tmp_path / "out", *options)
-    assert "tiny: Jacobi was not timed at 2, by its run's patience." in " ".join(result.output.split())
-    rows = Store(tmp_path / "store").read("timings").query('sampler == \'{"sampler": "ancestral"}\'')
-    assert set(rows["batch_size"]) == {1, 2}
+    save(tmp_path / "arm")
+    timing = (
+        "timing: {samplers: [ancestral, jacobi], batch_sizes: [1, 2], seeds: [0], figure_count: 1, patience: 1.0e-9}\n"
+    )
+    plan, store = (
+        make_plan(load_sweep(sweep(tmp_path, {"tiny": str(tmp_path / "arm")}, timing)), {}),
+        Store(tmp_path / "s"),
+    )
+    assert run_job(plan.jobs[0].job, store.root, threads=1) == "done"
+    store.write_sweep(plan.record())
+    table = speedup(select(store).repetitions)
+    assert not_timed(table) == ["tiny: Jacobi was not timed at 2, by its run's patience."]
+    assert sorted(table.loc[table["sampler"] == "ancestral", "batch_size"]) == [1, 2]
 
 
 @pytest.mark.parametrize(
