@@ -110,6 +110,9 @@ class KeyedNoise:
             return self._on_device(rows, dims)
         noise = torch.empty(len(dims), self.layout.categories, dtype=self.dtype)
         asked, places = rows.cpu().numpy(), dims.cpu().numpy()
+        for name, index, size in (("rows", asked, len(self)), ("dims", places, self.layout.dims)):
+            if len(index) and not 0 <= index.min() <= index.max() < size:
+                raise InputError(f"{name} must be in [0, {size - 1}], got {index.min()} to {index.max()}")
         is_first = np.ones(len(places), dtype=bool)  # of a run: consecutive dims of one sample are one stretch of bits
         is_first[1:] = (np.diff(asked) != 0) | (np.diff(places) != 1)
         first = is_first.nonzero()[0]

@@ -134,6 +134,13 @@ def test_a_key_that_is_no_integer_is_refused_and_not_rounded():
         _key("seed", 1.9)
 
 
+@pytest.mark.parametrize(("rows", "dims"), [([0, 2], [0, 0]), ([0, -1], [0, 0]), ([0, 1], [3, 4])])
+def test_noise_beyond_the_samples_is_refused_and_not_made_up(rows, dims):
+    keyed = KeyedNoise(Layout(1, 1, 4, 2), seed=0, sample_ids=[5, 6])
+    with pytest.raises(InputError, match=r"(rows must be in \[0, 1\]|dims must be in \[0, 3\]), got"):
+        keyed.at(torch.tensor(rows), torch.tensor(dims))
+
+
 def test_ids_may_be_a_tensor():
     layout = Layout(1, 1, 2, 2)
     expected = sample_noise(layout, seed=0, sample_ids=[0, 1])
