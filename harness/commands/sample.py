@@ -18,6 +18,7 @@ from arm_core import (
     load_checkpoint,
     stream_samples,
 )
+from arm_core.decision import Decision
 from arm_core.registry import ARMS, FORECASTERS
 from harness.console import CONSOLE
 from harness.jobs.machine import device_of_this_job
@@ -90,6 +91,7 @@ def sample(
         raise InputError("--window is for forecasters, not for --sampler ancestral; leave it out")
     if decision.get("guidance") is not None and decision.get("context") is None:
         raise InputError("--guidance needs a class to guide to; add --context")
+    Decision(temperature=decision.get("temperature") or 0.0)  # whose rule and words these are
     how: dict[str, Any] = {"sampler": "ancestral"} if sampler == "ancestral" else {"forecaster": sampler}
     how |= {} if sampler == "ancestral" else {"window": window or "auto", "stream": True, "horizon": horizon}
     spec = SamplerSpec(**how, **{name: value for name, value in decision.items() if value is not None})

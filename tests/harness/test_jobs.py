@@ -358,7 +358,8 @@ def test_an_arm_of_classes_learns_from_the_labels_of_its_data_and_is_timed_by_cl
 
 def test_classes_without_labels_are_refused(small_sweep, tmp_path):
     text = small_sweep.read_text().replace("digits: {}", "photo_patches: {crop: 8, bits: 3}")
-    small_sweep.write_text(text.replace("filters: 4, dropout", "filters: 6, classes: 10, dropout"))
+    text = text.replace("filters: 4, dropout", "filters: 6, classes: 10, dropout").replace("filters: 4}", "filters: 6}")
+    small_sweep.write_text(text)
     train = jobs_of(small_sweep)[0]
     assert run_job(train, tmp_path, threads=1) == "failed"
     (error,) = Store(tmp_path).read("trials")["error"]
