@@ -72,7 +72,7 @@ class Steps:
             return True
         if self.work.version != self._version:
             self._replays, self._taken, self._version = {}, {}, self.work.version
-        wide = self._spans(width)[1]
+        wide = self.work.dims if self.whole else self.work.wide(width)
         if self._guess is not None:
             self.work.place(*self._spans(width))
             self._guess.copy_(guesses(self.work.forecaster, self.work.state))

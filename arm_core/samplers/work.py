@@ -199,9 +199,12 @@ class Work:
         Args:
             width: dims, rounded up to granules; None or more than the cache takes: all that it takes.
         """
-        wide = len(self.ahead) if width is None else min(-(-width // self.granule) * self.granule, len(self.ahead))
         start = torch.minimum(self.state.known, self.reached).div(self.granule, rounding_mode="floor") * self.granule
-        return torch.where(self.state.known < self.dims, start, self.dims), wide
+        return torch.where(self.state.known < self.dims, start, self.dims), self.wide(width)
+
+    def wide(self, width: int | None) -> int:
+        """The width in dims that spans of a width that was asked for have, see `spans`."""
+        return len(self.ahead) if width is None else min(-(-width // self.granule) * self.granule, len(self.ahead))
 
     @property
     def recordable(self) -> bool:
