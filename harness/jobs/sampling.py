@@ -37,6 +37,7 @@ from arm_core.horizon import GATES, choose_horizon
 from arm_core.registry import FORECASTERS, config_type
 from arm_core.samplers import cached_sequential_sample, gs_jacobi_sample, jacobi_gs_sample, jacobi_sample
 from arm_core.samplers.mode import sampling_mode
+from arm_core.samplers.options import noise_dtype
 from harness.sweep.components import make_config
 from harness.sweep.samplers import BLOCKS, LEARNED, SamplerSpec
 
@@ -69,7 +70,8 @@ class Draw:
     def noise_of(arm: AutoregressiveModel, seed: int, ids: range) -> Tensor:
         """The noise of these samples, in the ARM's dtype and on its device."""
         weight = next(arm.parameters(), torch.empty(0))
-        return sample_noise(arm.layout, seed=seed, sample_ids=ids, dtype=weight.dtype, device=weight.device)
+        dtype = noise_dtype(weight.dtype)
+        return sample_noise(arm.layout, seed=seed, sample_ids=ids, dtype=dtype, device=weight.device)
 
 
 Sampler = Callable[[Draw], SampleTrace]
