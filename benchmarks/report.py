@@ -43,6 +43,10 @@ class Cost(NamedTuple):
     wall_s: float
     peak_mem_bytes: int
 
+    def line(self) -> str:
+        """For the terminal."""
+        return f"{self.command:<7} {self.wall_s:6.2f} s  {self.peak_mem_bytes / 2**20:6.0f} MiB"
+
 
 def fill_store(store: Store, *, jobs: int, rows: int, progress: Callable[[int, int], None]) -> None:
     """Write about `rows` timing rows in `jobs` jobs, half of them trainings.
@@ -71,12 +75,13 @@ def fill_store(store: Store, *, jobs: int, rows: int, progress: Callable[[int, i
 def measure(root: Path, out: Path) -> list[Cost]:
     """Run `harness status` and `harness report` on a store, and see what they take."""
     return [
-        _cost("status", ["status", "--store", str(root)]),
-        _cost("report", ["report", "--store", str(root), "--out", str(out)]),
+        cost("status", ["status", "--store", str(root)]),
+        cost("report", ["report", "--store", str(root), "--out", str(out)]),
     ]
 
 
-def _cost(name: str, arguments: list[str]) -> Cost:
+def cost(name: str, arguments: list[str]) -> Cost:
+    """What one of the harness's commands takes, in a process of its own."""
     started = time.perf_counter()
     child = subprocess.Popen([sys.executable, "-m", "harness", *arguments], stdout=subprocess.DEVNULL, cwd=ROOT)
     _, state, used = os.wait4(child.pid, 0)
@@ -222,8 +227,8 @@ def main(jobs: int, rows: int, root: Path | None) -> None:
             raise InputError(f"{place} holds results of sweeps; give a folder of its own to this benchmark")
         count = len(store.read("timings", columns=["seed"]))
         CONSOLE.print(f"{len(store.jobs())} jobs, {count} timing rows")
-        for cost in measure(place, Path(scratch) / "out"):
-            CONSOLE.print(f"{cost.command:<7} {cost.wall_s:6.2f} s  {cost.peak_mem_bytes / 2**20:6.0f} MiB")
+        for each in measure(place, Path(scratch) / "out"):
+            CONSOLE.print(each.line())
 
 
 if __name__ == "__main__":
