@@ -41,11 +41,12 @@ class Cost(NamedTuple):
 
     command: str
     wall_s: float
+    cpu_s: float
     peak_mem_bytes: int
 
     def line(self) -> str:
         """For the terminal."""
-        return f"{self.command:<7} {self.wall_s:6.2f} s  {self.peak_mem_bytes / 2**20:6.0f} MiB"
+        return f"{self.command:<7} {self.wall_s:6.2f} s  {self.cpu_s:6.2f} s of CPU  {self.peak_mem_bytes / 2**20:6.0f} MiB"
 
 
 def fill_store(store: Store, *, jobs: int, rows: int, progress: Callable[[int, int], None]) -> None:
@@ -88,7 +89,8 @@ def cost(name: str, arguments: list[str]) -> Cost:
     child.returncode = os.waitstatus_to_exitcode(state)
     if child.returncode:
         raise RuntimeError(f"harness {name} ended with exit code {child.returncode}")
-    return Cost(name, time.perf_counter() - started, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+    peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Cost(name, time.perf_counter() - started, used.ru_utime + used.ru_stime, peak)
 
 
 def _place(index: int) -> dict[str, str]:

@@ -26,10 +26,10 @@ def test_seconds_a_job_are_told_by_when_jobs_ended(tmp_path, monkeypatch):
                 (table, (row,)) = next(iter(failed_rows(job, "", store.root).items()))
                 store.write_job(job.id, {table: [{**row, "status": "done"}]})
                 scale.os.utime(folder / "done.json", (end, end))
-        return Cost(name, 1.0, 2**20)
+        return Cost(name, 1.0, 0.5, 2**20)
 
     monkeypatch.setattr(scale, "cost", run)
     monkeypatch.setattr(scale, "emulated", lambda nodes: scale.tempfile.TemporaryDirectory())
     driver, parts = scale.measure_run(tmp_path, 20, 4)
-    assert driver.line() == "sweep     1.00 s       1 MiB"
+    assert driver.line() == "sweep     1.00 s    0.50 s of CPU       1 MiB"
     assert parts[:3] == [1.0, 1.0, 1.0] and parts[-1] == 7.75
