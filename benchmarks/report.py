@@ -46,7 +46,8 @@ class Cost(NamedTuple):
 
     def line(self) -> str:
         """For the terminal."""
-        return f"{self.command:<7} {self.wall_s:6.2f} s  {self.cpu_s:6.2f} s of CPU  {self.peak_mem_bytes / 2**20:6.0f} MiB"
+        peak = self.peak_mem_bytes / 2**20
+        return f"{self.command:<7} {self.wall_s:6.2f} s  {self.cpu_s:6.2f} s of CPU  {peak:6.0f} MiB"
 
 
 def fill_store(store: Store, *, jobs: int, rows: int, progress: Callable[[int, int], None]) -> None:

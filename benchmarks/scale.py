@@ -59,7 +59,7 @@ def measure_run(folder: Path, jobs: int, nodes: int) -> tuple[Cost, list[float]]
         driver = cost("sweep", ["sweep", str(file), "--address", address, "--store", str(store.root)])
         CONSOLE.print(cost("again", ["sweep", str(file), "--address", address, "--store", str(store.root)]).line())
     outcomes = store.outcomes()
-    if list(outcomes.values()) != ["done"] * len(make_plan(load_sweep(file), {}).jobs):
+    if set(outcomes.values()) - {"done"} or len(outcomes) != len(make_plan(load_sweep(file), {}).jobs):
         raise RuntimeError(f"not every job is done: {outcomes}")
     ended = sorted((job_folder(store.root, job) / "done.json").stat().st_mtime for job in outcomes)
     edges = np.linspace(0, len(ended) - 1, PARTS + 1).astype(int)
