@@ -17,12 +17,13 @@ from rich.table import Table
 
 from arm_core import AutoregressiveModel, InputError, Layout, load_checkpoint
 from arm_core.data import DataOptions, MissingDataError, load_dataset
+from arm_core.data.patches import token_layout
 from arm_core.data.prepare import preparation
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
 from arm_core.registry import ARMS
 from harness.console import CONSOLE
 from harness.execution.monitor import duration
-from harness.jobs.train import networks
+from harness.jobs.train import learns_labels, networks
 from harness.store import Store
 from harness.sweep import AutoencoderJob, Plan, Sweep, TimingJob, TrainJob
 from harness.sweep.components import fill
@@ -132,7 +133,7 @@ def _build_arm(built: Built, job: TrainJob, name: Named) -> None:
     settings = (layout, job.arm, job.forecasting)
     made = built.once(settings, lambda: built.tried(place, lambda: _on_meta(lambda: networks(job, known))))
     if made is not None:
-        if made[0].example_contexts(1) is not None and built.known.get(_labels(job)) is not True:
+        if learns_labels(made[0]) and built.known.get(_labels(job)) is not True:
             why = f"{type(made[0]).__name__} learns classes, and the data have no labels; leave `classes` out"
             built.problems.append(str(built.sweep.error(place, why)))
         built.models[job.id] = made[0]
@@ -157,8 +158,9 @@ def _read_layout(built: Built, job: AutoencoderJob | TrainJob, name: Named) -> L
         built.problems.append(str(built.sweep.error(("datasets", name.dataset), said)))
         if not isinstance(error, MissingDataError) or job.data.name not in SHAPES:
             return None
-    prepared = preparation(job.data.name, DataOptions(**job.data.options), SHAPES[job.data.name])
-    return Layout(*prepared.shape, prepared.categories)
+    options = DataOptions(**job.data.options)
+    prepared = preparation(job.data.name, options, SHAPES[job.data.name])
+    return token_layout(Layout(*prepared.shape, prepared.categories), options.patches)
 
 
 def _labels(job: AutoencoderJob | TrainJob) -> str:

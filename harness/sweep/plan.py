@@ -296,7 +296,7 @@ def _train_jobs(
 
 def _samplers_of(sweep: Sweep, train: TrainJob, variant: str) -> list[SamplerSpec]:
     horizon = train.forecasting["horizon"] if train.forecasting is not None else None
-    return _samplers(sweep, horizon, f"`forecasting:` in the variant {variant!r}; add it there")
+    return _samplers(sweep, horizon, f"`forecasting:` in the variant {variant!r}; add it there", variant)
 
 
 def _timing_of_checkpoint(sweep: Sweep, key: str) -> TimingJob:
@@ -313,10 +313,13 @@ def _timing_of_checkpoint(sweep: Sweep, key: str) -> TimingJob:
     return _timing_job(sweep, samplers, matters, title=key, arm=given.arm, checkpoint=existing)
 
 
-def _samplers(sweep: Sweep, horizon: int | None, remedy: str) -> list[SamplerSpec]:
+def _samplers(sweep: Sweep, horizon: int | None, remedy: str, variant: str | None = None) -> list[SamplerSpec]:
     assert sweep.timing is not None
-    count = len(sweep.timing.samplers)
-    samplers = [sampler_of(sweep, index, horizon=horizon, remedy=remedy) for index in range(count)]
+    asked = [
+        index for index, spec in enumerate(sweep.timing.samplers)
+        if variant is None or spec.variants is None or variant in spec.variants
+    ]  # fmt: skip
+    samplers = [sampler_of(sweep, index, horizon=horizon, remedy=remedy) for index in asked]
     references = [spec.decision for spec in samplers if spec.sampler == "ancestral"]
     for spec in samplers:
         if spec.decision not in references:

@@ -43,6 +43,7 @@ class SamplerSpec(BaseModel):
         top_k, top_p, min_p: leave out unlikely categories of each row (`arm_core.top_k` and its like).
         guidance: scale of classifier-free guidance (`arm_core.arms.Guided`), with a `context`.
         context: a class label, of all samples.
+        variants: of a sweep that it is for; None: all. A job's sampler has none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -60,6 +61,7 @@ class SamplerSpec(BaseModel):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     guidance: float | None = None
     context: Annotated[int, Field(ge=0)] | None = None
+    variants: Annotated[list[str], Field(min_length=1)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -96,7 +98,8 @@ def sampler_of(sweep: "Sweep", index: int, *, horizon: int | None, remedy: str) 
         InputError: keys that do not go together, or that the model cannot serve; with the line.
     """
     assert sweep.timing is not None
-    place, given = ("timing", "samplers", index), sweep.timing.samplers[index]
+    place = ("timing", "samplers", index)
+    given = sweep.timing.samplers[index].model_copy(update={"variants": None})
     if given.guidance is not None and given.context is None:
         raise sweep.error((*place, "guidance"), "needs a `context:` to guide to; add a class label")
     if given.forecaster is None:
@@ -123,7 +126,7 @@ def _check_without_forecasts(sweep: "Sweep", place: tuple[str | int, ...], given
     if given.sampler is None:
         raise sweep.error(place, "needs a `forecaster:`, or a `sampler:`")
     taken = ["sampler", *(["block"] if given.sampler in BLOCKS else []), *DECISION]
-    for name in sorted(given.model_fields_set - set(taken)):
+    for name in sorted(given.model_fields_set - {*taken, "variants"}):
         raise sweep.error((*place, name), f"{given.sampler} takes {', '.join(taken)} only; leave it out")
 
 

@@ -239,6 +239,11 @@ def _check_variants(sweep: Sweep) -> None:
                 raise sweep.error(place, str(suggest("variant", variant, sweep.variants)))
             if sweep.search is not None:
                 raise sweep.error(place, "a search tries every variant on every dataset; leave `variants` out")
+    for index, spec in enumerate(sweep.timing.samplers if sweep.timing is not None else []):
+        for number, variant in enumerate(spec.variants or []):
+            if variant not in sweep.variants:
+                place = ("timing", "samplers", index, "variants", number)
+                raise sweep.error(place, str(suggest("variant", variant, sweep.variants)))
 
 
 def _searched(sweep: Sweep) -> Sweep:
