@@ -8,6 +8,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,14 +16,14 @@ import torch
 from rich import box
 from rich.table import Table
 
-from arm_core import AutoregressiveModel, InputError, Layout, load_checkpoint
+from arm_core import AutoregressiveModel, InputError, Layout
 from arm_core.data import DataOptions, MissingDataError, load_dataset
 from arm_core.data.patches import token_layout
 from arm_core.data.prepare import preparation
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
-from arm_core.registry import ARMS
 from harness.console import CONSOLE
 from harness.execution.monitor import duration
+from harness.jobs.checkpoints import load
 from harness.jobs.train import learns_labels, networks
 from harness.store import Store
 from harness.sweep import AutoencoderJob, Plan, Sweep, TimingJob, TrainJob
@@ -170,8 +171,8 @@ def _labels(job: AutoencoderJob | TrainJob) -> str:
 
 def _check_timing(built: Built, job: TimingJob, name: Named) -> None:
     if job.checkpoint is not None:
-        path, kind = job.checkpoint.path, ARMS.resolve(job.arm) if job.arm is not None else None
-        loaded = built.tried(("checkpoints", name.dataset), lambda: load_checkpoint(path, arm=kind))
+        path, pretrained = Path(job.checkpoint.path), job.checkpoint.pretrained
+        loaded = built.tried(("checkpoints", name.dataset), lambda: load(path, arm=job.arm, pretrained=pretrained))
         arm = loaded.arm if loaded is not None else None
         if arm is not None:
             built.parameters[job.id] = _count(arm)

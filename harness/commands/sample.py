@@ -15,16 +15,17 @@ from arm_core import (
     InputError,
     Layout,
     ancestral_sample,
-    load_checkpoint,
     stream_samples,
 )
 from arm_core.decision import Decision
-from arm_core.registry import ARMS, FORECASTERS
+from arm_core.registry import FORECASTERS
 from harness.console import CONSOLE
+from harness.jobs.checkpoints import load
 from harness.jobs.latents import shown, shown_layout
 from harness.jobs.machine import device_of_this_job
 from harness.jobs.sampling import Draw, arm_of, make_forecaster, options_of
 from harness.sweep import SamplerSpec
+from harness.sweep.jobs import Pretrained
 from harness.sweep.samplers import LEARNED
 
 PER_SHARD = 8
@@ -41,6 +42,7 @@ class Sampling:
         spec: the sampler; `window: auto` chooses the window while sampling.
         slots: samples in work at a time.
         seed: of the noise.
+        pretrained: how a folder of `save_pretrained` is read, if it is one.
     """
 
     checkpoint: Path
@@ -48,11 +50,11 @@ class Sampling:
     spec: SamplerSpec
     slots: int
     seed: int
+    pretrained: Pretrained | None = None
 
     def load(self) -> Checkpoint:
         """The checkpoint, on the device of this process."""
-        kind = ARMS.resolve(self.arm) if self.arm else None
-        return load_checkpoint(self.checkpoint, device=device_of_this_job(), arm=kind)
+        return load(self.checkpoint, device=device_of_this_job(), arm=self.arm, pretrained=self.pretrained)
 
     def draw(self, loaded: Checkpoint, ids: range) -> Iterator[tuple[int, np.ndarray, int]]:
         """(id, sample, ARM calls) of each sample, as they finish."""
@@ -83,7 +85,7 @@ class Sampling:
 
 def sample(
     checkpoint: Path, *, arm: str | None, sampler: str, slots: int, seed: int, window: int | None, horizon: int | None,
-    count: int, out: Path, workers: int, address: str, **decision: Any,
+    count: int, out: Path, workers: int, address: str, pretrained: Pretrained | None = None, **decision: Any,
 ) -> None:  # fmt: skip
     """Do what `harness sample` says; `decision` has the options that change samples."""
     if horizon is not None and sampler not in LEARNED:
@@ -96,7 +98,8 @@ def sample(
     how: dict[str, Any] = {"sampler": "ancestral"} if sampler == "ancestral" else {"forecaster": sampler}
     how |= {} if sampler == "ancestral" else {"window": window or "auto", "stream": True, "horizon": horizon}
     spec = SamplerSpec(**how, **{name: value for name, value in decision.items() if value is not None})
-    draw_samples(Sampling(checkpoint.absolute(), arm, spec, slots, seed), count, out, workers=workers, address=address)
+    how_drawn = Sampling(checkpoint.absolute(), arm, spec, slots, seed, pretrained)
+    draw_samples(how_drawn, count, out, workers=workers, address=address)
 
 
 def draw_samples(how: Sampling, count: int, out: Path, *, workers: int, address: str) -> None:
