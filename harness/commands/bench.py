@@ -11,6 +11,7 @@ from arm_core.registry import ARMS
 from harness.commands.report import run_report
 from harness.commands.sweep import SweepCommand, run_sweep
 from harness.console import CONSOLE
+from harness.report.folder import published
 
 NAME = "bench"
 
@@ -39,9 +40,9 @@ def run_bench(
     settings |= {"float64_samples": 3, "figure_count": 4}
     of = str(checkpoint.absolute()) if arm is None else {"path": str(checkpoint.absolute()), "arm": arm}
     sweep = {"name": NAME, "checkpoints": {key: of}, "timing": {"samplers": samplers_of(loaded), **settings}}
-    file = out / "sweep.yaml"
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(sweep, sort_keys=False, default_flow_style=None, width=100), encoding="utf-8")
+    file, text = out / "sweep.yaml", yaml.safe_dump(sweep, sort_keys=False, default_flow_style=None, width=100)
+    with published(out, "bench-files.sha256") as place:  # an edited one is its user's
+        (place / file.name).write_text(text, encoding="utf-8")
     CONSOLE.print(f"{file}: what is run; change it and run it with: harness sweep {file} --serial", soft_wrap=True)
     code = run_sweep(SweepCommand(file=file, store=store, serial=True))
     run_report(store, out, sweeps=[NAME], figures=figures)
