@@ -61,6 +61,7 @@ def save_arm(
     modules: ForecastingModules | None = None,
     autoencoder: DiscreteAutoencoder | None = None,
     metadata: Mapping[str, Any] | None = None,
+    rounded: torch.dtype | None = None,
 ) -> str:
     """Write an ARM, and what belongs to it, as a checkpoint folder.
 
@@ -70,6 +71,8 @@ def save_arm(
         modules: its forecasting modules.
         autoencoder: whose latents the ARM models.
         metadata: JSON values of yours.
+        rounded: a floating type to which weights are rounded in the files, half as large with 16 bits. They load in the
+            type that they have now: the checkpoint is another ARM, a little, than `arm`.
 
     Returns:
         The sha256 of the checkpoint.
@@ -86,6 +89,8 @@ def save_arm(
         "autoencoder": None,
         "metadata": dict(metadata or {}),
     }
+    if rounded is not None:
+        content["dtype"] = str(next(arm.parameters()).dtype).removeprefix("torch.")
     parts = {"arm": arm.state_dict()}
     if modules is not None:
         content["modules"] = {"config": asdict(modules.config), "hidden_features": modules.hidden_features}
@@ -93,6 +98,8 @@ def save_arm(
     if autoencoder is not None:
         content["autoencoder"] = {"layout": asdict(autoencoder.layout), "config": asdict(autoencoder.config)}
         parts["autoencoder"] = autoencoder.state_dict()
+    if rounded is not None:
+        parts = {name: _rounded(tensors, rounded) for name, tensors in parts.items()}
     return write_bundle(Path(path), parts, content)
 
 
@@ -120,6 +127,7 @@ def load_checkpoint(
         saved, heads = content["arm"], content["modules"]
         built = _build(_class_of(saved["class"], arm, path), layout, saved["config"])
         kept = next((value.dtype for value in parts["arm"].values() if value.is_floating_point()), None)
+        dtype = dtype or (getattr(torch, content["dtype"]) if "dtype" in content else None)
         built.to(kept).load_state_dict(parts["arm"])
         modules = None
         if heads is not None:
@@ -154,6 +162,10 @@ def build_autoencoder(saved: Mapping[str, Any], weights: Mapping[str, Tensor]) -
     kind = next(value.dtype for value in weights.values() if value.is_floating_point())
     autoencoder.to(kind).load_state_dict(weights)
     return autoencoder
+
+
+def _rounded(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {key: value.to(dtype) if value.is_floating_point() else value for key, value in tensors.items()}
 
 
 def write_bundle(path: Path, parts: Mapping[str, Mapping[str, Tensor]], content: Mapping[str, Any]) -> str:

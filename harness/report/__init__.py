@@ -9,7 +9,7 @@ import pandas as pd
 
 from arm_core.errors import InputError
 from harness.report import formats, provenance
-from harness.report.comparison import Comparison, compare
+from harness.report.comparison import compare
 from harness.report.folder import published
 from harness.report.lead import Lead, leads
 from harness.report.page import render
@@ -33,6 +33,7 @@ class Report:
     """What a report says, and the files that it was written to.
 
     Attributes:
+        comparison: with another store, if one was given.
         leads: the result at one look.
         left_out: a sentence for everything that is not in it, and why.
         footnotes: what a reader must know of what is in it.
@@ -41,7 +42,7 @@ class Report:
     tables: list[Table]
     speedup: pd.DataFrame
     models: pd.DataFrame
-    comparison: Comparison | None = None
+    comparison: Table | None = None
     files: list[Path] = field(default_factory=list)
     leads: list[Lead] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -81,22 +82,20 @@ def write_report(
     selection = select(store, sweeps=sweeps, only=only, mix=mix)
     table, trained = speedup(selection.repetitions), models(selection.trials, selection.autoencoders)
     tables = paper_tables(table, trained, references)
-    comparison = None
-    if other is not None:
-        comparison = compare(select(other, sweeps=sweeps, only=only, mix=mix), selection, mix)
+    before = select(other, sweeps=sweeps, only=only, mix=mix) if other is not None else None
+    comparison = compare(before, selection, mix) if before is not None else None
 
+    compared = [comparison] if comparison is not None else []
     with published(out) as place:
-        files = [path for made in tables for path in _write_table(place, made)]
+        files = [path for made in [*tables, *compared] for path in _write_table(place, made)]
         files += _write_frames(place, {"speedup": table, "models": trained})
-        if comparison is not None:
-            files += _write_comparison(place, comparison)
         drawn, not_drawn = _draw(store, selection, table, tables, place / "figures", figures)
         missing = unmatched(references, table, trained) if references is not None else []
         left_out = [*selection.left_out, *missing, *not_timed(table), *not_drawn]
         footnotes = [*few_repetitions(table), *selection.footnotes]
         report = Report(tables, table, trained, comparison, [], leads(table), left_out, footnotes)
         page = render(report, drawn, provenance.rows(selection), title=_title(sweeps, only))
-        files.append(_written(place / "index.html", page))
+        files += [_written(place / "index.html", page.encode())]
         files += [path for figure in drawn for path in figure.files.values()]
         report.files.extend(out / path.relative_to(place) for path in files)
     return report
@@ -120,30 +119,19 @@ def _title(sweeps: Sequence[str], only: Sequence[str]) -> str:
 
 
 def _write_table(out: Path, table: Table) -> list[Path]:
-    files = [_written(out / f"{table.name}.md", formats.markdown(table))]
-    files.append(_written(out / f"{table.name}.tex", formats.latex(table)))
+    texts = {"md": formats.markdown(table), "tex": formats.latex(table)}
+    files = [_written(out / f"{table.name}.{suffix}", text.encode()) for suffix, text in texts.items()]
     return files + _write_frames(out, {table.name: table.frame})
 
 
 def _write_frames(out: Path, frames: dict[str, pd.DataFrame]) -> list[Path]:
     files = []
     for name, frame in frames.items():
-        files += [out / f"{name}.csv", out / f"{name}.parquet"]
-        frame.to_csv(files[-2], index=False)
-        frame.to_parquet(files[-1], index=False)
+        files.append(_written(out / f"{name}.csv", frame.to_csv(index=False).encode()))
+        files.append(_written(out / f"{name}.parquet", frame.to_parquet(index=False)))
     return files
 
 
-def _write_comparison(out: Path, comparison: Comparison) -> list[Path]:
-    text = "\n".join(
-        [f"# {comparison.title}\n", formats.markdown_rows(comparison.headings, comparison.cells)]
-        + [f"- {note}" for note in comparison.notes]
-    )
-    files = [_written(out / "diff.md", text + "\n")]
-    files.append(_written(out / "diff.tex", formats.latex(comparison.as_table())))
-    return files + _write_frames(out, {"diff": comparison.frame})
-
-
-def _written(place: Path, text: str) -> Path:
-    place.write_text(text, encoding="utf-8")
+def _written(place: Path, data: bytes) -> Path:
+    place.write_bytes(data)
     return place

@@ -47,6 +47,20 @@ def test_the_saved_dtype_is_kept_unless_another_is_asked_for(tmp_path):
     assert load_arm(tmp_path / "arm", dtype=torch.float32).head.weight.dtype == torch.float32
 
 
+def test_rounded_weights_take_half_the_space_and_load_in_the_type_they_had(tmp_path):
+    arm, modules = build()
+    save_arm(arm, tmp_path / "whole", modules=modules)
+    save_arm(arm, tmp_path / "half", modules=modules, rounded=torch.float16)
+    loaded = load_checkpoint(tmp_path / "half")
+    for made, found in ((arm, loaded.arm), (modules, loaded.modules)):
+        for name, value in made.state_dict().items():
+            kept = value.half().float() if value.is_floating_point() else value
+            assert torch.equal(found.state_dict()[name], kept), name
+    whole, half = (sum(f.stat().st_size for f in (tmp_path / name).glob("*.safetensors")) for name in ("whole", "half"))
+    assert half < 0.7 * whole
+    assert next(load_checkpoint(tmp_path / "half", dtype=torch.float64).arm.parameters()).dtype == torch.float64
+
+
 @given(st.data())
 def test_one_flipped_byte_anywhere_is_noticed(saved, data):
     file = data.draw(st.sampled_from(sorted(saved.iterdir())))
