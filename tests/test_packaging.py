@@ -116,3 +116,12 @@ def test_the_api_reference_is_built_and_shows_every_public_name(tmp_path):
     assert not missing
     for module in ("arms", "forecasters", "data", "training"):
         assert (tmp_path / "site" / "arm_core" / f"{module}.html").exists()
+
+
+def test_a_clone_keeps_every_byte_whatever_its_line_ends_are(tmp_path):
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("no clone")
+    clone = ["git", "-c", "core.autocrlf=true", "-c", "core.eol=crlf"]
+    files = ["results/checkpoint/manifest.json", "examples/copy_above.py"]
+    subprocess.run([*clone, "checkout-index", f"--prefix={tmp_path}/", ".gitattributes", *files], cwd=ROOT, check=True)
+    assert all(b"\r" not in (tmp_path / file).read_bytes() for file in files)
