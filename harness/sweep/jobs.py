@@ -82,6 +82,14 @@ class TimingJob(_Job):
     figure_seed: int
     figure_count: int
 
+    def widths_of(self, spec: SamplerSpec) -> list[int]:
+        """At which a sampler is timed."""
+        return self.slots if spec.stream else self.batch_sizes
+
+    def seeds_of(self, spec: SamplerSpec) -> list[int]:
+        """With which a sampler is timed at each width."""
+        return self.seeds[: self.ancestral_seeds] if spec.sampler == "ancestral" else self.seeds
+
 
 Job = AutoencoderJob | TrainJob | TimingJob
 

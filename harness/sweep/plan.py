@@ -8,6 +8,7 @@ of equal settings are two names of one job, and the sweep's record has both.
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from arm_core.errors import InputError
@@ -17,7 +18,7 @@ from arm_core.training import AutoencoderTrainingConfig, TrainingConfig
 from harness.sweep.components import fill, make_config
 from harness.sweep.identity import content_hash, read_manifest, source_of
 from harness.sweep.jobs import AutoencoderJob, Component, Existing, Frozen, Job, TimingJob, TrainJob
-from harness.sweep.samplers import SamplerSpec, sampler_of
+from harness.sweep.samplers import SamplerSpec, complete
 from harness.sweep.search import SearchSpec
 from harness.sweep.spec import DatasetSpec, LoggingSpec, Sweep
 
@@ -319,8 +320,10 @@ def _timing_of_checkpoint(sweep: Sweep, key: str) -> TimingJob:
 
 def _samplers(sweep: Sweep, horizon: int | None, remedy: str) -> list[SamplerSpec]:
     assert sweep.timing is not None
-    count = len(sweep.timing.samplers)
-    samplers = [sampler_of(sweep, index, horizon=horizon, remedy=remedy) for index in range(count)]
+    samplers = [
+        sweep.checked(("timing", "samplers", index), partial(complete, given, horizon=horizon, remedy=remedy))
+        for index, given in enumerate(sweep.timing.samplers)
+    ]
     references = [spec.decision for spec in samplers if spec.sampler == "ancestral"]
     for spec in samplers:
         if spec.decision not in references:

@@ -186,7 +186,7 @@ class Sweep(Part):
         try:
             return make()
         except OptionError as error:
-            raise self.error((*place, error.option) if error.option else place, str(error)) from None
+            raise self.error((*place, *error.option.split(".")) if error.option else place, str(error)) from None
         except InputError as error:
             raise self.error(place, str(error)) from None
 
