@@ -324,20 +324,13 @@ def _fault(source: Source, item: dict[str, Any]) -> str:
 def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
     """The model that describes a place of the file."""
     match place:
-        case ("resources",):
-            return Resources
-        case ("resources", _):
-            return Role
-        case ("checkpoints", _):
-            return CheckpointSpec
-        case ("variants", _):
-            return VariantSpec
-        case ("logging",):
-            return LoggingSpec
-        case ("search",):
-            return SearchSpec
-        case ("timing",):
-            return TimingSpec
         case ("timing", "samplers", _):
             return SamplerSpec
+        case ("search", *_):
+            return SearchSpec
+        case (part,):
+            named = {"resources": Resources, "timing": TimingSpec, "logging": LoggingSpec}
+            return named.get(str(part), Sweep)
+        case (part, _):
+            return {"resources": Role, "checkpoints": CheckpointSpec, "variants": VariantSpec}.get(str(part), Sweep)
     return Sweep
