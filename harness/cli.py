@@ -74,8 +74,16 @@ class _Commands(click.Group):
             return super().invoke(ctx)
 
 
+def _show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        from harness.commands.doctor import version_line
+
+        click.echo(f"harness {version_line()}")
+        ctx.exit()
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="arm-sampling")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="And exit.")
 def main() -> None:
     """Train autoregressive image models, time exact fast samplers on them, and report it.
 
@@ -192,7 +200,8 @@ def nodes(file: Path | None, store: Path, **options: Any) -> None:
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--count", default=16, show_default=True, type=click.IntRange(min=1), help="Samples.")
 @click.option("--seed", default=10, show_default=True, type=click.IntRange(min=0), help="Of the noise.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="A .png grid or .npz arrays.")
+@click.option("--out", type=click.Path(path_type=Path), help="A .png grid, .npz arrays, or as --animate.")
+@click.option("--animate", type=click.Path(path_type=Path), help="A .gif of how samples come about, side by side.")
 @click.option(
     "--sampler", default="fixed_point_above", show_default=True, help="A forecaster, or ancestral.", metavar="NAME"
 )
@@ -217,6 +226,7 @@ def sample(checkpoint: Path, **options: Any) -> None:
     \b
     Examples:
       harness sample runs/jobs/JOB/checkpoint --seed 10 --count 16 --out grid.png
+      harness sample results/checkpoint --animate how.gif
       harness sample runs/jobs/JOB/checkpoint --top-k 1 --context 3 --guidance 2 --out threes.png
       harness sample runs/jobs/JOB/checkpoint --count 100000 --slots 64 --workers 8 --out samples.npz
       harness sample my-llama/ --layout 1x16x16x1024 --start 1 --offset 4 --out tokens.npz
@@ -270,6 +280,21 @@ def check(reference: str, kind: str | None, layout: list[int] | None) -> None:
     from harness.commands.check import run_checks
 
     raise SystemExit(run_checks(reference, kind, Layout(*layout) if layout is not None else None))
+
+
+@main.command()
+@STORE
+@click.option("--root", type=click.Path(path_type=Path), help="The folder with the data; else ARM_DATA, or ./data.")
+def doctor(store: Path, root: Path | None) -> None:
+    """Say what works on this machine and what does not, each with its remedy; exit code 1: nothing can run.
+
+    \b
+    Example:
+      harness doctor --store /shared/runs
+    """
+    from harness.commands.doctor import run_doctor
+
+    raise SystemExit(run_doctor(store, root))
 
 
 ROOT = click.option(

@@ -85,7 +85,8 @@ class Sampling:
 
 def sample(
     checkpoint: Path, *, arm: str | None, sampler: str, slots: int, seed: int, window: int | None, horizon: int | None,
-    count: int, out: Path, workers: int, address: str, pretrained: Pretrained | None = None, **decision: Any,
+    count: int, out: Path | None, animate: Path | None, workers: int, address: str,
+    pretrained: Pretrained | None = None, **decision: Any,
 ) -> None:  # fmt: skip
     """Do what `harness sample` says; `decision` has the options that change samples."""
     if horizon is not None and sampler not in LEARNED:
@@ -98,8 +99,29 @@ def sample(
     how: dict[str, Any] = {"sampler": "ancestral"} if sampler == "ancestral" else {"forecaster": sampler}
     how |= {} if sampler == "ancestral" else {"window": window or "auto", "stream": True, "horizon": horizon}
     spec = SamplerSpec(**how, **{name: value for name, value in decision.items() if value is not None})
-    how_drawn = Sampling(checkpoint.absolute(), arm, spec, slots, seed, pretrained)
-    draw_samples(how_drawn, count, out, workers=workers, address=address)
+    asked = Sampling(checkpoint.absolute(), arm, spec, slots, seed, pretrained)
+    if out is not None and out.suffix == ".gif":
+        out, animate = None, animate or out
+    if out is None and animate is None:
+        raise InputError("nothing would be kept; add --out FILE.png, --out FILE.npz or --animate FILE.gif")
+    if animate is not None:
+        _animate(asked, animate)
+    if out is not None:
+        draw_samples(asked, count, out, workers=workers, address=address)
+
+
+def _animate(how: Sampling, out: Path) -> None:
+    """Samples of this forecaster beside ancestral sampling and the paper's algorithm, as a moving picture."""
+    if out.suffix != ".gif":
+        raise InputError(f"--animate must end in .gif, got {out}")
+    if how.spec.forecaster is None:
+        raise InputError("--animate shows ancestral sampling beside a forecaster; leave --sampler ancestral out")
+    from harness.animation import IN_WORK, animate
+
+    with CONSOLE.status("Drawing the picture"):
+        films = animate(how.load(), how.spec, seed=how.seed, slots=min(how.slots, IN_WORK), out=out)
+    made = ", ".join(f"{film.title} {film.done(films[1].end)}" for film in films)
+    CONSOLE.print(f"Samples from {films[1].end:.0f} full passes of the network: {made}: {out}", soft_wrap=True)
 
 
 def draw_samples(how: Sampling, count: int, out: Path, *, workers: int, address: str) -> None:

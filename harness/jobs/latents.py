@@ -21,7 +21,7 @@ from arm_core.training import AutoencoderTraining, AutoencoderTrainingConfig, en
 from harness.jobs import lease
 from harness.jobs.machine import device_of_this_job, peak_memory, provenance
 from harness.jobs.progress import Reporter
-from harness.jobs.rows import Rows, data_columns
+from harness.jobs.rows import Rows, data_columns, job_columns
 from harness.jobs.steps import Report, load_best, take_steps
 from harness.sweep.components import fill
 from harness.sweep.jobs import AutoencoderJob, TrainJob
@@ -64,7 +64,7 @@ def train_autoencoder(job: AutoencoderJob, folder: Path, report: Report) -> Rows
     sha256 = write_bundle(folder / AUTOENCODER, {AUTOENCODER: autoencoder.state_dict()}, saved)
     latents = _encode(autoencoder, dataset, folder)
     row = {
-        **_settings(job),
+        **job_columns(job),
         "status": "done",
         **data_columns(dataset),
         "dataset_split": dataset.rule,
@@ -92,11 +92,6 @@ def load_data(job: AutoencoderJob | TrainJob, folder: Path) -> Dataset:
     """The dataset of a job; a conversion that it needs first shows as its progress."""
     on_progress = Reporter(folder, job.id, job.kind, job.title, unit="parts").on_progress
     return load_dataset(job.data.name, job.root, progress=on_progress, **job.data.options)
-
-
-def failed_autoencoder(job: AutoencoderJob, error: str) -> Rows:
-    """The row of an autoencoder that did not come to its end."""
-    return {"autoencoders": [{**_settings(job), "status": "failed", "error": error, **provenance()}]}
 
 
 def load_autoencoder(folder: Path) -> DiscreteAutoencoder:
@@ -177,12 +172,3 @@ def _encode(autoencoder: DiscreteAutoencoder, dataset: Dataset, folder: Path) ->
     latents = Dataset(**about, splits=splits)  # type: ignore[arg-type]
     write_atomic(place / ABOUT, json.dumps({**about, "sha256": latents.sha256}).encode())
     return latents
-
-
-def _settings(job: AutoencoderJob) -> dict[str, Any]:
-    return {
-        "job": job.id,
-        "seed": job.seed,
-        "autoencoder_config": json.dumps(job.autoencoder, sort_keys=True),
-        "training_config": json.dumps(job.training, sort_keys=True),
-    }

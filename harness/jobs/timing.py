@@ -7,9 +7,10 @@ slots of a stream. Warm-ups are recorded and marked.
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from harness.jobs.clock import Clock, clock_for
 from harness.jobs.latents import decoded_columns
 from harness.jobs.machine import device_of_this_job, device_state, other_cpu_seconds, provenance
 from harness.jobs.progress import Reporter
-from harness.jobs.rows import DATA, Rows
+from harness.jobs.rows import DATA, Rows, job_columns
 from harness.jobs.sampling import Draw, Sampler, as_run, decided, make_sampler
 from harness.sweep import SamplerSpec, TimingJob
 
@@ -55,7 +56,7 @@ def time_samplers(job: TimingJob, folder: Path, checkpoint: Path, *, clock: Cloc
     bench = Bench(
         job, loaded, samplers, clock or clock_for(device), Reporter(folder, job.id, job.kind, job.title, "runs")
     )
-    shared = {**_identity(job), "status": "done", "dims": loaded.arm.layout.dims, "dtype": job.dtype}
+    shared = {**job_columns(job), "status": "done", "dims": loaded.arm.layout.dims, "dtype": job.dtype}
     shared |= {name: loaded.metadata.get(name) for name in DATA}
     shared |= {"checkpoint_sha256": loaded.sha256, "latents": loaded.autoencoder is not None, **machine}
     figures = bench.figures()  # first: they show that the samples are equal before anything is timed
@@ -95,23 +96,6 @@ def check_in_float64(checkpoint: Checkpoint, specs: Sequence[SamplerSpec], count
         raise InputError(f"not the ancestral samples in float64: {', '.join(different)}. Nothing was timed")
 
 
-def failed_timing(job: TimingJob, error: str) -> Rows:
-    """The row of a timing job that did not come to its end."""
-    return {"timings": [{**_identity(job), "status": "failed", "error": error, **provenance()}]}
-
-
-def _identity(job: TimingJob) -> dict[str, Any]:
-    return {"job": job.id, "train_job": job.train_job, "train_seed": job.train_seed}
-
-
-class Progress(Protocol):
-    """Whoever wants to know how far a run is."""
-
-    def update(self, step: int, total: int, *, note: str = "") -> None:
-        """The run is at `step` of `total`."""
-        ...
-
-
 class Bench:
     """One run: the samplers, and the ancestral samples that they are compared with, those of the same decision."""
 
@@ -121,7 +105,7 @@ class Bench:
         checkpoint: Checkpoint,
         samplers: list[tuple[SamplerSpec, Sampler]],
         clock: Clock,
-        progress: Progress,
+        progress: Reporter,
     ) -> None:
         self.job, self.arm, self.samplers, self.clock, self.progress = job, checkpoint.arm, samplers, clock, progress
         self.checkpoint = checkpoint
@@ -129,10 +113,9 @@ class Bench:
         streams = any(spec.stream for spec, _ in samplers)
         self.widths = sorted({*job.batch_sizes, *(job.slots if streams else ())})
         self.done = 0
-        runs = sum(len(job.slots if spec.stream else job.batch_sizes) for spec, _ in samplers)
-        references = sum(spec.sampler == "ancestral" for spec, _ in samplers) * len(job.batch_sizes)
-        without = 1 + len(job.seeds[job.ancestral_seeds :])  # rounds: the warm-up, and later seeds
-        self.total = len(samplers) + runs * (1 + len(job.seeds)) - references * without
+        specs = [spec for spec, _ in samplers]
+        warm_ups = sum(job.warms_up(spec) * len(job.widths_of(spec)) for spec in specs)
+        self.total = len(specs) + warm_ups + sum(map(job.repetitions_of, specs))
 
     def figures(self) -> Rows:
         """Samples and mistakes for the figures: the same noise for every sampler."""
@@ -155,10 +138,7 @@ class Bench:
                         **named,
                         "seed": job.figure_seed,
                         "sample_id": k,
-                        "channels": layout.channels,
-                        "height": layout.height,
-                        "width": layout.width,
-                        "categories": layout.categories,
+                        **asdict(layout),
                         "image": image.to(torch.uint8).contiguous().numpy().tobytes(),
                         "mistakes": wrong.to(torch.uint8).contiguous().numpy().tobytes(),
                         "settled_at": settled.flatten().tolist(),
@@ -191,12 +171,12 @@ class Bench:
         self, width: int, seed: int, *, is_warmup: bool
     ) -> list[tuple[SamplerSpec, dict[str, Any], SampleTrace]]:
         job = self.job
-        order = [pair for pair in self.samplers if width in (job.slots if pair[0].stream else job.batch_sizes)]
+        order = [pair for pair in self.samplers if width in job.widths_of(pair[0])]
         random.Random(f"{seed} {width} {is_warmup}").shuffle(order)
-        if is_warmup or seed in job.seeds[job.ancestral_seeds :]:  # takes longest, warms nothing
-            order = [(spec, run) for spec, run in order if spec.sampler != "ancestral"]
         found, round_before = list[tuple[SamplerSpec, dict[str, Any], SampleTrace]](), other_cpu_seconds()
         for spec, run in order:
+            if seed not in job.seeds_of(spec) or (is_warmup and not job.warms_up(spec)):
+                continue
             count = width * job.samples_per_slot if spec.stream and not is_warmup else width
             if self._takes_too_long(spec, width, count):
                 continue
@@ -226,7 +206,7 @@ class Bench:
 
     def _takes_too_long(self, spec: SamplerSpec, width: int, count: int) -> bool:
         """Whether a sample at a smaller width took so long that this run would exceed the job's patience."""
-        smallest = min(self.job.slots if spec.stream else self.job.batch_sizes)
+        smallest = min(self.job.widths_of(spec))
         is_reference = spec.sampler == "ancestral" and width <= REFERENCE_WIDTH
         if self.job.patience is None or is_reference or width == smallest:  # no sampler is left out altogether
             return False

@@ -1,7 +1,6 @@
 """The training job: data, ARM and modules to checkpoints and their figures."""
 
 import copy
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from harness.jobs import lease
 from harness.jobs.latents import load_autoencoder, load_data, load_latents
 from harness.jobs.machine import device_of_this_job, peak_memory, provenance
 from harness.jobs.progress import Reporter
-from harness.jobs.rows import Rows, data_columns
+from harness.jobs.rows import Rows, data_columns, job_columns
 from harness.jobs.steps import Curves, Report, best_point, load_best, take_steps
 from harness.sweep.components import fill, make_config
 from harness.sweep.jobs import TrainJob
@@ -69,14 +68,12 @@ def train(job: TrainJob, folder: Path, report: Report) -> Rows:
     few, of_few = splits["train"][: len(splits["valid"])], labels["train"]
     on_train, _ = evaluate(training.arm, None, few, labels=of_few if of_few is None else of_few[: len(few)])
     trial = {
-        "job": job.id,
-        "seed": job.seed,
+        **job_columns(job),
         "status": "done",
         **data,
         "dataset_split": dataset.rule,
         **asdict(dataset.layout),
         "dims": dataset.layout.dims,
-        **_settings(job),
         "parameters": sum(p.numel() for p in training.arm.parameters()),
         "iterations": training.step,
         "train_bits_per_dim": curves[-1]["train_bits_per_dim"],
@@ -110,30 +107,6 @@ def labels_of(arm: AutoregressiveModel, dataset: Dataset) -> dict[str, Tensor | 
 def learns_labels(arm: AutoregressiveModel) -> bool:
     """Whether the contexts of an ARM are class labels: numbers, one a sample. Prompts are lists."""
     return isinstance(arm.example_contexts(1), Tensor)
-
-
-def failed_trial(job: TrainJob, error: str) -> Rows:
-    """The row of a training that did not come to its end."""
-    row = {
-        "job": job.id,
-        "seed": job.seed,
-        "status": "failed",
-        "error": error,
-        **_settings(job),
-        **provenance(),
-    }
-    return {"trials": [row]}
-
-
-def _settings(job: TrainJob) -> dict[str, Any]:
-    return {
-        "arm": job.arm.name,
-        "arm_config": json.dumps(job.arm.options, sort_keys=True),
-        "forecasting_config": json.dumps(job.forecasting, sort_keys=True) if job.forecasting is not None else None,
-        "training_config": json.dumps(job.training, sort_keys=True),
-        "autoencoder_job": job.autoencoder_job,
-        "init_from": job.init_from,
-    }
 
 
 def networks(job: TrainJob, layout: Layout) -> tuple[AutoregressiveModel, ForecastingModules | None]:

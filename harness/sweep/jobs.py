@@ -92,6 +92,22 @@ class TimingJob(_Job):
     figure_seed: int
     figure_count: int
 
+    def widths_of(self, spec: SamplerSpec) -> list[int]:
+        """At which a sampler is timed."""
+        return self.slots if spec.stream else self.batch_sizes
+
+    def seeds_of(self, spec: SamplerSpec) -> list[int]:
+        """With which a sampler is timed at each width."""
+        return self.seeds[: self.ancestral_seeds] if spec.sampler == "ancestral" else self.seeds
+
+    def warms_up(self, spec: SamplerSpec) -> bool:
+        """Whether a sampler runs before it is timed: ancestral sampling takes longest, and warms nothing more."""
+        return spec.sampler != "ancestral"
+
+    def repetitions_of(self, spec: SamplerSpec) -> int:
+        """How many runs of a sampler are timed."""
+        return len(self.widths_of(spec)) * len(self.seeds_of(spec))
+
 
 Job = AutoencoderJob | TrainJob | TimingJob
 

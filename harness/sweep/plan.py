@@ -8,6 +8,7 @@ of equal settings are two names of one job, and the sweep's record has both.
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from arm_core.errors import InputError
@@ -17,9 +18,9 @@ from arm_core.training import AutoencoderTrainingConfig, TrainingConfig
 from harness.sweep.components import fill, make_config
 from harness.sweep.identity import content_hash, pretrained_digest, read_manifest, source_of
 from harness.sweep.jobs import AutoencoderJob, Component, Existing, Frozen, Job, TimingJob, TrainJob
-from harness.sweep.samplers import SamplerSpec, sampler_of
+from harness.sweep.samplers import SamplerSpec, complete
 from harness.sweep.search import SearchSpec
-from harness.sweep.spec import DatasetSpec, Sweep
+from harness.sweep.spec import DatasetSpec, LoggingSpec, Sweep
 
 TRAINING_FORMAT = 3
 """Raise it when training gives other weights from the same settings."""
@@ -60,6 +61,7 @@ class Plan(Frozen):
     jobs: list[Planned]
     names: list[Named]
     search: SearchSpec | None = None
+    logging: LoggingSpec = LoggingSpec()
 
     @property
     def to_run(self) -> list[Planned]:
@@ -121,7 +123,10 @@ def settle(drawn: Drawn, outcomes: Mapping[str, str], *, only: Sequence[str] = (
         before = planned.get(needed_by(job) or "")
         planned[job.id] = _planned(job, outcomes, chosen, before, stops=sweep.search is not None)
     jobs = list(planned.values())
-    return Plan(sweep=sweep.name, profile=sweep.profile, jobs=jobs, names=drawn.names, search=sweep.search)
+    names = drawn.names
+    return Plan(
+        sweep=sweep.name, profile=sweep.profile, jobs=jobs, names=names, search=sweep.search, logging=sweep.logging
+    )
 
 
 def needed_by(job: Job) -> str | None:
@@ -320,11 +325,11 @@ def _timing_of_checkpoint(sweep: Sweep, key: str) -> TimingJob:
 
 def _samplers(sweep: Sweep, horizon: int | None, remedy: str, variant: str | None = None) -> list[SamplerSpec]:
     assert sweep.timing is not None
-    asked = [
-        index for index, spec in enumerate(sweep.timing.samplers)
-        if variant is None or spec.variants is None or variant in spec.variants
-    ]  # fmt: skip
-    samplers = [sampler_of(sweep, index, horizon=horizon, remedy=remedy) for index in asked]
+    samplers = [
+        sweep.checked(("timing", "samplers", index), partial(complete, given, horizon=horizon, remedy=remedy))
+        for index, given in enumerate(sweep.timing.samplers)
+        if variant is None or given.variants is None or variant in given.variants
+    ]
     references = [spec.decision for spec in samplers if spec.sampler == "ancestral"]
     for spec in samplers:
         if spec.decision not in references:
