@@ -19,10 +19,17 @@ from arm_core import Checkpoint, InputError, SampleTrace
 from harness.jobs.checkpoints import load
 from harness.jobs.clock import Clock, clock_for
 from harness.jobs.latents import decoded_columns
-from harness.jobs.machine import device_of_this_job, device_state, other_cpu_seconds, provenance
+from harness.jobs.machine import (
+    device_of_this_job,
+    device_state,
+    forget_peak_memory,
+    other_cpu_seconds,
+    peak_memory,
+    provenance,
+)
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import DATA, Rows, job_columns
-from harness.jobs.sampling import Draw, Sampler, as_run, decided, make_sampler
+from harness.jobs.sampling import Draw, Sampler, as_run, decided, dims_per_call, make_sampler
 from harness.sweep import SamplerSpec, TimingJob
 
 REFERENCE_WIDTH = 16
@@ -83,14 +90,14 @@ def check_in_float64(checkpoint: Checkpoint, specs: Sequence[SamplerSpec], count
     """
     arm, drawn = checkpoint.arm, dict[str, Tensor]()
     for spec in specs:
-        if not spec.resampled:
+        if not spec.in_law:
             draw = Draw.of(arm, 0, max(1, count - 1) if spec.stream else count, count)
             drawn[spec.described()] = make_sampler(spec, checkpoint)(draw).x
     references = {_decision(spec): drawn[spec.described()] for spec in specs if spec.sampler == "ancestral"}
     different = [
         spec.described()
         for spec in specs
-        if not spec.resampled and not torch.equal(drawn[spec.described()], references[_decision(spec)])
+        if not spec.in_law and not torch.equal(drawn[spec.described()], references[_decision(spec)])
     ]
     if different:
         raise InputError(f"not the ancestral samples in float64: {', '.join(different)}. Nothing was timed")
@@ -162,9 +169,7 @@ class Bench:
             for width in self.widths:
                 found = self._round(width, seed, is_warmup=False)
                 known |= {_decision(spec): trace.x for spec, _, trace in found if spec.sampler == "ancestral"}
-                rows += [
-                    row if spec.resampled else self._compared(spec, row, trace, known) for spec, row, trace in found
-                ]
+                rows += [row if spec.in_law else self._compared(spec, row, trace, known) for spec, row, trace in found]
         return [{"run_order": order, **row} for order, row in enumerate(rows)]
 
     def _round(
@@ -181,9 +186,10 @@ class Bench:
             if self._takes_too_long(spec, width, count):
                 continue
             draw = Draw.of(self.arm, seed, width, count)
+            forget_peak_memory()
             before = other_cpu_seconds()
             trace, wall_s = self._step(spec, f"width {width}", partial(self.clock, partial(run, draw)))
-            busy = _busy(before, other_cpu_seconds(), wall_s)
+            busy, memory = _busy(before, other_cpu_seconds(), wall_s), peak_memory(draw.noise.device)
             self.seconds[spec.described(), width] = wall_s / count
             row = {
                 "sampler": spec.described(),
@@ -196,6 +202,8 @@ class Bench:
                 "arm_work": trace.arm_work.tolist(),
                 "mistakes": trace.mistakes.sum(1).tolist(),
                 "windows": trace.window.tolist(),
+                "dims_per_call": dims_per_call(trace),
+                "peak_mem_bytes": memory,
                 "busy": busy,
             }
             found.append((spec, row, trace))
@@ -222,7 +230,7 @@ class Bench:
         A sample that the reference drew too is compared with that one. One that it did not draw (a stream draws more
         than any batch) must be the fixed point of its noise, of which there is only one.
         """
-        if spec.resampled:  # exact in law: there is no sample that it should equal
+        if spec.in_law:  # exact in law: there is no sample that it should equal
             return row
         exact, gaps, drawn = 0, [], known.get(_decision(spec), trace.x[:0])
         for start in range(0, len(trace.x), _COMPARED):
