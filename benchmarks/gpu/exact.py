@@ -105,7 +105,7 @@ def float32(size: Size, count: int, slots: int) -> Callable[[Setting], Iterator[
         def certified() -> Tensor:
             if "certified" not in inspect.signature(sample_many).parameters:
                 raise NotThereError("sample_many has no certified=True in this version")
-            return many(window=size.row, certified=True).x  # type: ignore[call-arg]
+            return many(window=size.row, certified=True).x
 
         head["what"] = "windows, certified"
         yield attempt(setting, head, partial(_compared, certified, reference, must=True))

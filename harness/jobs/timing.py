@@ -7,7 +7,8 @@ slots of a stream. Warm-ups are recorded and marked.
 import json
 import random
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from arm_core import Checkpoint, InputError, SampleTrace, load_checkpoint
 from arm_core.registry import ARMS
+from arm_core.samplers.certified import in_dtype
 from harness.jobs.clock import Clock, clock_for
 from harness.jobs.latents import decoded_columns
 from harness.jobs.machine import device_of_this_job, device_state, other_cpu_seconds, provenance
@@ -134,6 +136,11 @@ class Bench:
         without = 1 + len(job.seeds[job.ancestral_seeds :])  # rounds: the warm-up, and later seeds
         self.total = len(samplers) + runs * (1 + len(job.seeds)) - references * without
 
+    @cached_property
+    def in_float64(self) -> Checkpoint:
+        """The checkpoint with its ARM in float64."""
+        return replace(self.checkpoint, arm=in_dtype(self.checkpoint.arm, torch.float64))
+
     def figures(self) -> Rows:
         """Samples and mistakes for the figures: the same noise for every sampler."""
         job, layout = self.job, self.arm.layout
@@ -239,22 +246,25 @@ class Bench:
     ) -> dict[str, Any]:
         """The row with how many of its samples are right: all of them are looked at.
 
-        A sample that the reference drew too is compared with that one. One that it did not draw (a stream draws more
-        than any batch) must be the fixed point of its noise, of which there is only one.
+        A sample of a batch is compared with the reference's in the same dtype. One of a stream, or one that is said to
+        be proved, must be the fixed point of its noise in float64, of which there is only one: a single pass tells, at
+        any size.
         """
         if spec.resampled:  # exact in law: there is no sample that it should equal
             return row
-        exact, gaps, drawn = 0, [], known.get(_decision(spec), trace.x[:0])
+        proved = spec.stream or spec.certified
+        judge = self.in_float64 if proved else self.checkpoint
+        exact, gaps, drawn = 0, [], trace.x[:0] if proved else known.get(_decision(spec), trace.x[:0])
         for start in range(0, len(trace.x), _COMPARED):
             x = trace.x[start : start + _COMPARED]
-            noise = Draw.noise_of(self.arm, row["seed"], range(start, start + len(x)))
+            noise = Draw.noise_of(judge.arm, row["seed"], range(start, start + len(x)))
             twins = drawn[start : start + len(x)]
             if len(twins) < len(x):
-                twins = torch.cat([twins, decided(spec, self.checkpoint, x[len(twins) :], noise[len(twins) :])[0]])
+                twins = torch.cat([twins, decided(spec, judge, x[len(twins) :], noise[len(twins) :])[0]])
             differ = (x != twins).any(dim=1)
             exact += int((~differ).sum())
             if differ.any():
-                _, scores = decided(spec, self.checkpoint, twins[differ], noise[differ])
+                _, scores = decided(spec, judge, twins[differ], noise[differ])
                 gaps.append(smallest_gap(scores, twins[differ], x[differ]))
         return {**row, "exact_fraction": exact / len(trace.x), "smallest_gap": min(gaps, default=None)}
 

@@ -59,6 +59,10 @@ def named(description: str) -> Named:
         parts.append({"image": "finished dropped", "auto": "auto window"}.get(window, f"window {window}"))
     if settings.get("stream"):
         parts.append("slots")
+    if settings.get("certified"):
+        parts.append("certified")
+    if "draft_dtype" in settings:
+        parts.append(f"{settings['draft_dtype']} drafts")
     base = (FRESH if settings.get("resampled") else "") + ", ".join(parts)
     decision = ", ".join(f"{text} {settings[key]}" for key, text in DECISION.items() if key in settings)
     return Named(f"{base}, {decision}" if decision else base, base, decision, _family(settings))
@@ -75,7 +79,7 @@ def _family(settings: dict[str, Any]) -> str:
 def rank(name: str) -> tuple[int, str]:
     """The order of samplers in tables and figures: the reference, the free forecasts, one's own, the learned ones."""
     known = [ANCESTRAL, *NAMES.values()]
-    plain = re.split(", (?:auto |finished )?(?:window|block|dropped)|, slots", name)[0]
+    plain = re.split(", (?:auto |finished )?(?:window|block|dropped)|, slots|, certified", name)[0]
     if plain in known:
         return known.index(plain), name
     return len(known) + plain.startswith(LEARNED) + 2 * plain.startswith(FRESH), name

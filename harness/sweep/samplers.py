@@ -43,6 +43,8 @@ class SamplerSpec(BaseModel):
         top_k, top_p, min_p: leave out unlikely categories of each row (`arm_core.top_k` and its like).
         guidance: scale of classifier-free guidance (`arm_core.arms.Guided`), with a `context`.
         context: a class label, of all samples.
+        certified: every sample is proved in float64 (`arm_core.samplers.certified`).
+        draft_dtype: of the ARM that draws what is proved; None: that of the job.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -60,6 +62,8 @@ class SamplerSpec(BaseModel):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     guidance: float | None = None
     context: Annotated[int, Field(ge=0)] | None = None
+    certified: bool = False
+    draft_dtype: Literal["float32", "bfloat16"] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -99,6 +103,8 @@ def sampler_of(sweep: "Sweep", index: int, *, horizon: int | None, remedy: str) 
     place, given = ("timing", "samplers", index), sweep.timing.samplers[index]
     if given.guidance is not None and given.context is None:
         raise sweep.error((*place, "guidance"), "needs a `context:` to guide to; add a class label")
+    if given.draft_dtype is not None and not given.certified:
+        raise sweep.error((*place, "draft_dtype"), "needs a proof; add `certified: true`")
     if given.forecaster is None:
         _check_without_forecasts(sweep, place, given)
         return given
@@ -123,6 +129,7 @@ def _check_without_forecasts(sweep: "Sweep", place: tuple[str | int, ...], given
     if given.sampler is None:
         raise sweep.error(place, "needs a `forecaster:`, or a `sampler:`")
     taken = ["sampler", *(["block"] if given.sampler in BLOCKS else []), *DECISION]
+    taken += [] if given.sampler == "ancestral" else ["certified", "draft_dtype"]
     for name in sorted(given.model_fields_set - set(taken)):
         raise sweep.error((*place, name), f"{given.sampler} takes {', '.join(taken)} only; leave it out")
 
@@ -135,9 +142,9 @@ def _excluded(given: SamplerSpec) -> Iterator[tuple[str, str]]:
         yield "block", "is for gs_jacobi and jacobi_gs; a forecaster takes `window`"
     if given.window == "auto" and not given.stream:
         yield "window", "auto is for streams; add `stream: true`, or give dims"
-    if given.resampled and (given.stream or given.window is not None):
-        key = "stream" if given.stream else "window"
-        yield key, "fresh noise at every call knows no windows or slots; leave it out"
+    if given.resampled and (given.stream or given.window is not None or given.certified):
+        key = "stream" if given.stream else "window" if given.window is not None else "certified"
+        yield key, "fresh noise at every call knows no windows, slots or proofs; leave it out"
 
 
 def _check_gate(sweep: "Sweep", place: tuple[str | int, ...], given: SamplerSpec) -> None:
