@@ -41,7 +41,13 @@ class Cost(NamedTuple):
 
     command: str
     wall_s: float
+    cpu_s: float
     peak_mem_bytes: int
+
+    def line(self) -> str:
+        """For the terminal."""
+        peak = self.peak_mem_bytes / 2**20
+        return f"{self.command:<7} {self.wall_s:6.2f} s  {self.cpu_s:6.2f} s of CPU  {peak:6.0f} MiB"
 
 
 def fill_store(store: Store, *, jobs: int, rows: int, progress: Callable[[int, int], None]) -> None:
@@ -71,19 +77,21 @@ def fill_store(store: Store, *, jobs: int, rows: int, progress: Callable[[int, i
 def measure(root: Path, out: Path) -> list[Cost]:
     """Run `harness status` and `harness report` on a store, and see what they take."""
     return [
-        _cost("status", ["status", "--store", str(root)]),
-        _cost("report", ["report", "--store", str(root), "--out", str(out)]),
+        cost("status", ["status", "--store", str(root)]),
+        cost("report", ["report", "--store", str(root), "--out", str(out)]),
     ]
 
 
-def _cost(name: str, arguments: list[str]) -> Cost:
+def cost(name: str, arguments: list[str]) -> Cost:
+    """What one of the harness's commands takes, in a process of its own."""
     started = time.perf_counter()
     child = subprocess.Popen([sys.executable, "-m", "harness", *arguments], stdout=subprocess.DEVNULL, cwd=ROOT)
     _, state, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(state)
     if child.returncode:
         raise RuntimeError(f"harness {name} ended with exit code {child.returncode}")
-    return Cost(name, time.perf_counter() - started, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+    peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Cost(name, time.perf_counter() - started, used.ru_utime + used.ru_stime, peak)
 
 
 def _place(index: int) -> dict[str, str]:
@@ -222,8 +230,8 @@ def main(jobs: int, rows: int, root: Path | None) -> None:
             raise InputError(f"{place} holds results of sweeps; give a folder of its own to this benchmark")
         count = len(store.read("timings", columns=["seed"]))
         CONSOLE.print(f"{len(store.jobs())} jobs, {count} timing rows")
-        for cost in measure(place, Path(scratch) / "out"):
-            CONSOLE.print(f"{cost.command:<7} {cost.wall_s:6.2f} s  {cost.peak_mem_bytes / 2**20:6.0f} MiB")
+        for each in measure(place, Path(scratch) / "out"):
+            CONSOLE.print(each.line())
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def run_report(
         for part in formats.terminal(table, most=SHOWN):
             CONSOLE.print(part)
     if report.comparison is not None:
-        CONSOLE.print(formats.markdown_rows(report.comparison.headings, report.comparison.cells[:SHOWN]))
+        CONSOLE.print(formats.markdown(report.comparison, SHOWN))
     for note in [*report.footnotes, *report.left_out]:
         CONSOLE.print(f"- {note}", soft_wrap=True)
     if not report.tables:

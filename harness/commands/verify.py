@@ -12,9 +12,13 @@ from harness.commands.sample import Sampling
 from harness.console import CONSOLE
 from harness.jobs.sampling import Draw, arm_of, options_of
 from harness.sweep import SamplerSpec
+from harness.sweep.jobs import Pretrained
 
 
-def verify(place: Path, *, checkpoint: Path | None, samples: Path | None, slots: int, arm: str | None) -> int:
+def verify(
+    place: Path, *, checkpoint: Path | None, samples: Path | None, slots: int, arm: str | None,
+    pretrained: Pretrained | None = None,
+) -> int:  # fmt: skip
     """Draw the samples of a card again, or prove those that are given; returns the exit code.
 
     Raises:
@@ -23,7 +27,7 @@ def verify(place: Path, *, checkpoint: Path | None, samples: Path | None, slots:
     card = read_card(place)
     folder = Path(card.checkpoint) if checkpoint is None else checkpoint
     spec = SamplerSpec(forecaster="fixed_point_above", window="auto", stream=True, certified=True, **card.decision)
-    how = Sampling(folder.absolute(), arm, spec, slots, card.seed)
+    how = Sampling(folder.absolute(), arm, spec, slots, card.seed, pretrained)
     loaded = how.load()
     if weights_sha256(loaded.arm) != card.weights_sha256 or loaded.arm.layout != Layout(**card.layout):
         raise InputError(f"{folder} holds other weights than those of {place}; give --checkpoint")

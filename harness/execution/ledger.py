@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.jobs import failed_rows, log_of, stopped_rows
-from harness.jobs.rows import Rows
+from harness.jobs import ended_rows, log_of
+from harness.jobs.rows import TABLE_OF, Rows
 from harness.store import Store
 from harness.sweep import Job, Plan, TimingJob, TrainJob, needed_by
 
@@ -65,7 +65,7 @@ class Ledger:
 
     def lose(self, job: Job, error: str) -> None:
         """Record as failed a job that cannot come to its end."""
-        self._end(job, failed_rows(job, error, self.store.root))
+        self._end(job, ended_rows(job, self.store.root, "failed", error))
 
     def lose_followers(self) -> None:
         """Record as failed the jobs whose autoencoder or training failed."""
@@ -75,14 +75,14 @@ class Ledger:
 
     def stop(self, job: TrainJob, metrics: Mapping[str, Any]) -> None:
         """Record that a search gave a training up."""
-        self._end(job, stopped_rows(job, metrics))
+        known = {name: metrics[name] for name in ("train_bits_per_dim", "valid_bits_per_dim") if name in metrics}
+        self._end(job, ended_rows(job, self.store.root, "stopped", iterations=metrics.get("step"), **known))
 
     def _end(self, job: Job, rows: Rows) -> None:
         self.store.write_job(job.id, rows)
         self.settle(job)
 
     def _failed(self, job: Job) -> None:
-        table = {"train": "trials", "timing": "timings"}.get(job.kind, "autoencoders")
-        errors = self.store.read(table, jobs=[job.id], columns=["error"])["error"].dropna()
+        errors = self.store.read(TABLE_OF[job.kind], jobs=[job.id], columns=["error"])["error"].dropna()
         first = str(errors.iloc[0]).splitlines()[0] if len(errors) else "unknown error"
         self.failures.append(Failure(f"{job.kind} {job.title}", first, log_of(self.store.root, job.id)))

@@ -4,7 +4,6 @@ import contextlib
 import os
 import platform
 import traceback
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from harness.jobs.lease import SupersededError, check, take
 from harness.jobs.log import Log, last_lines, log_of
 from harness.jobs.progress import Reporter
-from harness.jobs.rows import Rows
+from harness.jobs.rows import TABLE_OF, Rows, job_columns
 from harness.store import Store, job_folder
 
 if TYPE_CHECKING:  # what only a running job needs is imported there: who watches jobs must not wait for torch
     from harness.jobs.steps import Report
-    from harness.sweep.jobs import Job, TrainJob
+    from harness.sweep.jobs import Job
 
-__all__ = ["checkpoint_of", "failed_rows", "job_folder", "log_of", "run_job", "stopped_rows"]
+__all__ = ["checkpoint_of", "ended_rows", "job_folder", "log_of", "run_job"]
 
 
 def checkpoint_of(root: Path, train_job: str) -> Path:
@@ -89,7 +88,7 @@ def run_job(
         except Exception as error:  # whatever it is, it must become a row
             traceback.print_exc(file=log)
             note = f"{type(error).__name__}: {error}"
-            rows = failed_rows(job, note, root)
+            rows = ended_rows(job, root, "failed", note)
         finally:
             torch.set_num_threads(before)
     check(folder)
@@ -101,26 +100,20 @@ def run_job(
     return status
 
 
-def stopped_rows(job: "TrainJob", metrics: Mapping[str, Any]) -> Rows:
-    """The rows of a training that a search stopped early, with the last figures that it reported."""
-    from harness.jobs.train import failed_trial
+def ended_rows(job: "Job", root: Path, status: str, error: str | None = None, **known: Any) -> Rows:
+    """The row of a job that did not come to its end: failed, with the last lines of its log, or stopped.
 
-    (row,) = failed_trial(job, "")["trials"]
-    known = {name: metrics[name] for name in ("train_bits_per_dim", "valid_bits_per_dim") if name in metrics}
-    return {"trials": [{**row, "status": "stopped", "error": None, "iterations": metrics.get("step"), **known}]}
+    Args:
+        job: that ended.
+        root: of the store.
+        status: failed or stopped.
+        error: why it failed.
+        known: columns that are known all the same.
+    """
+    from harness.jobs.machine import provenance
 
-
-def failed_rows(job: "Job", error: str, root: Path) -> Rows:
-    """The rows of a job that did not come to its end, with the place and the last lines of its log."""
-    from harness.jobs.latents import failed_autoencoder
-    from harness.jobs.timing import failed_timing
-    from harness.jobs.train import failed_trial
-    from harness.sweep.jobs import AutoencoderJob, TrainJob
-
-    if isinstance(job, AutoencoderJob):
-        rows = failed_autoencoder(job, error)
-    else:
-        rows = failed_trial(job, error) if isinstance(job, TrainJob) else failed_timing(job, error)
     log = log_of(root, job.id)
-    tail = {"log": str(log.relative_to(root)), "log_tail": last_lines(log)} if log.exists() else {}
-    return {table: [{**row, **tail} for row in part] for table, part in rows.items()}
+    if status == "failed" and log.exists():
+        known |= {"log": str(log.relative_to(root)), "log_tail": last_lines(log)}
+    row = {**job_columns(job), "status": status, "error": error, **known, **provenance()}
+    return {TABLE_OF[job.kind]: [row]}

@@ -10,17 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arm_core import Checkpoint, InputError
+from arm_core import Checkpoint, InputError, Layout
 from arm_core.atomic import write_atomic
 from arm_core.checkpoint import build_autoencoder, read_bundle, write_bundle
 from arm_core.data import Dataset, load_dataset
 from arm_core.data.base import SPLITS
+from arm_core.data.patches import pixel_layout, pixels_of
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
 from arm_core.training import AutoencoderTraining, AutoencoderTrainingConfig, encode_all, evaluate_autoencoder
 from harness.jobs import lease
 from harness.jobs.machine import device_of_this_job, peak_memory, provenance
 from harness.jobs.progress import Reporter
-from harness.jobs.rows import Rows, data_columns
+from harness.jobs.rows import Rows, data_columns, job_columns
 from harness.jobs.steps import Report, load_best, take_steps
 from harness.sweep.components import fill
 from harness.sweep.jobs import AutoencoderJob, TrainJob
@@ -63,7 +64,7 @@ def train_autoencoder(job: AutoencoderJob, folder: Path, report: Report) -> Rows
     sha256 = write_bundle(folder / AUTOENCODER, {AUTOENCODER: autoencoder.state_dict()}, saved)
     latents = _encode(autoencoder, dataset, folder)
     row = {
-        **_settings(job),
+        **job_columns(job),
         "status": "done",
         **data_columns(dataset),
         "dataset_split": dataset.rule,
@@ -93,11 +94,6 @@ def load_data(job: AutoencoderJob | TrainJob, folder: Path) -> Dataset:
     return load_dataset(job.data.name, job.root, progress=on_progress, **job.data.options)
 
 
-def failed_autoencoder(job: AutoencoderJob, error: str) -> Rows:
-    """The row of an autoencoder that did not come to its end."""
-    return {"autoencoders": [{**_settings(job), "status": "failed", "error": error, **provenance()}]}
-
-
 def load_autoencoder(folder: Path) -> DiscreteAutoencoder:
     """The frozen autoencoder that the job of this folder left."""
     parts, saved, _ = read_bundle(folder / AUTOENCODER)
@@ -124,13 +120,31 @@ def load_latents(folder: Path) -> Dataset:
     return dataset
 
 
+def shown_layout(checkpoint: Checkpoint) -> Layout:
+    """The layout of the images that samples stand for: those that latents decode to, or the pixels of patches."""
+    if checkpoint.autoencoder is not None:
+        return checkpoint.autoencoder.layout
+    return pixel_layout(checkpoint.arm.layout, checkpoint.metadata.get("patches", 1))
+
+
+def shown(checkpoint: Checkpoint, x: Tensor) -> Tensor:
+    """The images that samples stand for, uint8 or int (n, C, H, W)."""
+    tokens = checkpoint.arm.layout.unflatten(x)
+    if checkpoint.autoencoder is not None:
+        device = next(checkpoint.arm.parameters()).device
+        return torch.cat([checkpoint.autoencoder.decode(part.to(device)).cpu() for part in tokens.long().split(256)])
+    if (side := checkpoint.metadata.get("patches", 1)) == 1:
+        return tokens.cpu()
+    return torch.from_numpy(pixels_of(tokens.cpu().numpy(), side, shown_layout(checkpoint).categories))
+
+
 def decoded_columns(checkpoint: Checkpoint, x: Tensor) -> list[dict[str, Any]]:
-    """For each sample of an ARM of latents the columns that show it as an image; nothing for an ARM of images."""
-    if checkpoint.autoencoder is None:
+    """For each sample of an ARM of tokens the columns that show it as an image; nothing for an ARM of images."""
+    layout = shown_layout(checkpoint)
+    if layout == checkpoint.arm.layout:
         return [{}] * len(x)
-    images = checkpoint.autoencoder.decode(checkpoint.arm.layout.unflatten(x)).cpu()
-    shape = {f"decoded_{name}": value for name, value in asdict(checkpoint.autoencoder.layout).items()}
-    return [{"decoded": image.contiguous().numpy().tobytes(), **shape} for image in images]
+    shape = {f"decoded_{name}": value for name, value in asdict(layout).items()}
+    return [{"decoded": image.contiguous().numpy().tobytes(), **shape} for image in shown(checkpoint, x)]
 
 
 def _build(job: AutoencoderJob, dataset: Dataset) -> AutoencoderTraining:
@@ -158,12 +172,3 @@ def _encode(autoencoder: DiscreteAutoencoder, dataset: Dataset, folder: Path) ->
     latents = Dataset(**about, splits=splits)  # type: ignore[arg-type]
     write_atomic(place / ABOUT, json.dumps({**about, "sha256": latents.sha256}).encode())
     return latents
-
-
-def _settings(job: AutoencoderJob) -> dict[str, Any]:
-    return {
-        "job": job.id,
-        "seed": job.seed,
-        "autoencoder_config": json.dumps(job.autoencoder, sort_keys=True),
-        "training_config": json.dumps(job.training, sort_keys=True),
-    }

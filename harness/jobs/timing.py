@@ -7,22 +7,22 @@ slots of a stream. Warm-ups are recorded and marked.
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from arm_core import Checkpoint, InputError, SampleTrace, load_checkpoint
-from arm_core.registry import ARMS
+from arm_core import Checkpoint, InputError, SampleTrace
 from arm_core.samplers.certified import in_dtype
+from harness.jobs.checkpoints import load
 from harness.jobs.clock import Clock, clock_for
 from harness.jobs.latents import decoded_columns
 from harness.jobs.machine import device_of_this_job, device_state, other_cpu_seconds, provenance
 from harness.jobs.progress import Reporter
-from harness.jobs.rows import DATA, Rows
+from harness.jobs.rows import DATA, Rows, job_columns
 from harness.jobs.sampling import Draw, Sampler, as_run, decided, make_sampler
 from harness.sweep import SamplerSpec, TimingJob
 
@@ -57,7 +57,7 @@ def time_samplers(job: TimingJob, folder: Path, checkpoint: Path, *, clock: Cloc
     bench = Bench(
         job, loaded, samplers, clock or clock_for(device), Reporter(folder, job.id, job.kind, job.title, "runs")
     )
-    shared = {**_identity(job), "status": "done", "dims": loaded.arm.layout.dims, "dtype": job.dtype}
+    shared = {**job_columns(job), "status": "done", "dims": loaded.arm.layout.dims, "dtype": job.dtype}
     shared |= {name: loaded.metadata.get(name) for name in DATA}
     shared |= {"checkpoint_sha256": loaded.sha256, "latents": loaded.autoencoder is not None, **machine}
     figures = bench.figures()  # first: they show that the samples are equal before anything is timed
@@ -69,8 +69,8 @@ def time_samplers(job: TimingJob, folder: Path, checkpoint: Path, *, clock: Cloc
 
 
 def _load(job: TimingJob, place: Path, dtype: str) -> Checkpoint:
-    kind = ARMS.resolve(job.arm) if job.arm is not None else None
-    loaded = load_checkpoint(place, device=device_of_this_job(), dtype=getattr(torch, dtype), arm=kind)
+    pretrained = job.checkpoint.pretrained if job.checkpoint is not None else None
+    loaded = load(place, device=device_of_this_job(), dtype=getattr(torch, dtype), arm=job.arm, pretrained=pretrained)
     if job.checkpoint is not None and loaded.sha256 != job.checkpoint.sha256:
         raise InputError(f"the checkpoint {place} has changed since the sweep was planned; run the sweep again")
     return loaded
@@ -97,23 +97,6 @@ def check_in_float64(checkpoint: Checkpoint, specs: Sequence[SamplerSpec], count
         raise InputError(f"not the ancestral samples in float64: {', '.join(different)}. Nothing was timed")
 
 
-def failed_timing(job: TimingJob, error: str) -> Rows:
-    """The row of a timing job that did not come to its end."""
-    return {"timings": [{**_identity(job), "status": "failed", "error": error, **provenance()}]}
-
-
-def _identity(job: TimingJob) -> dict[str, Any]:
-    return {"job": job.id, "train_job": job.train_job, "train_seed": job.train_seed}
-
-
-class Progress(Protocol):
-    """Whoever wants to know how far a run is."""
-
-    def update(self, step: int, total: int, *, note: str = "") -> None:
-        """The run is at `step` of `total`."""
-        ...
-
-
 class Bench:
     """One run: the samplers, and the ancestral samples that they are compared with, those of the same decision."""
 
@@ -123,7 +106,7 @@ class Bench:
         checkpoint: Checkpoint,
         samplers: list[tuple[SamplerSpec, Sampler]],
         clock: Clock,
-        progress: Progress,
+        progress: Reporter,
     ) -> None:
         self.job, self.arm, self.samplers, self.clock, self.progress = job, checkpoint.arm, samplers, clock, progress
         self.checkpoint = checkpoint
@@ -131,10 +114,9 @@ class Bench:
         streams = any(spec.stream for spec, _ in samplers)
         self.widths = sorted({*job.batch_sizes, *(job.slots if streams else ())})
         self.done = 0
-        runs = sum(len(job.slots if spec.stream else job.batch_sizes) for spec, _ in samplers)
-        references = sum(spec.sampler == "ancestral" for spec, _ in samplers) * len(job.batch_sizes)
-        without = 1 + len(job.seeds[job.ancestral_seeds :])  # rounds: the warm-up, and later seeds
-        self.total = len(samplers) + runs * (1 + len(job.seeds)) - references * without
+        rounds = [len(job.seeds_of(spec)) + _is_warmed_up(spec) for spec, _ in samplers]
+        runs = (many * len(job.widths_of(spec)) for many, (spec, _) in zip(rounds, samplers, strict=True))
+        self.total = len(samplers) + sum(runs)
 
     @cached_property
     def in_float64(self) -> Checkpoint:
@@ -162,10 +144,7 @@ class Bench:
                         **named,
                         "seed": job.figure_seed,
                         "sample_id": k,
-                        "channels": layout.channels,
-                        "height": layout.height,
-                        "width": layout.width,
-                        "categories": layout.categories,
+                        **asdict(layout),
                         "image": image.to(torch.uint8).contiguous().numpy().tobytes(),
                         "mistakes": wrong.to(torch.uint8).contiguous().numpy().tobytes(),
                         "settled_at": settled.flatten().tolist(),
@@ -198,12 +177,12 @@ class Bench:
         self, width: int, seed: int, *, is_warmup: bool
     ) -> list[tuple[SamplerSpec, dict[str, Any], SampleTrace]]:
         job = self.job
-        order = [pair for pair in self.samplers if width in (job.slots if pair[0].stream else job.batch_sizes)]
+        order = [pair for pair in self.samplers if width in job.widths_of(pair[0])]
         random.Random(f"{seed} {width} {is_warmup}").shuffle(order)
-        if is_warmup or seed in job.seeds[job.ancestral_seeds :]:  # takes longest, warms nothing
-            order = [(spec, run) for spec, run in order if spec.sampler != "ancestral"]
         found, round_before = list[tuple[SamplerSpec, dict[str, Any], SampleTrace]](), other_cpu_seconds()
         for spec, run in order:
+            if seed not in job.seeds_of(spec) or (is_warmup and not _is_warmed_up(spec)):
+                continue
             count = width * job.samples_per_slot if spec.stream and not is_warmup else width
             if self._takes_too_long(spec, width, count):
                 continue
@@ -233,7 +212,7 @@ class Bench:
 
     def _takes_too_long(self, spec: SamplerSpec, width: int, count: int) -> bool:
         """Whether a sample at a smaller width took so long that this run would exceed the job's patience."""
-        smallest = min(self.job.slots if spec.stream else self.job.batch_sizes)
+        smallest = min(self.job.widths_of(spec))
         is_reference = spec.sampler == "ancestral" and width <= REFERENCE_WIDTH
         if self.job.patience is None or is_reference or width == smallest:  # no sampler is left out altogether
             return False
@@ -283,6 +262,11 @@ def smallest_gap(scores: Tensor, reference: Tensor, x: Tensor) -> float:
     first = (x != reference).int().argmax(dim=1)
     best, second = scores[torch.arange(len(x)), first].topk(2).values.T
     return float((best - second).min())
+
+
+def _is_warmed_up(spec: SamplerSpec) -> bool:
+    """Ancestral sampling takes longest, and warms nothing that the others do not."""
+    return spec.sampler != "ancestral"
 
 
 def _decision(spec: SamplerSpec) -> str:

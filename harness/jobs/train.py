@@ -1,7 +1,6 @@
 """The training job: data, ARM and modules to checkpoints and their figures."""
 
 import copy
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from harness.jobs import lease
 from harness.jobs.latents import load_autoencoder, load_data, load_latents
 from harness.jobs.machine import device_of_this_job, peak_memory, provenance
 from harness.jobs.progress import Reporter
-from harness.jobs.rows import Rows, data_columns
+from harness.jobs.rows import Rows, data_columns, job_columns
 from harness.jobs.steps import Curves, Report, best_point, load_best, take_steps
 from harness.sweep.components import fill, make_config
 from harness.sweep.jobs import TrainJob
@@ -61,20 +60,20 @@ def train(job: TrainJob, folder: Path, report: Report) -> Rows:
     )  # fmt: skip
     data = data_columns(dataset)
     about = {**data, "job": job.id, "seed": job.seed, "arm": job.arm.name}
+    if coded is None and (side := job.data.options.get("patches", 1)) > 1:
+        about["patches"] = side  # whose pixels are to be shown
     kept = _save_both(training, curves, folder, coded, about)
     on_valid, kl = evaluate(training.arm, training.modules, splits["valid"], labels=labels["valid"])
     on_test, _ = evaluate(training.arm, training.modules, splits["test"], labels=labels["test"])
     few, of_few = splits["train"][: len(splits["valid"])], labels["train"]
     on_train, _ = evaluate(training.arm, None, few, labels=of_few if of_few is None else of_few[: len(few)])
     trial = {
-        "job": job.id,
-        "seed": job.seed,
+        **job_columns(job),
         "status": "done",
         **data,
         "dataset_split": dataset.rule,
         **asdict(dataset.layout),
         "dims": dataset.layout.dims,
-        **_settings(job),
         "parameters": sum(p.numel() for p in training.arm.parameters()),
         "iterations": training.step,
         "train_bits_per_dim": curves[-1]["train_bits_per_dim"],
@@ -92,12 +91,12 @@ def train(job: TrainJob, folder: Path, report: Report) -> Rows:
 
 
 def labels_of(arm: AutoregressiveModel, dataset: Dataset) -> dict[str, Tensor | None]:
-    """The labels of every split for an ARM that is conditioned; None for one that is not.
+    """The labels of every split for an ARM that learns them; None for one that does not.
 
     Raises:
-        InputError: it is conditioned, and the data have no labels.
+        InputError: it learns them, and the data have none.
     """
-    if arm.example_contexts(1) is None:
+    if not learns_labels(arm):
         return dict.fromkeys(SPLITS)
     labels = {name: dataset.labels(name) for name in SPLITS}
     if labels["train"] is None:
@@ -105,28 +104,9 @@ def labels_of(arm: AutoregressiveModel, dataset: Dataset) -> dict[str, Tensor | 
     return labels
 
 
-def failed_trial(job: TrainJob, error: str) -> Rows:
-    """The row of a training that did not come to its end."""
-    row = {
-        "job": job.id,
-        "seed": job.seed,
-        "status": "failed",
-        "error": error,
-        **_settings(job),
-        **provenance(),
-    }
-    return {"trials": [row]}
-
-
-def _settings(job: TrainJob) -> dict[str, Any]:
-    return {
-        "arm": job.arm.name,
-        "arm_config": json.dumps(job.arm.options, sort_keys=True),
-        "forecasting_config": json.dumps(job.forecasting, sort_keys=True) if job.forecasting is not None else None,
-        "training_config": json.dumps(job.training, sort_keys=True),
-        "autoencoder_job": job.autoencoder_job,
-        "init_from": job.init_from,
-    }
+def learns_labels(arm: AutoregressiveModel) -> bool:
+    """Whether the contexts of an ARM are class labels: numbers, one a sample. Prompts are lists."""
+    return isinstance(arm.example_contexts(1), Tensor)
 
 
 def networks(job: TrainJob, layout: Layout) -> tuple[AutoregressiveModel, ForecastingModules | None]:

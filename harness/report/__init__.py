@@ -1,15 +1,15 @@
 """From the tables of a store to a report: Markdown, LaTeX, CSV, Parquet, figures and one HTML page."""
 
-import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
+from arm_core.atomic import write_atomic
 from arm_core.errors import InputError
 from harness.report import formats, provenance
-from harness.report.comparison import Comparison, compare
+from harness.report.comparison import compare
 from harness.report.lead import Lead, leads
 from harness.report.references import load_references, unmatched
 from harness.report.selection import select
@@ -29,6 +29,7 @@ class Report:
     """What a report says, and the files that it was written to.
 
     Attributes:
+        comparison: with another store, if one was given.
         leads: the result at one look.
         left_out: a sentence for everything that is not in it, and why.
         footnotes: what a reader must know of what is in it.
@@ -37,7 +38,7 @@ class Report:
     tables: list[Table]
     speedup: pd.DataFrame
     models: pd.DataFrame
-    comparison: Comparison | None = None
+    comparison: Table | None = None
     files: list[Path] = field(default_factory=list)
     leads: list[Lead] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -76,9 +77,8 @@ def write_report(
     selection = select(store, sweeps=sweeps, only=only, mix=mix)
     table, trained = speedup(selection.repetitions), models(selection.trials, selection.autoencoders)
     tables = paper_tables(table, trained, references)
-    comparison = None
-    if other is not None:
-        comparison = compare(select(other, sweeps=sweeps, only=only, mix=mix), selection, mix)
+    before = select(other, sweeps=sweeps, only=only, mix=mix) if other is not None else None
+    comparison = compare(before, selection, mix) if before is not None else None
 
     from harness.report.figures import draw_all  # matplotlib takes a second, which only a report should pay
     from harness.report.page import render
@@ -87,14 +87,13 @@ def write_report(
     drawn, not_drawn = draw_all(store, selection, table, tables, out / "figures", limit=figures)
     missing = unmatched(references, table, trained) if references is not None else []
     left_out = [*selection.left_out, *missing, *not_timed(table), *not_drawn]
-    files = [path for made in tables for path in _write_table(out, made)]
+    compared = [comparison] if comparison is not None else []
+    files = [path for made in [*tables, *compared] for path in _write_table(out, made)]
     files += _write_frames(out, {"speedup": table, "models": trained})
-    if comparison is not None:
-        files += _write_comparison(out, comparison)
     footnotes = [*few_repetitions(table), *selection.footnotes]
     report = Report(tables, table, trained, comparison, files, leads(table), left_out, footnotes)
     page = render(report, drawn, provenance.rows(selection), title=_title(sweeps, only))
-    report.files.append(_written(out / "index.html", lambda place: place.write_text(page, encoding="utf-8")))
+    report.files.append(_written(out / "index.html", page.encode()))
     _remove_others(out, report.files)
     report.files.extend(path for figure in drawn for path in figure.files.values())
     return report
@@ -107,37 +106,20 @@ def _title(sweeps: Sequence[str], only: Sequence[str]) -> str:
 
 def _write_table(out: Path, table: Table) -> list[Path]:
     texts = {"md": formats.markdown(table), "tex": formats.latex(table)}
-    files = [
-        _written(out / f"{table.name}.{suffix}", lambda place, text=text: place.write_text(text, encoding="utf-8"))  # type: ignore[misc]
-        for suffix, text in texts.items()
-    ]
+    files = [_written(out / f"{table.name}.{suffix}", text.encode()) for suffix, text in texts.items()]
     return files + _write_frames(out, {table.name: table.frame})
 
 
 def _write_frames(out: Path, frames: dict[str, pd.DataFrame]) -> list[Path]:
     files = []
     for name, frame in frames.items():
-        files.append(_written(out / f"{name}.csv", lambda place, frame=frame: frame.to_csv(place, index=False)))  # type: ignore[misc]
-        files.append(_written(out / f"{name}.parquet", lambda place, frame=frame: frame.to_parquet(place, index=False)))  # type: ignore[misc]
+        files.append(_written(out / f"{name}.csv", frame.to_csv(index=False).encode()))
+        files.append(_written(out / f"{name}.parquet", frame.to_parquet(index=False)))
     return files
 
 
-def _write_comparison(out: Path, comparison: Comparison) -> list[Path]:
-    text = "\n".join(
-        [f"# {comparison.title}\n", formats.markdown_rows(comparison.headings, comparison.cells)]
-        + [f"- {note}" for note in comparison.notes]
-    )
-    files = [_written(out / "diff.md", lambda place: place.write_text(text + "\n", encoding="utf-8"))]
-    tex = formats.latex(comparison.as_table())
-    files.append(_written(out / "diff.tex", lambda place: place.write_text(tex, encoding="utf-8")))
-    return files + _write_frames(out, {"diff": comparison.frame})
-
-
-def _written(place: Path, write: Callable[[Path], object]) -> Path:
-    """Write beside the place and move there: a reader never sees half a file."""
-    temporary = place.with_name(f".{place.name}")
-    write(temporary)
-    os.replace(temporary, place)
+def _written(place: Path, data: bytes) -> Path:
+    write_atomic(place, data, sync=False)
     return place
 
 

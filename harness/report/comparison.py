@@ -6,7 +6,6 @@ paired inside each run and hence survives a change of machine.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -22,31 +21,7 @@ _DEVICE = ["device", "cpu", "threads"]
 HEADINGS = ["dataset", "sampler", "batch", "pairs", "calls before", "calls now", "seconds", "speed-up", "verdict"]
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Ratios of now to before: `seconds_ratio` below 1 is faster; `frame` has the numbers, `cells` the text."""
-
-    frame: pd.DataFrame
-    notes: list[str]
-    title: str = "Now against the other store"
-
-    @property
-    def headings(self) -> list[str]:
-        """Of the cells."""
-        return HEADINGS
-
-    @property
-    def cells(self) -> list[list[str]]:
-        """A row a sampler, as text."""
-        return [_cells(row) for _, row in self.frame.iterrows()]
-
-    def as_table(self) -> Table:
-        """For the formats that all tables have."""
-        block = Block("all datasets", "", [[Cell(text) for text in row] for row in self.cells])
-        return Table("diff", self.title, HEADINGS, [block], self.frame, self.frame.iloc[:0], self.notes)
-
-
-def compare(before: Selection, now: Selection, mix: Collection[str]) -> Comparison:
+def compare(before: Selection, now: Selection, mix: Collection[str]) -> Table:
     """Pair the repetitions of two stores.
 
     Args:
@@ -55,8 +30,9 @@ def compare(before: Selection, now: Selection, mix: Collection[str]) -> Comparis
         mix: "device" compares seconds of different devices all the same.
 
     Returns:
-        A row for each sampler and width that both stores have: pairs, calls_before and calls_now (percent),
-        seconds_ratio and speedup_ratio (now over before: geometric means) with `_low` and `_high`, verdict.
+        A table of one block. Its frame has a row for each sampler and width that both stores have: pairs, calls_before
+        and calls_now (percent), seconds_ratio and speedup_ratio (now over before: geometric means; seconds below 1 are
+        faster) with `_low` and `_high`, verdict.
     """
     notes = [f"In the other store: {sentence}" for sentence in before.left_out]
     old, new = (_with_device(selection) for selection in (before, now))
@@ -79,7 +55,8 @@ def compare(before: Selection, now: Selection, mix: Collection[str]) -> Comparis
         "The stores' runs were not interleaved: intervals cover the noise within runs, not what changed between."
     )
     frame = _ratios(both)
-    return Comparison(frame, notes)
+    block = Block("all datasets", "", [[Cell(text) for text in _cells(row)] for _, row in frame.iterrows()])
+    return Table("diff", "Now against the other store", HEADINGS, [block], frame, frame.iloc[:0], notes)
 
 
 def _with_device(selection: Selection) -> pd.DataFrame:

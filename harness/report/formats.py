@@ -12,14 +12,14 @@ _LONGEST = 45
 """Rows that a LaTeX float holds; longer blocks become a longtable."""
 
 
-def markdown(table: Table) -> str:
-    """The table, a Markdown table for each of its blocks."""
+def markdown(table: Table, most: int | None = None) -> str:
+    """The table, a Markdown table for each of its blocks, or for so many first rows of it."""
     parts = [f"# {table.title}\n"]
     for block in table.blocks:
         parts.append(f"## {block.title}\n\n{block.about}\n")
         parts += [*(f"- {sentence}" for sentence in block.variants.values()), ""] if block.variants else []
         if block.rows:
-            parts.append(markdown_rows(table.headings, [[_flat(cell) for cell in row] for row in block.rows]))
+            parts.append(markdown_rows(table.headings, [[_flat(cell) for cell in row] for row in block.rows[:most]]))
     parts += [f"- {note}" for note in table.notes]
     return "\n".join(parts) + "\n"
 

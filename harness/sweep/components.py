@@ -12,7 +12,7 @@ from arm_core.registry import config_type, suggest
 
 
 class OptionError(InputError):
-    """An option is wrong; `option` names it, so that a sweep file's line can be found."""
+    """An option is wrong; `option` names it (dots lead into it), so that a sweep file's line can be found."""
 
     def __init__(self, message: str, option: str) -> None:
         super().__init__(message)

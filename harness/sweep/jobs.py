@@ -52,11 +52,21 @@ class TrainJob(_Job):
     init_from: str | None = None
 
 
+class Pretrained(Frozen):
+    """What a folder of `save_pretrained` does not say: which of its tokens are the categories of which layout."""
+
+    layout: list[int]
+    start: int | None = None
+    offset: int = 0
+    classes: int = 0
+
+
 class Existing(Frozen):
     """A checkpoint that no job of the sweep makes, and the sha256 that it had when the sweep was planned."""
 
     path: str
     sha256: str
+    pretrained: Pretrained | None = None
 
 
 class TimingJob(_Job):
@@ -81,6 +91,14 @@ class TimingJob(_Job):
     dtype: str
     figure_seed: int
     figure_count: int
+
+    def widths_of(self, spec: SamplerSpec) -> list[int]:
+        """At which a sampler is timed."""
+        return self.slots if spec.stream else self.batch_sizes
+
+    def seeds_of(self, spec: SamplerSpec) -> list[int]:
+        """With which a sampler is timed at each width."""
+        return self.seeds[: self.ancestral_seeds] if spec.sampler == "ancestral" else self.seeds
 
 
 Job = AutoencoderJob | TrainJob | TimingJob

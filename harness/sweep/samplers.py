@@ -1,20 +1,18 @@
 """A sampler, described once: an entry of a sweep file, a setting of a timing job and a value of the column `sampler`.
 
-An entry is read by `SamplerSpec` itself; `sampler_of` fills in what the model decides, or refuses it with its line;
+An entry is read by `SamplerSpec` itself; `complete` fills in what the model decides, or refuses it;
 `SamplerSpec.described` is what rows hold. `harness.report.naming` says what people call it.
 """
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
+from arm_core.errors import InputError
 from arm_core.registry import FORECASTERS
-from harness.sweep.components import make_config
-
-if TYPE_CHECKING:
-    from harness.sweep.spec import Sweep
+from harness.sweep.components import OptionError, make_config
 
 WithoutForecasts = Literal["ancestral", "jacobi", "gs_jacobi", "jacobi_gs", "cached_sequential"]
 """Ancestral sampling, and samplers of other papers (`arm_core.samplers`)."""
@@ -45,6 +43,7 @@ class SamplerSpec(BaseModel):
         context: a class label, of all samples.
         certified: every sample is proved in float64 (`arm_core.samplers.certified`).
         draft_dtype: of the ARM that draws what is proved; None: that of the job.
+        variants: of a sweep that it is for; None: all. A job's sampler has none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -64,6 +63,7 @@ class SamplerSpec(BaseModel):
     context: Annotated[int, Field(ge=0)] | None = None
     certified: bool = False
     draft_dtype: Literal["float32", "bfloat16"] | None = None
+    variants: Annotated[list[str], Field(min_length=1)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -87,55 +87,47 @@ class SamplerSpec(BaseModel):
         return self.sampler in ("gs_jacobi", "cached_sequential") or isinstance(self.window, int)
 
 
-def sampler_of(sweep: "Sweep", index: int, *, horizon: int | None, remedy: str) -> SamplerSpec:
-    """An entry under `timing: samplers:` for one model, complete.
+def complete(given: SamplerSpec, *, horizon: int | None, remedy: str) -> SamplerSpec:
+    """An entry as it is for one model.
 
     Args:
-        sweep: whose file it stands in.
-        index: of the entry.
+        given: as the file has it.
         horizon: of the model's forecasting modules; None: it has none.
         remedy: what to do where an entry needs modules and there are none.
 
     Raises:
-        InputError: keys that do not go together, or that the model cannot serve; with the line.
+        InputError: settings that do not go together, or that the model cannot serve; an OptionError names the setting.
     """
-    assert sweep.timing is not None
-    place, given = ("timing", "samplers", index), sweep.timing.samplers[index]
-    if given.guidance is not None and given.context is None:
-        raise sweep.error((*place, "guidance"), "needs a `context:` to guide to; add a class label")
-    if given.draft_dtype is not None and not given.certified:
-        raise sweep.error((*place, "draft_dtype"), "needs a proof; add `certified: true`")
+    given = given.model_copy(update={"variants": None})
+    for key, why in _misfits(given):
+        raise OptionError(why, key)
     if given.forecaster is None:
-        _check_without_forecasts(sweep, place, given)
         return given
-    for key, why in _excluded(given):
-        raise sweep.error((*place, key) if key else place, why)
-    forecaster = sweep.checked(place, lambda: FORECASTERS.resolve(str(given.forecaster)))
+    forecaster = FORECASTERS.resolve(given.forecaster)
     if given.forecaster not in LEARNED:
-        if given.horizon is not None:
-            why = f"horizon is for learned and gated only, not for {given.forecaster}; leave it out"
-            raise sweep.error(place, why)
-        sweep.checked(place, lambda: make_config(forecaster, given.options))
+        make_config(forecaster, given.options)
         return given
     if horizon is None:
-        raise sweep.error(place, f"{given.forecaster} needs {remedy}")
-    _check_gate(sweep, place, given)
+        raise InputError(f"{given.forecaster} needs {remedy}")
     if isinstance(given.horizon, int) and given.horizon > horizon:
-        raise sweep.error(place, f"horizon must be in [1, {horizon}], the horizon of training, got {given.horizon}")
+        raise InputError(f"horizon must be in [1, {horizon}], the horizon of training, got {given.horizon}")
     return given.model_copy(update={"horizon": given.horizon or horizon})
 
 
-def _check_without_forecasts(sweep: "Sweep", place: tuple[str | int, ...], given: SamplerSpec) -> None:
-    if given.sampler is None:
-        raise sweep.error(place, "needs a `forecaster:`, or a `sampler:`")
-    taken = ["sampler", *(["block"] if given.sampler in BLOCKS else []), *DECISION]
-    taken += [] if given.sampler == "ancestral" else ["certified", "draft_dtype"]
-    for name in sorted(given.model_fields_set - set(taken)):
-        raise sweep.error((*place, name), f"{given.sampler} takes {', '.join(taken)} only; leave it out")
-
-
-def _excluded(given: SamplerSpec) -> Iterator[tuple[str, str]]:
-    """(key, why) of settings of a forecaster that do not go together."""
+def _misfits(given: SamplerSpec) -> Iterator[tuple[str, str]]:
+    """(setting, why) of settings that do not go together."""
+    if given.guidance is not None and given.context is None:
+        yield "guidance", "needs a `context:` to guide to; add a class label"
+    if given.draft_dtype is not None and not given.certified:
+        yield "draft_dtype", "needs a proof; add `certified: true`"
+    if given.forecaster is None:
+        if given.sampler is None:
+            yield "", "needs a `forecaster:`, or a `sampler:`"
+        taken = ["sampler", *(["block"] if given.sampler in BLOCKS else []), *DECISION]
+        taken += [] if given.sampler == "ancestral" else ["certified", "draft_dtype"]
+        for name in sorted(given.model_fields_set - {*taken, "variants"}):
+            yield name, f"{given.sampler} takes {', '.join(taken)} only; leave it out"
+        return
     if given.sampler is not None or given.forecaster in get_args(WithoutForecasts):
         yield "", "ancestral and the samplers of other papers take no forecaster; write just the sampler"
     if given.block is not None:
@@ -145,14 +137,19 @@ def _excluded(given: SamplerSpec) -> Iterator[tuple[str, str]]:
     if given.resampled and (given.stream or given.window is not None or given.certified):
         key = "stream" if given.stream else "window" if given.window is not None else "certified"
         yield key, "fresh noise at every call knows no windows, slots or proofs; leave it out"
+    if given.forecaster in LEARNED:
+        yield from _misfit_options(given)
+    elif given.horizon is not None:
+        yield "", f"horizon is for learned and gated only, not for {given.forecaster}; leave it out"
 
 
-def _check_gate(sweep: "Sweep", place: tuple[str | int, ...], given: SamplerSpec) -> None:
+def _misfit_options(given: SamplerSpec) -> Iterator[tuple[str, str]]:
+    """Of a forecaster that is made of modules."""
     for name, value in given.options.items():
         if given.forecaster != "gated" or name != "gate":
             valid = "only `gate`" if given.forecaster == "gated" else "none"
-            raise sweep.error((*place, "options", name), f"{given.forecaster} takes {valid}; leave it out")
+            yield f"options.{name}", f"{given.forecaster} takes {valid}; leave it out"
         if given.horizon == "auto":
-            raise sweep.error((*place, "options", name), "horizon: auto measures the gate too; leave one of them out")
+            yield f"options.{name}", "horizon: auto measures the gate too; leave one of them out"
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            raise sweep.error((*place, "options", name), f"must be a number of at least 0, got {value!r}")
+            yield f"options.{name}", f"must be a number of at least 0, got {value!r}"

@@ -14,4 +14,4 @@ def test_it_fills_a_store_once_and_measures_both_commands(tmp_path):
         result = CliRunner().invoke(main, ["--jobs", "4", "--rows", "60", "--store", str(tmp_path / "store")])
         assert result.exit_code == 0, result.output
         assert "4 jobs, 60 timing rows" in result.output
-        assert re.search(r"status +\d+\.\d+ s +\d+ MiB", result.output) and "report" in result.output
+        assert re.search(r"status +\d+\.\d+ s +\d+\.\d+ s of CPU +\d+ MiB", result.output) and "report" in result.output

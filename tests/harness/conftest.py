@@ -25,6 +25,12 @@ resources: {train: {threads: 1}, timing: {threads: 1}}
 """
 
 
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """Jobs of `--serial` take one thread here: of two, each waits for the other where tests run side by side."""
+    monkeypatch.setattr("harness.execution.serial.available_cpus", lambda: 1)
+
+
 @pytest.fixture
 def small_sweep(tmp_path, sample_data) -> Path:
     """The path of a sweep file of one tiny training and its timings."""

@@ -40,8 +40,7 @@ def run(*arguments):
 
 def sweep(folder, checkpoints, timing=TIMING):
     file = folder / "sweep.yaml"
-    threads = "resources: {timing: {threads: 1}}\n"  # or two wait for each other where tests run side by side
-    file.write_text(f"name: there\ncheckpoints: {json.dumps(checkpoints)}\n{timing}{threads}")
+    file.write_text(f"name: there\ncheckpoints: {json.dumps(checkpoints)}\n{timing}")
     return file
 
 

@@ -6,7 +6,7 @@ import torch
 
 from arm_core import Checkpoint, InputError, Layout, load_checkpoint
 from arm_core.data import load_dataset
-from harness.jobs import checkpoint_of, failed_rows, job_folder, run_job
+from harness.jobs import checkpoint_of, ended_rows, job_folder, run_job
 from harness.jobs.clock import clock_for
 from harness.jobs.progress import Reporter, read_progress
 from harness.jobs.sampling import Draw, make_sampler
@@ -246,7 +246,7 @@ def test_a_failing_job_leaves_a_failed_row_and_its_traceback(small_sweep, tmp_pa
     assert row["error"].startswith("DivergedError: the loss became")
     assert "Traceback" in (job_folder(tmp_path, train.id) / "log.txt").read_text()
     assert read_progress(job_folder(tmp_path, train.id)).state == "failed"
-    Store(tmp_path).write_job(train.id, failed_rows(train, "x", tmp_path))
+    Store(tmp_path).write_job(train.id, ended_rows(train, tmp_path, "failed", "x"))
     assert asdict(read_progress(job_folder(tmp_path, train.id)))["title"] == "digits seed 0"
 
 
