@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         predictive_sample,
         resampled_sample,
         sample_many,
+        scd_sample,
+        sjd_sample,
         stream_samples,
     )
 
@@ -45,6 +47,8 @@ __all__ = [
     "sample_many",
     "sample_noise",
     "save_arm",
+    "scd_sample",
+    "sjd_sample",
     "stream_samples",
     "top_k",
     "top_p",
@@ -71,6 +75,8 @@ _HOMES = {
     "sample_many": "arm_core.samplers",
     "sample_noise": "arm_core.gumbel",
     "save_arm": "arm_core.checkpoint",
+    "scd_sample": "arm_core.samplers",
+    "sjd_sample": "arm_core.samplers",
     "stream_samples": "arm_core.samplers",
     "top_k": "arm_core.decision",
     "top_p": "arm_core.decision",

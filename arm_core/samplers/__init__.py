@@ -6,6 +6,8 @@ from arm_core.samplers.peers import (
     gs_jacobi_sample,
     jacobi_gs_sample,
     jacobi_sample,
+    scd_sample,
+    sjd_sample,
 )
 from arm_core.samplers.predictive import predictive_sample
 from arm_core.samplers.resampled import resampled_sample
@@ -21,5 +23,7 @@ __all__ = [
     "predictive_sample",
     "resampled_sample",
     "sample_many",
+    "scd_sample",
+    "sjd_sample",
     "stream_samples",
 ]

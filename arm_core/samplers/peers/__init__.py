@@ -1,10 +1,20 @@
-"""Samplers that others have published, to measure ours beside them: the same noise, and the same samples.
+"""Samplers that others have published, to measure ours beside them. One file a source.
 
-All solve x = argmax(logits(x) + noise), whose solution is unique, since row i of the logits reads x_<i only. They let a
-batch go on until its slowest sample is done. One file a source.
+Those of `song` and `ramachandran` solve x = argmax(logits(x) + noise), whose solution is unique, since row i of the
+logits reads x_<i only: the same noise, the same samples. Those of `sjd` and `scd` are exact in law only. All let a
+batch go on until its slowest sample is done; the latter can go through slots too.
 """
 
 from arm_core.samplers.peers.ramachandran import cached_sequential_sample
+from arm_core.samplers.peers.scd import scd_sample
+from arm_core.samplers.peers.sjd import sjd_sample
 from arm_core.samplers.peers.song import gs_jacobi_sample, jacobi_gs_sample, jacobi_sample
 
-__all__ = ["cached_sequential_sample", "gs_jacobi_sample", "jacobi_gs_sample", "jacobi_sample"]
+__all__ = [
+    "cached_sequential_sample",
+    "gs_jacobi_sample",
+    "jacobi_gs_sample",
+    "jacobi_sample",
+    "scd_sample",
+    "sjd_sample",
+]
