@@ -329,7 +329,8 @@ def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
         case ("search", *_):
             return SearchSpec
         case (part,):
-            return {"resources": Resources, "logging": LoggingSpec, "timing": TimingSpec}.get(str(part), Sweep)
+            named = {"resources": Resources, "timing": TimingSpec, "logging": LoggingSpec}
+            return named.get(str(part), Sweep)
         case (part, _):
             return {"resources": Role, "checkpoints": CheckpointSpec, "variants": VariantSpec}.get(str(part), Sweep)
     return Sweep
