@@ -114,6 +114,15 @@ def site(tmp_path_factory) -> Path:
     return place
 
 
+def test_a_clone_keeps_every_byte_whatever_its_line_ends_are(tmp_path):
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("no clone")
+    clone = ["git", "-c", "core.autocrlf=true", "-c", "core.eol=crlf"]
+    files = ["results/checkpoint/manifest.json", "examples/copy_above.py"]
+    subprocess.run([*clone, "checkout-index", f"--prefix={tmp_path}/", ".gitattributes", *files], cwd=ROOT, check=True)
+    assert all(b"\r" not in (tmp_path / file).read_bytes() for file in files)
+
+
 @pytest.mark.slow
 def test_the_site_shows_every_public_name(site):
     import arm_core

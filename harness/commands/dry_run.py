@@ -8,6 +8,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,14 +16,15 @@ import torch
 from rich import box
 from rich.table import Table
 
-from arm_core import AutoregressiveModel, InputError, Layout, load_checkpoint
+from arm_core import AutoregressiveModel, InputError, Layout
 from arm_core.data import DataOptions, MissingDataError, load_dataset
+from arm_core.data.patches import token_layout
 from arm_core.data.prepare import preparation
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
-from arm_core.registry import ARMS
 from harness.console import CONSOLE
 from harness.execution.monitor import duration
-from harness.jobs.train import networks
+from harness.jobs.checkpoints import load
+from harness.jobs.train import learns_labels, networks
 from harness.store import Store
 from harness.sweep import AutoencoderJob, Plan, Sweep, TimingJob, TrainJob
 from harness.sweep.components import fill
@@ -132,7 +134,7 @@ def _build_arm(built: Built, job: TrainJob, name: Named) -> None:
     settings = (layout, job.arm, job.forecasting)
     made = built.once(settings, lambda: built.tried(place, lambda: _on_meta(lambda: networks(job, known))))
     if made is not None:
-        if made[0].example_contexts(1) is not None and built.known.get(_labels(job)) is not True:
+        if learns_labels(made[0]) and built.known.get(_labels(job)) is not True:
             why = f"{type(made[0]).__name__} learns classes, and the data have no labels; leave `classes` out"
             built.problems.append(str(built.sweep.error(place, why)))
         built.models[job.id] = made[0]
@@ -157,8 +159,9 @@ def _read_layout(built: Built, job: AutoencoderJob | TrainJob, name: Named) -> L
         built.problems.append(str(built.sweep.error(("datasets", name.dataset), said)))
         if not isinstance(error, MissingDataError) or job.data.name not in SHAPES:
             return None
-    prepared = preparation(job.data.name, DataOptions(**job.data.options), SHAPES[job.data.name])
-    return Layout(*prepared.shape, prepared.categories)
+    options = DataOptions(**job.data.options)
+    prepared = preparation(job.data.name, options, SHAPES[job.data.name])
+    return token_layout(Layout(*prepared.shape, prepared.categories), options.patches)
 
 
 def _labels(job: AutoencoderJob | TrainJob) -> str:
@@ -168,8 +171,8 @@ def _labels(job: AutoencoderJob | TrainJob) -> str:
 
 def _check_timing(built: Built, job: TimingJob, name: Named) -> None:
     if job.checkpoint is not None:
-        path, kind = job.checkpoint.path, ARMS.resolve(job.arm) if job.arm is not None else None
-        loaded = built.tried(("checkpoints", name.dataset), lambda: load_checkpoint(path, arm=kind))
+        path, pretrained = Path(job.checkpoint.path), job.checkpoint.pretrained
+        loaded = built.tried(("checkpoints", name.dataset), lambda: load(path, arm=job.arm, pretrained=pretrained))
         arm = loaded.arm if loaded is not None else None
         if arm is not None:
             built.parameters[job.id] = _count(arm)

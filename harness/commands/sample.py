@@ -15,15 +15,17 @@ from arm_core import (
     InputError,
     Layout,
     ancestral_sample,
-    load_checkpoint,
     stream_samples,
 )
 from arm_core.decision import Decision
-from arm_core.registry import ARMS, FORECASTERS
+from arm_core.registry import FORECASTERS
 from harness.console import CONSOLE
+from harness.jobs.checkpoints import load
+from harness.jobs.latents import shown, shown_layout
 from harness.jobs.machine import device_of_this_job
 from harness.jobs.sampling import Draw, arm_of, make_forecaster, options_of
 from harness.sweep import SamplerSpec
+from harness.sweep.jobs import Pretrained
 from harness.sweep.samplers import LEARNED
 
 PER_SHARD = 8
@@ -40,6 +42,7 @@ class Sampling:
         spec: the sampler; `window: auto` chooses the window while sampling.
         slots: samples in work at a time.
         seed: of the noise.
+        pretrained: how a folder of `save_pretrained` is read, if it is one.
     """
 
     checkpoint: Path
@@ -47,11 +50,11 @@ class Sampling:
     spec: SamplerSpec
     slots: int
     seed: int
+    pretrained: Pretrained | None = None
 
     def load(self) -> Checkpoint:
         """The checkpoint, on the device of this process."""
-        kind = ARMS.resolve(self.arm) if self.arm else None
-        return load_checkpoint(self.checkpoint, device=device_of_this_job(), arm=kind)
+        return load(self.checkpoint, device=device_of_this_job(), arm=self.arm, pretrained=self.pretrained)
 
     def draw(self, loaded: Checkpoint, ids: range) -> Iterator[tuple[int, np.ndarray, int]]:
         """(id, sample, ARM calls) of each sample, as they finish."""
@@ -82,7 +85,8 @@ class Sampling:
 
 def sample(
     checkpoint: Path, *, arm: str | None, sampler: str, slots: int, seed: int, window: int | None, horizon: int | None,
-    count: int, out: Path | None, animate: Path | None, workers: int, address: str, **decision: Any,
+    count: int, out: Path | None, animate: Path | None, workers: int, address: str,
+    pretrained: Pretrained | None = None, **decision: Any,
 ) -> None:  # fmt: skip
     """Do what `harness sample` says; `decision` has the options that change samples."""
     if horizon is not None and sampler not in LEARNED:
@@ -95,7 +99,7 @@ def sample(
     how: dict[str, Any] = {"sampler": "ancestral"} if sampler == "ancestral" else {"forecaster": sampler}
     how |= {} if sampler == "ancestral" else {"window": window or "auto", "stream": True, "horizon": horizon}
     spec = SamplerSpec(**how, **{name: value for name, value in decision.items() if value is not None})
-    asked = Sampling(checkpoint.absolute(), arm, spec, slots, seed)
+    asked = Sampling(checkpoint.absolute(), arm, spec, slots, seed, pretrained)
     if out is not None and out.suffix == ".gif":
         out, animate = None, animate or out
     if out is None and animate is None:
@@ -127,10 +131,9 @@ def draw_samples(how: Sampling, count: int, out: Path, *, workers: int, address:
     loaded = how.load()
     if how.spec.forecaster is not None:
         FORECASTERS.resolve(how.spec.forecaster)
-    layout, autoencoder = loaded.arm.layout, loaded.autoencoder
-    shown = autoencoder.layout if autoencoder is not None else layout
-    if out.suffix == ".png" and shown.channels not in (1, 3):
-        raise InputError(f"a picture needs 1 or 3 channels, the samples have {shown.channels}; use --out FILE.npz")
+    layout, pixels = loaded.arm.layout, shown_layout(loaded)
+    if out.suffix == ".png" and pixels.channels not in (1, 3):
+        raise InputError(f"a picture needs 1 or 3 channels, the samples have {pixels.channels}; use --out FILE.npz")
     list(how.draw(loaded, range(0)))  # what cannot be drawn is refused here, not on a worker
     if isinstance(how.spec.window, int) and how.spec.window < layout.dims:
         loaded.arm.span_cache(1, how.spec.window)
@@ -142,16 +145,15 @@ def draw_samples(how: Sampling, count: int, out: Path, *, workers: int, address:
         drawn, "Drawing samples", total=count, console=CONSOLE, transient=True, disable=quiet
     ):
         values[number], calls[number] = value, taken
-    latents = layout.unflatten(torch.from_numpy(values)).numpy()
-    images = latents if autoencoder is None else _decoded(loaded, latents)
+    images = shown(loaded, torch.from_numpy(values)).numpy()
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
         arrays = {"images": images, "arm_calls": calls, "seed": np.array(how.seed)}
-        if autoencoder is not None:
-            arrays["latents"] = latents
+        if pixels != layout:
+            arrays["latents"] = layout.unflatten(torch.from_numpy(values)).numpy()
         np.savez_compressed(out, allow_pickle=False, **arrays)
     else:
-        _save_grid(images, shown, out)
+        _save_grid(images, pixels, out)
     mean = calls.mean()
     CONSOLE.print(
         f"{count} samples, {mean:.1f} ARM calls each on average ({mean / layout.dims:.1%} of the {layout.dims} "
@@ -176,15 +178,6 @@ def _on_workers(how: Sampling, count: int, workers: int, address: str) -> Iterat
 
 def _drawn(how: Sampling, ids: range) -> list[tuple[int, np.ndarray, int]]:
     return list(how.draw(how.load(), ids))
-
-
-def _decoded(loaded: Checkpoint, latents: np.ndarray) -> np.ndarray:
-    assert loaded.autoencoder is not None
-    device = next(loaded.arm.parameters()).device
-    parts = np.split(latents, range(256, len(latents), 256))
-    return np.concatenate(
-        [loaded.autoencoder.decode(torch.from_numpy(part).long().to(device)).cpu().numpy() for part in parts]
-    )
 
 
 def _save_grid(images: np.ndarray, layout: Layout, out: Path) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from arm_core import Checkpoint, InputError, SampleTrace, load_checkpoint
-from arm_core.registry import ARMS
+from arm_core import Checkpoint, InputError, SampleTrace
+from harness.jobs.checkpoints import load
 from harness.jobs.clock import Clock, clock_for
 from harness.jobs.latents import decoded_columns
 from harness.jobs.machine import device_of_this_job, device_state, other_cpu_seconds, provenance
@@ -68,8 +68,8 @@ def time_samplers(job: TimingJob, folder: Path, checkpoint: Path, *, clock: Cloc
 
 
 def _load(job: TimingJob, place: Path, dtype: str) -> Checkpoint:
-    kind = ARMS.resolve(job.arm) if job.arm is not None else None
-    loaded = load_checkpoint(place, device=device_of_this_job(), dtype=getattr(torch, dtype), arm=kind)
+    pretrained = job.checkpoint.pretrained if job.checkpoint is not None else None
+    loaded = load(place, device=device_of_this_job(), dtype=getattr(torch, dtype), arm=job.arm, pretrained=pretrained)
     if job.checkpoint is not None and loaded.sha256 != job.checkpoint.sha256:
         raise InputError(f"the checkpoint {place} has changed since the sweep was planned; run the sweep again")
     return loaded

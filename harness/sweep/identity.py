@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from arm_core.checkpoint import MANIFEST
+from arm_core.checkpoint import MANIFEST, no_checkpoint
 from arm_core.data.files import digest_of
+from arm_core.data.image_files import image_names
 from arm_core.errors import InputError
 from arm_core.registry import Registry
 
@@ -29,9 +30,21 @@ def read_manifest(path: str) -> tuple[dict[str, Any], str]:
         data = place.read_bytes()
         return json.loads(data)["content"], hashlib.sha256(data).hexdigest()
     except OSError:
-        raise InputError(f"{path} is no checkpoint: {place} does not exist") from None
+        raise no_checkpoint(Path(path)) from None
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{place} is damaged; restore it from a copy") from None
+
+
+def pretrained_digest(path: str | Path) -> str:
+    """The sha256 of a folder that `save_pretrained` wrote: of its configuration and weights.
+
+    Raises:
+        InputError: it is no such folder, or its weights are no safetensors files.
+    """
+    files = [Path(path) / "config.json", *sorted(Path(path).glob("*.safetensors"))]
+    if len(files) < 2 or not files[0].is_file():
+        raise InputError(f"{path} must hold config.json and *.safetensors, as save_pretrained of transformers leaves")
+    return hashlib.sha256("".join(str(digest_of(file, "sha256")) for file in files).encode()).hexdigest()
 
 
 def source_of(registry: Registry, reference: str) -> str | None:
@@ -45,8 +58,10 @@ def source_of(registry: Registry, reference: str) -> str | None:
 
 
 def _digest_of_path(path: Path) -> str | None:
-    """Of the bytes of a file, or of the names and sizes of all files of a folder; None if there is nothing."""
+    """Of the bytes of a file, or of the names and sizes of the images of a folder; None if there is nothing."""
     if path.is_file():
         return digest_of(path, "sha256")
-    files = sorted((str(file.relative_to(path)), file.stat().st_size) for file in path.rglob("*") if file.is_file())
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest() if files else None
+    if not path.is_dir():
+        return None
+    files = [(name, (path / name).stat().st_size) for name in image_names(path)[0]]
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()

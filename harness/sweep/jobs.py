@@ -52,11 +52,21 @@ class TrainJob(_Job):
     init_from: str | None = None
 
 
+class Pretrained(Frozen):
+    """What a folder of `save_pretrained` does not say: which of its tokens are the categories of which layout."""
+
+    layout: list[int]
+    start: int | None = None
+    offset: int = 0
+    classes: int = 0
+
+
 class Existing(Frozen):
     """A checkpoint that no job of the sweep makes, and the sha256 that it had when the sweep was planned."""
 
     path: str
     sha256: str
+    pretrained: Pretrained | None = None
 
 
 class TimingJob(_Job):

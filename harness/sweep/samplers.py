@@ -41,6 +41,7 @@ class SamplerSpec(BaseModel):
         top_k, top_p, min_p: leave out unlikely categories of each row (`arm_core.top_k` and its like).
         guidance: scale of classifier-free guidance (`arm_core.arms.Guided`), with a `context`.
         context: a class label, of all samples.
+        variants: of a sweep that it is for; None: all. A job's sampler has none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -58,6 +59,7 @@ class SamplerSpec(BaseModel):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     guidance: float | None = None
     context: Annotated[int, Field(ge=0)] | None = None
+    variants: Annotated[list[str], Field(min_length=1)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -92,6 +94,7 @@ def complete(given: SamplerSpec, *, horizon: int | None, remedy: str) -> Sampler
     Raises:
         InputError: settings that do not go together, or that the model cannot serve; an OptionError names the setting.
     """
+    given = given.model_copy(update={"variants": None})
     for key, why in _misfits(given):
         raise OptionError(why, key)
     if given.forecaster is None:
@@ -115,7 +118,7 @@ def _misfits(given: SamplerSpec) -> Iterator[tuple[str, str]]:
         if given.sampler is None:
             yield "", "needs a `forecaster:`, or a `sampler:`"
         taken = ["sampler", *(["block"] if given.sampler in BLOCKS else []), *DECISION]
-        for name in sorted(given.model_fields_set - set(taken)):
+        for name in sorted(given.model_fields_set - {*taken, "variants"}):
             yield name, f"{given.sampler} takes {', '.join(taken)} only; leave it out"
         return
     if given.sampler is not None or given.forecaster in get_args(WithoutForecasts):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from arm_core.errors import InputError
 from arm_core.registry import suggest
 from harness.sweep.components import OptionError
+from harness.sweep.jobs import Pretrained
 from harness.sweep.samplers import SamplerSpec
 from harness.sweep.search import SearchSpec
 from harness.sweep.source import Source, merged, read_source
@@ -104,12 +105,25 @@ class CheckpointSpec(Part):
     """A trained ARM to time; in a file its path alone will do.
 
     Attributes:
-        path: of the checkpoint, a folder.
+        path: of the checkpoint, a folder; or of one that `save_pretrained` of transformers wrote, with a layout.
         arm: its class, `module:attr` or `file.py:attr`, if that is not a registered one.
+        layout: channels, height, width and categories of the tokens of a `save_pretrained` folder.
+        start, offset, classes: of it, see `arm_core.arms.TransformersDecoder.load`.
     """
 
     path: str
     arm: str | None = None
+    layout: Annotated[list[Count], Field(min_length=4, max_length=4)] | None = None
+    start: int | None = None
+    offset: int = 0
+    classes: int = 0
+
+    @property
+    def pretrained(self) -> Pretrained | None:
+        """How a `save_pretrained` folder is read; None: it is a checkpoint of ours."""
+        if self.layout is None:
+            return None
+        return Pretrained(layout=self.layout, start=self.start, offset=self.offset, classes=self.classes)
 
     @model_validator(mode="before")
     @classmethod
@@ -258,6 +272,11 @@ def _check_variants(sweep: Sweep) -> None:
                 raise sweep.error(place, str(suggest("variant", variant, sweep.variants)))
             if sweep.search is not None:
                 raise sweep.error(place, "a search tries every variant on every dataset; leave `variants` out")
+    for index, spec in enumerate(sweep.timing.samplers if sweep.timing is not None else []):
+        for number, variant in enumerate(spec.variants or []):
+            if variant not in sweep.variants:
+                at = ("timing", "samplers", index, "variants", number)
+                raise sweep.error(at, str(suggest("variant", variant, sweep.variants)))
 
 
 def _searched(sweep: Sweep) -> Sweep:

@@ -200,6 +200,28 @@ def test_a_dataset_may_choose_its_variants(plan_of):
         plan_of(chosen.replace("[small]", "[smal]"))
 
 
+def test_a_sampler_may_be_for_some_variants_only(plan_of):
+    two = BASE.replace("  default:", "  other: {forecasting: {horizon: 2}}\n  default:")
+    some = two.replace("    - fixed_point\n", "    - {forecaster: fixed_point, variants: [other]}\n")
+    assert some != two
+
+    def samplers(text):
+        plan = plan_of(text)
+        names = {name.id: name.variant for name in plan.names}
+        return {
+            names[planned.job.id]: [spec.described() for spec in planned.job.samplers]
+            for planned in plan.jobs
+            if planned.job.kind == "timing"
+        }
+
+    every, chosen = samplers(two), samplers(some)
+    assert chosen["other"] == every["other"]
+    assert set(every["default"]) - set(chosen["default"]) == {'{"forecaster": "fixed_point"}'}
+    message = "timing.samplers.1.variants.0: unknown variant 'othr'. Did you mean 'other'"
+    with pytest.raises(InputError, match=message):
+        plan_of(some.replace("[other]", "[othr]"))
+
+
 def test_ids_depend_on_what_matters_and_on_nothing_else(plan_of):
     def ids(text, kind="train", **options):
         return [p.job.id for p in plan_of(text, **options).jobs if p.job.kind == kind]
