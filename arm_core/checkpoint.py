@@ -32,7 +32,7 @@ from arm_core.registry import ARMS, PLUGIN_PREFIX, config_type
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-_UNFINISHED = re.compile(r"\w+-[0-9a-f]{16}\.safetensors|\..*\.tmp")
+_OURS = re.compile(r"\w+-[0-9a-f]{16}\.safetensors|\.(\w+-[0-9a-f]{16}|manifest)-\w+\.tmp")
 
 
 @dataclass(frozen=True)
@@ -182,8 +182,8 @@ def write_bundle(path: Path, parts: Mapping[str, Mapping[str, Tensor]], content:
     manifest = _seal({"format": FORMAT, "files": files, "content": content})
     write_atomic(path / MANIFEST, manifest)
     kept = {entry["file"] for entry in files.values()}
-    for old in [*path.glob("*.safetensors"), *path.glob(".*.tmp")]:
-        if old.name not in kept:
+    for old in path.iterdir():
+        if _OURS.fullmatch(old.name) and old.name not in kept:  # nothing else in the folder is ours
             old.unlink()
     return hashlib.sha256(manifest).hexdigest()
 
@@ -192,7 +192,7 @@ def _is_ours(path: Path) -> bool:
     """Whether a folder may be written: a checkpoint, or nothing but what a writer left that was stopped half-way."""
     if not path.is_dir():
         return False
-    return (path / MANIFEST).exists() or all(_UNFINISHED.fullmatch(file.name) for file in path.iterdir())
+    return (path / MANIFEST).exists() or all(_OURS.fullmatch(file.name) for file in path.iterdir())
 
 
 def read_bundle(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], str]:

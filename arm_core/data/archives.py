@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol, cast, runtime_checkable
 
@@ -22,6 +23,13 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except BROKEN as error:
         raise InputError(f"{path} is damaged or cut off ({error}); fetch it anew") from None
+
+
+def inflated(path: Path) -> gzip.GzipFile | BufferedReader:
+    """A file's content, gzip taken off if there is any: browsers and unpackers take it off and leave the name."""
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    return gzip.GzipFile(path) if zipped else path.open("rb")
 
 
 @runtime_checkable
@@ -62,7 +70,7 @@ def check_member(path: Path, name: str) -> None:
 
 
 def tar_members(path: Path, wanted: Mapping[str, int], *, limit: int) -> dict[str, bytes]:
-    """Members of a gzipped tar.
+    """Members of a tar, gzipped or not any more.
 
     Args:
         path: of the archive.
@@ -73,8 +81,8 @@ def tar_members(path: Path, wanted: Mapping[str, int], *, limit: int) -> dict[st
         InputError: the archive is damaged, too large, has a name that leaves its folder, or lacks a member.
     """
     found: dict[str, bytes] = {}
-    with readable(path), gzip.open(path) as inflated:
-        stream = Limited(inflated, limit, path)
+    with readable(path), inflated(path) as file:
+        stream = Limited(file, limit, path)
         with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|") as archive:
             for member in archive:
                 check_member(path, member.name)

@@ -25,6 +25,10 @@ _MOST = 1 << 30
 Shape = tuple[int, int, int]
 
 
+BESIDE = ("arm_calls", "seed", "latents")
+"""What `harness sample` writes beside images and categories."""
+
+
 class ArrayStream:
     """A `.npy` file of uint8 images, (n, C, H, W) or (n, H, W, C), memory-mapped."""
 
@@ -128,8 +132,9 @@ class ArrayFile(Dataset):
     """`npz:PATH`: uint8 arrays of yours.
 
     Either three arrays `train`, `valid` and `test`, or one array `images`, of which a tenth each becomes validation
-    and test (drawn, seed 0). Images are (n, H, W), or (n, H, W, C) if only the last axis has 1 or 3 entries, otherwise
-    (n, C, H, W). An array `categories` (one number) says how many values a pixel can take; without it there are 256.
+    and test (drawn, seed 0); what `harness sample` writes beside it is not read. Images are (n, H, W), or (n, H, W, C)
+    if only the last axis has 1 or 3 entries, otherwise (n, C, H, W). An array `categories` (one number) says how many
+    values a pixel can take; without it there are 256.
     """
 
     def __init__(self, root: Path | None, config: DataOptions) -> None:
@@ -152,13 +157,16 @@ class ArrayFile(Dataset):
             parts = [_guessed(arrays[split], f"{path}, {split}") for split in SPLITS]
             cuts = {split: (index, slice(None)) for index, split in enumerate(SPLITS)}
             rule = "as given"
-        elif set(arrays) == {"images"}:
+        elif "images" in arrays and not set(arrays) - {"images", *BESIDE}:
             parts = [_guessed(arrays["images"], f"{path}, images")]
             rows = tenths(len(parts[0]))
             cuts = {split: (0, rows[split]) for split in SPLITS}
             rule = TENTHS
         else:
-            raise InputError(f"{path} must hold train, valid and test, or images; it has {', '.join(arrays) or 'none'}")
+            has = ", ".join(arrays) or "none"
+            raise InputError(
+                f"{path} must hold train, valid and test, or images; it has {has}; rename or remove arrays"
+            )
         for split, (index, chosen) in cuts.items():
             _check_values(parts[index][chosen], parts[0].shape[1:], categories, f"{path}, {split}")
         prepared = preparation(name, config, parts[0].shape[1:])
@@ -191,13 +199,32 @@ def _categories(array: np.ndarray, path: Path) -> int:
 def _guessed(array: np.ndarray, name: str) -> Images:
     """(n, C, H, W), from any of the shapes that `ArrayFile` takes."""
     if array.dtype != np.uint8:
-        raise InputError(f"{name} must have the dtype uint8, got {array.dtype}; round and convert it first")
+        raise InputError(f"{name} must have the dtype uint8, got {array.dtype}; {_as_bytes(array)}")
+    if array.ndim not in (3, 4) or 0 in array.shape[1:]:
+        raise InputError(f"{name} must have the shape (n, H, W), (n, C, H, W) or (n, H, W, C), got {array.shape}")
+    last, second = array.shape[-1], array.shape[1]
+    if array.ndim == 3 and last < 4:
+        why = "which looks like one colour image: stack images, or give grey ones as (n, 1, H, W)"
+        raise InputError(f"{name} has the shape {array.shape}, {why}")
     if array.ndim == 3:
         return array[:, None]
-    if array.ndim != 4 or 0 in array.shape:
-        raise InputError(f"{name} must have the shape (n, H, W), (n, C, H, W) or (n, H, W, C), got {array.shape}")
-    last = array.shape[3] in (1, 3) and array.shape[1] not in (1, 3)
-    return np.ascontiguousarray(array.transpose(0, 3, 1, 2)) if last else array
+    if last in (2, 4) and second > 4:
+        why = "which looks like alpha after colours: leave it out ([..., :-1]), or give channels first"
+        raise InputError(f"{name} has the shape {array.shape}, {why}")
+    return np.ascontiguousarray(array.transpose(0, 3, 1, 2)) if last in (1, 3) and second not in (1, 3) else array
+
+
+def _as_bytes(array: np.ndarray) -> str:
+    """How values of another dtype become bytes."""
+    if array.size == 0 or array.dtype.kind not in "biuf":
+        return "give numbers from 0 to 255"
+    if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:
+        return "its values lie in [0, 1]: numpy.rint(images * 255).astype(numpy.uint8)"
+    if array.min() >= 0 and array.max() <= 255:
+        return "numpy.rint(images).astype(numpy.uint8)" if array.dtype.kind == "f" else "images.astype(numpy.uint8)"
+    if array.dtype.kind == "u" or (array.min() >= 0 and array.max() <= 65535 and array.dtype.kind == "i"):
+        return "of 16 bits keep the highest 8: (images // 256).astype(numpy.uint8)"
+    return f"its values lie in [{array.min():g}, {array.max():g}]: scale them to [0, 255], round, and convert"
 
 
 def _check_values(images: Images, shape: tuple[int, ...], categories: int, name: str) -> None:

@@ -136,8 +136,11 @@ class Dataset:
         rule: how the splits were cut.
         sources: the files that it was read from.
         published: images a split of the published whole; empty if there is no such number.
+        read: of a folder, which files were read and which left out; empty for all else.
         recorded_sha256: of the pixels when they were converted; None: they were not.
     """
+
+    read = ""
 
     def __init__(
         self,

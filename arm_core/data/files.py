@@ -50,13 +50,15 @@ def data_root(root: Path | None) -> Path:
     return root if root is not None else Path(os.environ.get(ROOT_VARIABLE) or "data")
 
 
-def find(name: str, roots: Sequence[Path], layouts: Sequence[Sequence[str]], *, remedy: str) -> list[Path]:
+def find(
+    name: str, roots: Sequence[Path], layouts: Sequence[Sequence[str | tuple[str, ...]]], *, remedy: str
+) -> list[Path]:
     """The files of the first layout that is there as a whole.
 
     Args:
         name: of the dataset.
         roots: folders that may hold it, the first one first.
-        layouts: the paths, below a root, that belong together.
+        layouts: the paths, below a root, that belong together; several names of one file: the first that is there.
         remedy: what to do where there is none.
 
     Raises:
@@ -66,7 +68,7 @@ def find(name: str, roots: Sequence[Path], layouts: Sequence[Sequence[str]], *, 
     lines, partial = [], []
     for root in roots:
         for layout in layouts:
-            paths = [root.absolute() / part for part in layout]
+            paths = [_first(root.absolute(), part) for part in layout]
             absent = [path for path in paths if not path.exists()]
             if not absent:
                 return paths
@@ -77,6 +79,12 @@ def find(name: str, roots: Sequence[Path], layouts: Sequence[Sequence[str]], *, 
     found = "; ".join(partial) or "nothing of it is there"
     text = "\n".join([f"{name}: {found}. Looked for one of:", *lines, f"Remedy: {remedy}"])
     raise MissingDataError(text, looked)
+
+
+def _first(root: Path, names: str | tuple[str, ...]) -> Path:
+    if isinstance(names, str):
+        return root / names
+    return next((root / name for name in names if (root / name).is_file()), root / names[0])
 
 
 def fetch_remedy(name: str) -> str:

@@ -1,13 +1,12 @@
 """Images in the idx format of MNIST and Fashion-MNIST, plain or gzipped."""
 
-import gzip
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from arm_core.data.archives import Limited, Readable, readable
+from arm_core.data.archives import Limited, Readable, inflated, readable
 from arm_core.data.base import Images, Source
 from arm_core.errors import InputError
 
@@ -21,10 +20,16 @@ PUBLISHED = {
 _MAGIC = b"\x00\x00\x08\x03"  # unsigned bytes in three dimensions
 
 
-def layouts(folder: str) -> list[list[str]]:
+def layouts(folder: str) -> list[list[tuple[str, ...]]]:
     """Where the two files of images may lie below a root, in torchvision's folder or right there."""
-    stems = ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
-    return [[f"{place}{stem}{end}" for stem in stems] for place in (f"{folder}/raw/", "") for end in ("", ".gz")]
+    return [[_names(f"{place}{part}-images") for part in ("train", "t10k")] for place in (f"{folder}/raw/", "")]
+
+
+def _names(start: str) -> tuple[str, ...]:
+    """What a file may be called: some unpackers put it in a folder of its name, some copies have a dot in it."""
+    stems = [f"{start}-idx3-ubyte", f"{start}.idx3-ubyte"]
+    folders = [f"{stem}/{stem.rpartition('/')[2]}" for stem in stems]
+    return tuple(f"{name}{end}" for name in (*stems, *folders) for end in ("", ".gz"))
 
 
 def read_images(paths: Sequence[Path], name: str) -> tuple[tuple[Images, Images], list[Source]]:
@@ -49,7 +54,7 @@ def check_images(paths: Sequence[Path], name: str) -> list[Source]:
 
 
 def _read(path: Path, expected: str) -> tuple[Images, Source]:
-    with readable(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+    with readable(path), inflated(path) as stream:
         header = _read_all(stream, 16)
         if len(header) < 16 or header[:4] != _MAGIC:
             raise InputError(f"{path} is no idx file of images: it starts with {header[:4].hex(' ')}, not 00 00 08 03")

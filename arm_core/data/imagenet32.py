@@ -98,4 +98,4 @@ class ImageNet32(Published):
             return [TarStream(path, SHAPE, progress) for path in paths]
         if kind == ".npy":
             return [ArrayStream(path, SHAPE) for path in paths]
-        return [FolderStream(path, image_names(path), SHAPE) for path in paths]
+        return [FolderStream(path, image_names(path)[0], SHAPE) for path in paths]

@@ -11,6 +11,7 @@ from harness.commands.report import run_report
 from harness.commands.sweep import SweepCommand, run_sweep
 from harness.console import CONSOLE
 from harness.jobs.checkpoints import load
+from harness.report.folder import published
 from harness.sweep.jobs import Pretrained
 
 NAME = "bench"
@@ -50,9 +51,9 @@ def run_bench(
     of = {"path": str(checkpoint.absolute())} | ({"arm": arm} if arm is not None else {})
     of |= pretrained.model_dump(exclude_defaults=True) if pretrained is not None else {}
     sweep = {"name": NAME, "checkpoints": {key: of}, "timing": {"samplers": samplers_of(loaded), **settings}}
-    file = out / "sweep.yaml"
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(sweep, sort_keys=False, default_flow_style=None, width=100), encoding="utf-8")
+    file, text = out / "sweep.yaml", yaml.safe_dump(sweep, sort_keys=False, default_flow_style=None, width=100)
+    with published(out, "bench-files.sha256") as place:  # an edited one is its user's
+        (place / file.name).write_text(text, encoding="utf-8")
     CONSOLE.print(f"{file}: what is run; change it and run it with: harness sweep {file} --serial", soft_wrap=True)
     code = run_sweep(SweepCommand(file=file, store=store, serial=True))
     run_report(store, out, sweeps=[NAME], figures=figures)

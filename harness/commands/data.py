@@ -123,6 +123,8 @@ def verify_data(name: str, root: Path | None, options: dict[str, Any]) -> int:
         failed += holds is False
         CONSOLE.print(Text.assemble(mark, f"  {claim}"), soft_wrap=True)
     CONSOLE.print(f"{dataset.name}, {dataset.variant}: {dataset.status}; splits: {dataset.rule}")
+    if dataset.read:
+        CONSOLE.print(dataset.read[0].upper() + dataset.read[1:], soft_wrap=True)
     CONSOLE.print(f"sha256 of its pixels: {dataset.sha256}", soft_wrap=True)
     return 1 if failed else 0
 

@@ -1,5 +1,6 @@
 """`harness report` and `status`: what is done with a store later. Loads no torch, so they answer at once."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def run_report(
     figures: int = 6,
 ) -> None:
     """Write the report and print its tables."""
+    os.environ.pop("MPLBACKEND", None)  # nothing is shown here; that of a notebook need not exist
     from harness.report import formats, write_report
 
     if other is not None and not other.is_dir():

@@ -2,6 +2,9 @@
 
 import os
 
+LONGEST = 36
+"""Bytes of a folder for temporary files: Ray adds up to 70 to it, and the name of a socket has at most 107."""
+
 
 def prepare(address: str | None = None) -> None:
     """Set how Ray behaves; call it before anything imports ray, if the address is that of a cluster.
@@ -20,7 +23,10 @@ def prepare(address: str | None = None) -> None:
         RAY_USAGE_STATS_ENABLED="0",
         RAY_CHDIR_TO_TRIAL_DIR="0",
         RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
+        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",  # curves are in the store; where else they go, `logging:` says
     )
+    if len(os.fsencode(os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "")))) > LONGEST:
+        os.environ["RAY_TMPDIR"] = "/tmp"
     network = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
     if address is not None:
         os.environ[network] = "0" if address == "local" else "1"

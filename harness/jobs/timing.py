@@ -114,9 +114,9 @@ class Bench:
         streams = any(spec.stream for spec, _ in samplers)
         self.widths = sorted({*job.batch_sizes, *(job.slots if streams else ())})
         self.done = 0
-        rounds = [len(job.seeds_of(spec)) + _is_warmed_up(spec) for spec, _ in samplers]
-        runs = (many * len(job.widths_of(spec)) for many, (spec, _) in zip(rounds, samplers, strict=True))
-        self.total = len(samplers) + sum(runs)
+        specs = [spec for spec, _ in samplers]
+        warm_ups = sum(job.warms_up(spec) * len(job.widths_of(spec)) for spec in specs)
+        self.total = len(specs) + warm_ups + sum(map(job.repetitions_of, specs))
 
     @cached_property
     def in_float64(self) -> Checkpoint:
@@ -181,7 +181,7 @@ class Bench:
         random.Random(f"{seed} {width} {is_warmup}").shuffle(order)
         found, round_before = list[tuple[SamplerSpec, dict[str, Any], SampleTrace]](), other_cpu_seconds()
         for spec, run in order:
-            if seed not in job.seeds_of(spec) or (is_warmup and not _is_warmed_up(spec)):
+            if seed not in job.seeds_of(spec) or (is_warmup and not job.warms_up(spec)):
                 continue
             count = width * job.samples_per_slot if spec.stream and not is_warmup else width
             if self._takes_too_long(spec, width, count):
@@ -262,11 +262,6 @@ def smallest_gap(scores: Tensor, reference: Tensor, x: Tensor) -> float:
     first = (x != reference).int().argmax(dim=1)
     best, second = scores[torch.arange(len(x)), first].topk(2).values.T
     return float((best - second).min())
-
-
-def _is_warmed_up(spec: SamplerSpec) -> bool:
-    """Ancestral sampling takes longest, and warms nothing that the others do not."""
-    return spec.sampler != "ancestral"
 
 
 def _decision(spec: SamplerSpec) -> str:

@@ -3,25 +3,29 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from arm_core.atomic import write_atomic
 from arm_core.errors import InputError
 from harness.report import formats, provenance
 from harness.report.comparison import compare
+from harness.report.folder import published
 from harness.report.lead import Lead, leads
+from harness.report.page import render
 from harness.report.references import load_references, unmatched
-from harness.report.selection import select
+from harness.report.selection import Selection, select
 from harness.report.statistics import few_repetitions, not_timed, speedup
 from harness.report.tables import Table, models, paper_tables
 from harness.store import Store
+
+if TYPE_CHECKING:
+    from harness.report.figures import Figure
 
 __all__ = ["Report", "write_report"]
 
 FIGURES = 6
 """Panels of a figure, and datasets with figures of their own, unless asked for otherwise."""
-_SUFFIXES = ("md", "tex", "csv", "parquet")
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def write_report(
 
     Args:
         store: to read.
-        out: the folder to write to; made if missing. Files of an earlier report are replaced or removed.
+        out: the folder to write to; made if missing. Files of an earlier report are replaced or removed, no others.
         sweeps: names of recorded sweeps; none: the whole store.
         only: filters, `KEY=VALUE`.
         mix: differences that runs which are compared may have: device, version, checkpoint, status.
@@ -69,7 +73,8 @@ def write_report(
         figures: the most panels of a figure, and the most datasets with figures of their own.
 
     Raises:
-        InputError: an unknown sweep or filter, or a reference file that cannot be read.
+        InputError: an unknown sweep or filter, a reference file that cannot be read, or a file in `out` that is not of
+            a report and has the name of one that is.
     """
     if not store.exists():
         raise InputError(f"there is no store {store.root}; run: harness sweep sweeps/quickstart.yaml")
@@ -80,23 +85,32 @@ def write_report(
     before = select(other, sweeps=sweeps, only=only, mix=mix) if other is not None else None
     comparison = compare(before, selection, mix) if before is not None else None
 
-    from harness.report.figures import draw_all  # matplotlib takes a second, which only a report should pay
-    from harness.report.page import render
-
-    out.mkdir(parents=True, exist_ok=True)
-    drawn, not_drawn = draw_all(store, selection, table, tables, out / "figures", limit=figures)
-    missing = unmatched(references, table, trained) if references is not None else []
-    left_out = [*selection.left_out, *missing, *not_timed(table), *not_drawn]
     compared = [comparison] if comparison is not None else []
-    files = [path for made in [*tables, *compared] for path in _write_table(out, made)]
-    files += _write_frames(out, {"speedup": table, "models": trained})
-    footnotes = [*few_repetitions(table), *selection.footnotes]
-    report = Report(tables, table, trained, comparison, files, leads(table), left_out, footnotes)
-    page = render(report, drawn, provenance.rows(selection), title=_title(sweeps, only))
-    report.files.append(_written(out / "index.html", page.encode()))
-    _remove_others(out, report.files)
-    report.files.extend(path for figure in drawn for path in figure.files.values())
+    with published(out) as place:
+        files = [path for made in [*tables, *compared] for path in _write_table(place, made)]
+        files += _write_frames(place, {"speedup": table, "models": trained})
+        drawn, not_drawn = _draw(store, selection, table, tables, place / "figures", figures)
+        missing = unmatched(references, table, trained) if references is not None else []
+        left_out = [*selection.left_out, *missing, *not_timed(table), *not_drawn]
+        footnotes = [*few_repetitions(table), *selection.footnotes]
+        report = Report(tables, table, trained, comparison, [], leads(table), left_out, footnotes)
+        page = render(report, drawn, provenance.rows(selection), title=_title(sweeps, only))
+        files += [_written(place / "index.html", page.encode())]
+        files += [path for figure in drawn for path in figure.files.values()]
+        report.files.extend(out / path.relative_to(place) for path in files)
     return report
+
+
+def _draw(
+    store: Store, selection: Selection, table: pd.DataFrame, tables: Sequence[Table], out: Path, limit: int
+) -> tuple[Sequence["Figure"], list[str]]:
+    """The figures, and a sentence for each that is left out; matplotlib's settings are its user's, and may be bad."""
+    try:
+        from harness.report.figures import draw_all  # matplotlib takes a second, which only a report should pay
+    except (ImportError, OSError, ValueError) as error:
+        why = f"matplotlib does not load ({error}); mend its settings (matplotlibrc), then write the report again."
+        return [], [f"No figures were drawn: {why}"]
+    return draw_all(store, selection, table, tables, out, limit=limit)
 
 
 def _title(sweeps: Sequence[str], only: Sequence[str]) -> str:
@@ -119,14 +133,5 @@ def _write_frames(out: Path, frames: dict[str, pd.DataFrame]) -> list[Path]:
 
 
 def _written(place: Path, data: bytes) -> Path:
-    write_atomic(place, data, sync=False)
+    place.write_bytes(data)
     return place
-
-
-def _remove_others(out: Path, files: Sequence[Path]) -> None:
-    """Tables of an earlier report, about other jobs."""
-    for name in ("table[123]-*", "diff", "speedup", "models", "trials"):
-        for suffix in _SUFFIXES:
-            for old in out.glob(f"{name}.{suffix}"):
-                if old not in files:
-                    old.unlink()

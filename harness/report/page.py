@@ -10,12 +10,12 @@ import jinja2
 import pandas as pd
 
 from harness.report import lead
-from harness.report.figures import Figure
 from harness.report.lead import headline
 from harness.report.tables import DASH, Table, with_std
 
 if TYPE_CHECKING:
     from harness.report import Report
+    from harness.report.figures import Figure
 
 MOST_ROWS = 1000
 """Rows of a table that the page shows; the files hold all."""
@@ -35,7 +35,7 @@ _MODEL_HEADINGS = [
 ]
 
 
-def render(report: "Report", figures: Sequence[Figure], provenance: Sequence[dict[str, Any]], *, title: str) -> str:
+def render(report: "Report", figures: Sequence["Figure"], provenance: Sequence[dict[str, Any]], *, title: str) -> str:
     """The page.
 
     Args:
@@ -107,7 +107,7 @@ def _model(row: pd.Series) -> list[str]:
     return [dataset, row["variant"], row["data"], str(row["trainings"]), *bits, gap, mse, *counts]
 
 
-def _picture(figure: Figure) -> dict[str, Any]:
+def _picture(figure: "Figure") -> dict[str, Any]:
     width, height = _size(figure.png)
     return {
         "title": figure.title,

@@ -8,6 +8,7 @@ from typing import Any
 
 from arm_core.checkpoint import MANIFEST, no_checkpoint
 from arm_core.data.files import digest_of
+from arm_core.data.image_files import image_names
 from arm_core.errors import InputError
 from arm_core.registry import Registry
 
@@ -57,8 +58,10 @@ def source_of(registry: Registry, reference: str) -> str | None:
 
 
 def _digest_of_path(path: Path) -> str | None:
-    """Of the bytes of a file, or of the names and sizes of all files of a folder; None if there is nothing."""
+    """Of the bytes of a file, or of the names and sizes of the images of a folder; None if there is nothing."""
     if path.is_file():
         return digest_of(path, "sha256")
-    files = sorted((str(file.relative_to(path)), file.stat().st_size) for file in path.rglob("*") if file.is_file())
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest() if files else None
+    if not path.is_dir():
+        return None
+    files = [(name, (path / name).stat().st_size) for name in image_names(path)[0]]
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()

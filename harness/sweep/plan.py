@@ -20,7 +20,7 @@ from harness.sweep.identity import content_hash, pretrained_digest, read_manifes
 from harness.sweep.jobs import AutoencoderJob, Component, Existing, Frozen, Job, TimingJob, TrainJob
 from harness.sweep.samplers import SamplerSpec, complete
 from harness.sweep.search import SearchSpec
-from harness.sweep.spec import DatasetSpec, Sweep
+from harness.sweep.spec import DatasetSpec, LoggingSpec, Sweep
 
 TRAINING_FORMAT = 3
 """Raise it when training gives other weights from the same settings."""
@@ -61,6 +61,7 @@ class Plan(Frozen):
     jobs: list[Planned]
     names: list[Named]
     search: SearchSpec | None = None
+    logging: LoggingSpec = LoggingSpec()
 
     @property
     def to_run(self) -> list[Planned]:
@@ -122,7 +123,10 @@ def settle(drawn: Drawn, outcomes: Mapping[str, str], *, only: Sequence[str] = (
         before = planned.get(needed_by(job) or "")
         planned[job.id] = _planned(job, outcomes, chosen, before, stops=sweep.search is not None)
     jobs = list(planned.values())
-    return Plan(sweep=sweep.name, profile=sweep.profile, jobs=jobs, names=drawn.names, search=sweep.search)
+    names = drawn.names
+    return Plan(
+        sweep=sweep.name, profile=sweep.profile, jobs=jobs, names=names, search=sweep.search, logging=sweep.logging
+    )
 
 
 def needed_by(job: Job) -> str | None:

@@ -1,6 +1,7 @@
 """The sweep file: its shape, checked strictly. What its names stand for is checked when the plan is made."""
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -160,6 +161,20 @@ class TimingSpec(Part):
     figure_count: Count = 16
 
 
+class LoggingSpec(Part):
+    """Where the curves of trainings go beside the store, while they run; an outage there stops nothing.
+
+    Attributes:
+        mlflow: tracking URI of a server, or a folder.
+        wandb: project of Weights & Biases.
+        tensorboard: event files in the store, below `ray/`.
+    """
+
+    mlflow: str | None = None
+    wandb: str | None = None
+    tensorboard: bool = False
+
+
 class Sweep(Part):
     """A sweep file with its profile applied."""
 
@@ -173,6 +188,7 @@ class Sweep(Part):
     search: SearchSpec | None = None
     timing: TimingSpec | None = None
     resources: Resources = Resources()
+    logging: LoggingSpec = LoggingSpec()
     _source: Source
 
     def error(self, place: Sequence[str | int], message: str) -> InputError:
@@ -221,6 +237,9 @@ def load_sweep(path: str | Path, *, profile: str | None = None) -> Sweep:
     sweep._source = source
     _check_models(sweep)
     _check_variants(sweep)
+    for package in ("mlflow", "wandb"):
+        if getattr(sweep.logging, package) is not None and find_spec(package) is None:
+            raise sweep.error(("logging", package), f"needs a package: pip install 'arm-sampling[{package}]'")
     return _searched(sweep)
 
 
@@ -305,18 +324,13 @@ def _fault(source: Source, item: dict[str, Any]) -> str:
 def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
     """The model that describes a place of the file."""
     match place:
-        case ("resources",):
-            return Resources
-        case ("resources", _):
-            return Role
-        case ("checkpoints", _):
-            return CheckpointSpec
-        case ("variants", _):
-            return VariantSpec
-        case ("search",):
-            return SearchSpec
-        case ("timing",):
-            return TimingSpec
         case ("timing", "samplers", _):
             return SamplerSpec
+        case ("search", *_):
+            return SearchSpec
+        case (part,):
+            named = {"resources": Resources, "timing": TimingSpec, "logging": LoggingSpec}
+            return named.get(str(part), Sweep)
+        case (part, _):
+            return {"resources": Role, "checkpoints": CheckpointSpec, "variants": VariantSpec}.get(str(part), Sweep)
     return Sweep

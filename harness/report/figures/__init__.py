@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Plot
 
 from harness.report.comparable import BLOCK
 from harness.report.figures import charts, grids, places
-from harness.report.figures.style import FORMATS, Drawing, Figure, Style, marks, save, styled, styles
+from harness.report.figures.style import Drawing, Figure, Style, marks, save, styled, styles
 from harness.report.naming import ANCESTRAL, LEARNED, PAPER, named
 from harness.report.selection import Selection
 from harness.report.statistics import GROUP
@@ -53,17 +53,13 @@ def draw_all(
         selection: what the report is about.
         speedup: from `statistics.speedup`.
         tables: which the figures belong to.
-        out: the folder to write to; made if missing. Figures of an earlier report are removed.
+        out: the folder to write to; made if missing.
         limit: the most panels of a figure, and the most datasets with figures of their own; 0: no figures.
     """
     out.mkdir(parents=True, exist_ok=True)
     with styled():
         context = _Context(selection, speedup, styles(speedup["sampler"]), limit, [])
         drawn = [save(drawing, out) for drawing in _drawings(context, store, tables)] if limit else []
-    current = {path for figure in drawn for path in figure.files.values()}
-    for old in (path for kind in FORMATS for path in out.glob(f"*.{kind}")):  # of an earlier report, about other jobs
-        if old not in current:
-            old.unlink()
     return drawn, context.left_out if limit else ["No figures were asked for (--figures 0)."]
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -11,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Plot
 from matplotlib.ticker import LogLocator
 
-from harness.report.figures.style import COLOURS, Style, legend, panels
+from harness.report.figures.style import COLOURS, Style, grid_of, legend, panels
 from harness.report.naming import rank
 from harness.report.statistics import GROUP
 from harness.report.tables import title
@@ -64,7 +63,7 @@ def dots(groups: Groups, column: str, axis: str, *, line: str, mark: str, style:
 
 def against_width(groups: Groups, style: dict[str, Style]) -> Plot:
     """A row a dataset: ARM calls, full passes and ms a sample of every sampler against batch size or slots."""
-    plot, axes = plt.subplots(len(groups), 3, figsize=(7.6, 2.4 * len(groups) + 1.0), squeeze=False)
+    plot, axes = grid_of(len(groups), 3, width=7.6, height=2.4 * len(groups) + 1.0)
     for row, (key, group) in zip(axes, groups, strict=True):
         shown = group.assign(**{f"ms{end}": 1000 * group[f"seconds{end}"] for end in ("", "_low", "_high")})
         for ax, (column, axis) in zip(row, AGAINST_WIDTH.items(), strict=True):

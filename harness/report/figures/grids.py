@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Plot
 
-from harness.report.figures.style import GAP, RED
+from harness.report.figures.style import GAP, RED, grid_of
 
 _RED = np.array(matplotlib.colors.to_rgb(RED))
 
@@ -42,9 +41,7 @@ def mistakes(samples: pd.DataFrame, names: Sequence[str]) -> Plot:
     first = samples[samples["label"] == (names[0] if names else samples["label"].iloc[0])]
     if are_latents(samples) and names:
         return _latent_mistakes(samples, first, names)
-    plot, axes = plt.subplots(
-        1, 1 + len(names), figsize=(2.7 * (1 + len(names)), 2.7 * _tall(first) + 0.3), squeeze=False
-    )
+    plot, axes = grid_of(1, 1 + len(names), width=2.7 * (1 + len(names)), height=2.7 * _tall(first) + 0.3)
     _show(axes[0][0], _colours(first), "(a) samples" if names else "samples")
     for ax, name, letter in zip(axes[0][1:], names, "bcdef", strict=False):
         rows = samples[samples["label"] == name]
@@ -57,11 +54,8 @@ def mistakes(samples: pd.DataFrame, names: Sequence[str]) -> Plot:
 
 def _latent_mistakes(samples: pd.DataFrame, first: pd.DataFrame, names: Sequence[str]) -> Plot:
     channels = int(first.iloc[0]["channels"])
-    width, height = 1.75 * (1 + channels), 1.95 * (1 + len(names)) + 0.9
-    plot, axes = plt.subplots(
-        1 + len(names), 1 + channels, figsize=(width, height), squeeze=False,
-        gridspec_kw={"height_ratios": [1.5] + [1] * len(names)},
-    )  # fmt: skip
+    size = {"width": 1.75 * (1 + channels), "height": 1.95 * (1 + len(names)) + 0.9}
+    plot, axes = grid_of(1 + len(names), 1 + channels, **size, height_ratios=[1.5] + [1] * len(names))
     for ax in axes[0]:
         ax.remove()
     _show(plot.add_subplot(axes[0][0].get_gridspec()[0, :]), _colours(first), "(a) decoded samples")
@@ -83,7 +77,7 @@ def convergence(maps: pd.DataFrame, names: Sequence[str]) -> Plot:
         for name in names
     ]
     tall = min(1.5, max(0.5, grids[0].shape[0] / grids[0].shape[1]))
-    plot, axes = plt.subplots(1, len(names), figsize=(2.5 * len(names) + 0.8, 2.4 * tall + 0.6), squeeze=False)
+    plot, axes = grid_of(1, len(names), width=2.5 * len(names) + 0.8, height=2.4 * tall + 0.6)
     most = max(2.0, *(np.nanmax(grid) for grid in grids))
     for ax, name, grid in zip(axes[0], names, grids, strict=True):
         shown = ax.imshow(grid, cmap="cividis", vmin=1, vmax=most, interpolation="nearest")

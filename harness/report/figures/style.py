@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -77,17 +74,18 @@ class Drawing:
 
 def styled() -> Any:
     """The context in which figures are drawn and saved."""
-    return plt.rc_context({**sns.axes_style("ticks"), **_STYLE})  # type: ignore[dict-item]
+    plain = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}  # no matplotlibrc
+    return matplotlib.rc_context({**plain, **sns.axes_style("ticks"), **_STYLE})  # type: ignore[dict-item]
 
 
 def save(drawing: Drawing, out: Path) -> Figure:
-    """Write the files of a figure, the same bytes for the same rows, and close it."""
+    """Write the files of a figure, the same bytes for the same rows."""
     files = dict(zip(FORMATS, save_as(drawing.plot, out, drawing.name), strict=True))
     return Figure(drawing.name, drawing.title, drawing.caption, drawing.place, drawing.query, files)
 
 
 def save_as(plot: Plot, out: Path, name: str) -> list[Path]:
-    """Write out/name in every format and close the plot."""
+    """Write out/name in every format."""
     files = [out / f"{name}.{kind}" for kind in FORMATS]
     layout = plot.get_layout_engine()
     if layout is not None:
@@ -98,8 +96,13 @@ def save_as(plot: Plot, out: Path, name: str) -> list[Path]:
     FigureCanvasAgg(plot).print_png(png, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
     FigureCanvasSVG(plot).print_svg(svg, metadata={"Date": None})
     FigureCanvasPdf(plot).print_pdf(pdf, metadata={"CreationDate": None})
-    plt.close(plot)
     return files
+
+
+def grid_of(rows: int, columns: int, *, width: float, height: float, **shared: Any) -> tuple[Plot, Any]:
+    """A plot of so many inches and its (rows, columns) axes; pyplot's would load a backend, and keep them all."""
+    plot = Plot(figsize=(width, height))
+    return plot, plot.subplots(rows, columns, squeeze=False, **shared)
 
 
 def panels(
@@ -108,9 +111,7 @@ def panels(
     """A grid of `count` axes; places that are left over stay blank."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    plot, axes = plt.subplots(
-        rows, columns, figsize=(max(3.8, width * columns + 0.4), height * rows + 0.5), squeeze=False, **shared
-    )
+    plot, axes = grid_of(rows, columns, width=max(3.8, width * columns + 0.4), height=height * rows + 0.5, **shared)
     flat = list(axes.flat)
     for ax in flat[count:]:
         ax.set_visible(False)
