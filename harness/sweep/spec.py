@@ -323,14 +323,14 @@ def _fault(source: Source, item: dict[str, Any]) -> str:
 
 def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
     """The model that describes a place of the file."""
+    named: dict[Any, type[BaseModel]] = {}
     match place:
         case ("timing", "samplers", _):
             return SamplerSpec
         case ("search", *_):
             return SearchSpec
-        case (part,):
+        case (_,):
             named = {"resources": Resources, "timing": TimingSpec, "logging": LoggingSpec}
-            return named.get(str(part), Sweep)
-        case (part, _):
-            return {"resources": Role, "checkpoints": CheckpointSpec, "variants": VariantSpec}.get(str(part), Sweep)
-    return Sweep
+        case (_, _):
+            named = {"resources": Role, "checkpoints": CheckpointSpec, "variants": VariantSpec}
+    return named.get(place[0], Sweep) if place else Sweep

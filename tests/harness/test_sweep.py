@@ -247,7 +247,7 @@ def test_ids_depend_on_what_matters_and_on_nothing_else(plan_of):
 @pytest.mark.parametrize("kind", ["npz", "folder"])
 def test_what_lies_at_the_path_of_a_dataset_matters(plan_of, tmp_path, kind):
     (tmp_path / "mine").mkdir()
-    place = tmp_path / "mine" / "images.npz"
+    place = tmp_path / "mine" / ("images.npz" if kind == "npz" else "image.png")
     named = place if kind == "npz" else place.parent
     text = BASE.replace("  mnist5k: {binarise: threshold}", f'  mine: {{name: "{kind}:{named}", bits: 1}}')
     place.write_bytes(b"one")
