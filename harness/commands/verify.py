@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from arm_core import AutoregressiveModel, Checkpoint, InputError, Layout, predictive_sample
+from arm_core import AutoregressiveModel, Checkpoint, InputError, Layout, SamplerState, predictive_sample
 from arm_core.samplers.certified import in_dtype
 from harness.commands.card import Card, read_card, sha256_of, weights_sha256
 from harness.commands.sample import Sampling
@@ -69,4 +69,8 @@ def _hold(how: Sampling, loaded: Checkpoint, x: np.ndarray, ids: range) -> bool:
 def _confirmed(how: Sampling, arm: AutoregressiveModel, samples: np.ndarray, ids: range) -> bool:
     noise = Draw.noise_of(arm, how.seed, ids)
     x = torch.from_numpy(samples).to(noise.device)
-    return torch.equal(predictive_sample(arm, noise, lambda state: x, **options_of(how.spec, arm, len(x))).x, x)
+
+    def forecast(state: SamplerState) -> torch.Tensor:
+        return torch.where(state.evaluated, state.outputs, x)
+
+    return torch.equal(predictive_sample(arm, noise, forecast, **options_of(how.spec, arm, len(x))).x, x)
