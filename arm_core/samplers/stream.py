@@ -13,7 +13,7 @@ from torch import Tensor
 
 from arm_core.contracts import AutoregressiveModel, Contexts, Forecaster, SampleTrace, select_contexts
 from arm_core.decision import Decision, Processors
-from arm_core.errors import InputError
+from arm_core.errors import whole
 from arm_core.fixed_point import fixed_point_above
 from arm_core.gumbel import KeyedNoise
 from arm_core.samplers.mode import sampling_mode
@@ -109,12 +109,9 @@ def stream_samples(
         InputError: a number out of range, a window for an ARM that has none, a context for an ARM that takes none,
             autocast, nothing left to choose from, or a forecaster that returns something else.
     """
-    if count < 0 or slots < 1 or first_id < 0:
-        raise InputError(
-            f"count and first_id must not be negative and slots at least 1, got {count}, {first_id} and {slots}"
-        )
+    count, slots, first_id = whole("count", count), whole("slots", slots, 1), whole("first_id", first_id)
     if prefix is not None:
-        prefix = check_prefix(arm.layout, prefix if prefix.ndim == 2 else prefix.expand(count, -1), count)
+        prefix = check_prefix(arm.layout, prefix, count)
     check_context(arm, context, count)
     asked = _Asked(
         arm=arm,

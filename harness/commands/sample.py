@@ -147,6 +147,7 @@ def draw_samples(how: Sampling, count: int, out: Path, *, workers: int, address:
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
         arrays = {"images": images, "arm_calls": calls, "seed": np.array(how.seed)}
+        arrays["categories"] = np.array(shown.categories)
         if autoencoder is not None:
             arrays["latents"] = latents
         np.savez_compressed(out, allow_pickle=False, **arrays)
