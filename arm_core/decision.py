@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
-from arm_core.errors import InputError
+from arm_core.errors import InputError, whole
 
 Rows = Float[Tensor, "rows categories"]
 RowFunction = Callable[[Rows], Rows]
@@ -159,8 +159,7 @@ def _named(processor: RowFunction, name: str) -> RowFunction:
 
 def top_k(k: int) -> RowFunction:
     """Keep the `k` most likely categories of each row, and all that are as likely as the last of them."""
-    if k < 1:
-        raise InputError(f"top_k must be at least 1, got {k}")
+    k = whole("top_k", k, 1)
 
     def top_k_of(logits: Rows) -> Rows:
         if k >= logits.shape[-1]:

@@ -5,7 +5,7 @@ with eps fixed, sampling is a deterministic function.
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -94,6 +94,9 @@ class KeyedNoise:
         self.device = torch.empty(0, device=device).device  # "cuda" is "cuda:0" to tensors
         self.recordable = self.device.type != "cpu" and dtype == torch.float32
         ends = {sample_ids[0], sample_ids[-1]} if isinstance(sample_ids, range) and sample_ids else sample_ids
+        ends = ends.tolist() if isinstance(ends, Tensor | np.ndarray) else ends
+        if not isinstance(ends, Iterable):
+            raise InputError(f"sample_ids must be one id per row, got {sample_ids!r}; of one row it is [{ends}]")
         checked = [_key("sample id", sample_id) for sample_id in ends]
         self._ids: Sequence[int] = sample_ids if isinstance(sample_ids, range) else checked
 
@@ -162,7 +165,7 @@ class KeyedNoise:
 
 def _key(name: str, value: Any) -> int:
     try:
-        key = operator.index(value)
+        key = operator.index(value if not isinstance(value, bool) else None)  # type: ignore[arg-type]
     except TypeError:
         raise InputError(f"{name} must be an integer in [0, 2^64), got {value!r}") from None
     if not 0 <= key < _KEY_LIMIT:

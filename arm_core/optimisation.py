@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 
-from arm_core.errors import InputError
+from arm_core.errors import InputError, whole
 
 Images = UInt8[Tensor, "count *shape"]
 Labels = Int[Tensor, "_"]  # (count,)
@@ -54,8 +54,7 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         for name in ("iterations", "batch_size", "accumulate", "evaluate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+            whole(name, getattr(self, name), 1)
         if self.accumulate > self.batch_size:
             raise InputError(f"accumulate must be at most batch_size ({self.batch_size}), got {self.accumulate}")
         if not 0 <= self.weight_decay < math.inf:
@@ -98,9 +97,7 @@ class Optimisation:
     """
 
     def __init__(self, networks: Networks, config: FitConfig, *, seed: int) -> None:
-        if not 0 <= seed < 2**32:
-            raise InputError(f"training seed must be in [0, 2^32), got {seed}")
-        self.networks, self.config, self.seed = dict(networks), config, seed
+        self.networks, self.config, self.seed = dict(networks), config, whole("training seed", seed, 0, 2**32 - 1)
         self.step = 0
         self.parameters = [p for network in self.networks.values() for p in network.parameters()]
         self.device = self.parameters[0].device

@@ -5,11 +5,13 @@ of a file (`my_arm.py:CausalTransformer`). Entries are strings until they are as
 names costs no import. This module knows no torch and must never import what it names.
 """
 
+import ast
 import difflib
 import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -52,7 +54,7 @@ class Registry:
     def split(self, ref: str) -> tuple[str | None, str]:
         """(scheme, path) of a reference such as `npz:PATH`; (None, the reference) of every other."""
         scheme, colon, path = ref.partition(":")
-        return (scheme, path) if colon and scheme in self.schemes else (None, ref)
+        return (scheme, os.path.expanduser(path)) if colon and scheme in self.schemes else (None, ref)
 
     def resolve(self, ref: str) -> Any:
         """Import what `ref` stands for.
@@ -100,7 +102,7 @@ def _load_module(kind: str, name: str) -> ModuleType:
 
 
 def _load_file(kind: str, path: str) -> ModuleType:
-    if "\0" in path or not (file := Path(path).resolve()).is_file():
+    if "\0" in path or not (file := Path(path).expanduser().resolve()).is_file():
         raise InputError(f"{kind} file {path!r} does not exist (looked for in {Path.cwd()})")
     name = f"{PLUGIN_PREFIX}{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if name in sys.modules:
@@ -108,13 +110,41 @@ def _load_file(kind: str, path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None  # a .py file always has a loader
     module = importlib.util.module_from_spec(spec)
+    neighbours = beside(file)
+    if neighbours and str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
     sys.modules[name] = module  # before running it: dataclasses look their module up while they are made
     try:
         spec.loader.exec_module(module)
+        for meant in neighbours:
+            top = meant.parent.name if meant.stem == "__init__" else meant.stem
+            found = getattr(sys.modules.get(top), "__file__", None)
+            is_top = meant.parent == file.parent or (top, file.parent) == (meant.parent.name, meant.parent.parent)
+            if is_top and found is not None and not meant.samefile(found):
+                raise InputError(f"{file} imports {top}, which is {found}, not {meant} beside it; rename that one")
     except BaseException:
         del sys.modules[name]
         raise
     return module
+
+
+def beside(file: Path) -> list[Path]:
+    """The files in the folder of a plug-in that it imports, and those that they import, sorted."""
+    found, waiting = set[Path](), [file]
+    while waiting:
+        try:
+            tree = ast.parse((one := waiting.pop()).read_bytes())
+        except (SyntaxError, ValueError):  # running it says so better
+            continue
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+            for top in {name.partition(".")[0] for name in names} - {*sys.stdlib_module_names, "arm_core", "harness"}:
+                places = (file.parent / f"{top}.py", *(file.parent / top).rglob("*.py"))
+                new = {place for place in places if place.is_file() and place != one} - found - {file}
+                found |= new
+                waiting += new
+    return sorted(found)
 
 
 ARMS = Registry(

@@ -1,5 +1,7 @@
 """The command line. Bad input ends in one message and exit code 2; failed jobs in exit code 1."""
 
+import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +12,30 @@ from click.shell_completion import CompletionItem
 
 from arm_core.errors import InputError
 
-STORE = click.option(
-    "--store", default="runs", show_default=True, type=click.Path(path_type=Path), help="The folder of the results."
-)
+
+class Finite(click.FloatRange):
+    """A number in a range; `nan` is in every range that click knows."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return number
+
+
+class Place(click.Path):
+    """A path; `~` is the home of its user also where no shell saw it, as in --store=~/runs."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path."""
+        return super().convert(os.path.expanduser(value), param, ctx)
+
+
+STORE = click.option("--store", default="runs", show_default=True, type=Place(), help="The folder of the results.")
 
 
 class _Layout(click.ParamType):
@@ -106,7 +129,7 @@ def _complete_sweep(_: click.Context, __: click.Parameter, incomplete: str) -> l
 
 
 @main.command()
-@click.argument("file", type=click.Path(path_type=Path), shell_complete=_complete_sweep)
+@click.argument("file", type=Place(), shell_complete=_complete_sweep)
 @click.option("--profile", help="One of the file's profiles, which override its settings.")
 @click.option("--only", multiple=True, metavar="KEY=VALUE", help="dataset=, variant= or seed=; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Build the models, show what would run; run nothing.")
@@ -132,16 +155,14 @@ def sweep(**options: Any) -> None:
 
 
 @main.command()
-@click.option(
-    "--out", default="reports", show_default=True, type=click.Path(path_type=Path), help="Folder to write to."
-)
+@click.option("--out", default="reports", show_default=True, type=Place(), help="Folder to write to.")
 @click.option("--sweep", "sweeps", multiple=True, metavar="NAME", help="Only this sweep's jobs; may be repeated.")
 @click.option(
     "--only", multiple=True, metavar="KEY=VALUE", help="dataset, variant, profile, seed, sampler, batch_size."
 )
 @click.option("--mix", multiple=True, metavar="WHAT", help="Compare across device, version, checkpoint or status.")
-@click.option("--reference", type=click.Path(path_type=Path), help="Published numbers to stand beside ours (CSV).")
-@click.option("--diff", "other", metavar="STORE", type=click.Path(path_type=Path), help="Say what changed since STORE.")
+@click.option("--reference", type=Place(), help="Published numbers to stand beside ours (CSV).")
+@click.option("--diff", "other", metavar="STORE", type=Place(), help="Say what changed since STORE.")
 @click.option(
     "--figures", default=6, show_default=True, type=click.IntRange(min=0), help="Most panels and datasets drawn."
 )
@@ -175,7 +196,7 @@ def status(store: Path) -> None:
 
 
 @main.command()
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=Place())
 @click.option("--profile", help="One of the file's profiles.")
 @click.option("--head", default="HEAD:6379", show_default=True, help="Where the other nodes find the head.")
 @click.option("--slurm", is_flag=True, help="Print a SLURM batch script of the whole cluster and the sweep.")
@@ -197,11 +218,11 @@ def nodes(file: Path | None, store: Path, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=Place())
 @click.option("--count", default=16, show_default=True, type=click.IntRange(min=1), help="Samples.")
 @click.option("--seed", default=10, show_default=True, type=click.IntRange(min=0), help="Of the noise.")
-@click.option("--out", type=click.Path(path_type=Path), help="A .png grid, .npz arrays, or as --animate.")
-@click.option("--animate", type=click.Path(path_type=Path), help="A .gif of how samples come about, side by side.")
+@click.option("--out", type=Place(), help="A .png grid, .npz arrays, or as --animate.")
+@click.option("--animate", type=Place(), help="A .gif of how samples come about, side by side.")
 @click.option(
     "--sampler", default="fixed_point_above", show_default=True, help="A forecaster, or ancestral.", metavar="NAME"
 )
@@ -210,10 +231,10 @@ def nodes(file: Path | None, store: Path, **options: Any) -> None:
 @click.option("--slots", default=16, show_default=True, type=click.IntRange(min=1), help="Samples in work at a time.")
 @click.option("--temperature", default=1.0, show_default=True, help="Logits are divided by it; 0: the likeliest.")
 @click.option("--top-k", type=click.IntRange(min=1), help="Only so many likely categories of each row.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Only the likely ones of this share.")
-@click.option("--min-p", type=click.FloatRange(0, 1), help="Only those at least so likely, beside the likeliest.")
+@click.option("--top-p", type=Finite(0, 1, min_open=True), help="Only the likely ones of this share.")
+@click.option("--min-p", type=Finite(0, 1), help="Only those at least so likely, beside the likeliest.")
 @click.option("--context", type=click.IntRange(min=0), help="A class, of all samples.")
-@click.option("--guidance", type=float, help="Scale of classifier-free guidance to the class.")
+@click.option("--guidance", type=Finite(), help="Scale of classifier-free guidance to the class.")
 @click.option("--certified", is_flag=True, help="Prove every sample in float64: the same on every machine.")
 @click.option("--card", is_flag=True, help="The same, and write beside OUT what `harness verify` checks.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="More than 1: tasks on Ray.")
@@ -259,12 +280,18 @@ def verify_card(card: Path, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--out", default="reports/bench", show_default=True, type=click.Path(path_type=Path), help="Folder.")
+@click.argument("checkpoint", type=Place())
+@click.option("--out", default="reports/bench", show_default=True, type=Place(), help="Folder.")
 @click.option("--slots", default="1,4,16,64", show_default=True, help="Batch sizes and numbers of slots.")
 @click.option("--repetitions", default=5, show_default=True, type=click.IntRange(min=1), help="Each with its noise.")
 @click.option("--samples-per-slot", default=4, show_default=True, type=click.IntRange(min=1), help="Of a stream.")
-@click.option("--patience", default=60.0, show_default=True, help="Leave out runs of more seconds than this.")
+@click.option(
+    "--patience",
+    default=60.0,
+    show_default=True,
+    type=Finite(0, min_open=True),
+    help="Leave out runs of more seconds than this.",
+)
 @click.option("--arm", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
 @_pretrained_options
 @STORE
@@ -306,7 +333,7 @@ def check(reference: str, kind: str | None, layout: list[int] | None) -> None:
 
 @main.command()
 @STORE
-@click.option("--root", type=click.Path(path_type=Path), help="The folder with the data; else ARM_DATA, or ./data.")
+@click.option("--root", type=Place(), help="The folder with the data; else ARM_DATA, or ./data.")
 def doctor(store: Path, root: Path | None) -> None:
     """Say what works on this machine and what does not, each with its remedy; exit code 1: nothing can run.
 
@@ -319,9 +346,7 @@ def doctor(store: Path, root: Path | None) -> None:
     raise SystemExit(run_doctor(store, root))
 
 
-ROOT = click.option(
-    "--root", type=click.Path(path_type=Path), help="The folder with the data; else ARM_DATA, or ./data."
-)
+ROOT = click.option("--root", type=Place(), help="The folder with the data; else ARM_DATA, or ./data.")
 BINARISE = click.option(
     "--binarise", type=click.Choice(["fixed", "dynamic", "static", "threshold"]), help="Of grey images."
 )

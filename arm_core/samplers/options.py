@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from arm_core.contracts import AutoregressiveModel, Contexts, SpanCache
-from arm_core.errors import InputError
+from arm_core.errors import InputError, whole
 from arm_core.gumbel import DenseNoise, KeyedNoise, NoiseSource
 from arm_core.layout import Layout
 from arm_core.samplers.work import WholeImages
@@ -49,10 +49,19 @@ def noise_dtype(weights: torch.dtype) -> torch.dtype:
 
 
 def _check_prefix(layout: Layout, prefix: Tensor, count: int) -> Int[Tensor, "count known"]:
-    """The prefix, or an InputError unless it is integers (count, known) with known <= dims, all valid categories."""
+    """The prefix of each sample, or an InputError unless it is integers, all valid categories, of known <= dims.
+
+    (known,) is that of all `count` samples, (count, known) one each.
+    """
+    if not isinstance(prefix, Tensor):
+        raise InputError(f"prefix must be a tensor of integers, got {type(prefix).__name__}; torch.as_tensor makes one")
+    if prefix.ndim == 1:
+        prefix = prefix.expand(count, -1)
     if prefix.ndim != 2 or len(prefix) != count or prefix.shape[1] > layout.dims:
+        remedy = "; the upper half of images is layout.flatten(images)[:, : layout.dims // 2]" * (prefix.ndim > 2)
         raise InputError(
-            f"prefix must have shape (samples, known) = ({count}, at most {layout.dims}), got {tuple(prefix.shape)}"
+            f"prefix must have shape (known,), or (samples, known) = ({count}, at most {layout.dims}), "
+            f"got {tuple(prefix.shape)}{remedy}"
         )
     if prefix.is_floating_point() or prefix.dtype == torch.bool:
         raise InputError(f"prefix must hold integers, the categories of the leading dimensions, got {prefix.dtype}")
@@ -101,8 +110,7 @@ def span_cache(arm: AutoregressiveModel, slots: int, window: int) -> SpanCache:
     Raises:
         InputError: the window is no positive number, or the ARM has no spans.
     """
-    if window < 1:
-        raise InputError(f"window must be at least 1 dim, got {window}")
+    window = whole("window", window, 1)
     if window < arm.layout.dims and slots > 0:
         cache = arm.span_cache(slots, window)
         if cache.window < arm.layout.dims:

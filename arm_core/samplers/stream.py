@@ -12,7 +12,7 @@ from torch import Tensor
 
 from arm_core.contracts import AutoregressiveModel, Contexts, Forecaster, SampleTrace, select_contexts
 from arm_core.decision import Decision, Processors
-from arm_core.errors import InputError
+from arm_core.errors import whole
 from arm_core.fixed_point import fixed_point_above
 from arm_core.gumbel import KeyedNoise
 from arm_core.samplers.certified import Bound, Certified, Proof, drafting, in_dtype, proof_dtype
@@ -117,12 +117,7 @@ def stream_samples(
         InputError: a number out of range, a window for an ARM that has none, a context for an ARM that takes none,
             autocast, nothing left to choose from, or a forecaster that returns something else.
     """
-    if count < 0 or slots < 1 or first_id < 0:
-        raise InputError(
-            f"count and first_id must not be negative and slots at least 1, got {count}, {first_id} and {slots}"
-        )
-    if prefix is not None and prefix.ndim != 2:
-        prefix = prefix.expand(count, -1)
+    count, slots, first_id = whole("count", count), whole("slots", slots, 1), whole("first_id", first_id)
     prefix = check_conditions(arm, count, prefix, context)
     dtype, drawn_by = proof_dtype(certified, draft_dtype), in_dtype(arm, draft_dtype)
     asked = _Asked(

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from arm_core.contracts import AutoregressiveModel
+from arm_core.errors import whole
 from arm_core.samplers.recorded import Steps
 
 ROWS = (1 / 8, 1 / 4, 1 / 2, 1, 3 / 2, 2, 3)
@@ -49,7 +50,7 @@ class WindowChoice:
         dims, row = arm.layout.dims, arm.layout.width * arm.layout.channels
         self.clock = clock
         if window is not None or arm.granule is None:
-            self.ladder = [dims if window is None else window]
+            self.ladder = [dims if window is None else whole("window", window, 1)]
         else:
             granules = {1, *(max(1, round(rows * row / arm.granule)) for rows in ROWS)}
             most = max(1, LOGITS // (slots * arm.granule * arm.layout.categories))  # granules of a slot

@@ -54,7 +54,8 @@ def run_bench(
     file, text = out / "sweep.yaml", yaml.safe_dump(sweep, sort_keys=False, default_flow_style=None, width=100)
     with published(out, "bench-files.sha256") as place:  # an edited one is its user's
         (place / file.name).write_text(text, encoding="utf-8")
-    CONSOLE.print(f"{file}: what is run; change it and run it with: harness sweep {file} --serial", soft_wrap=True)
+    again = SweepCommand(file=file, store=store, serial=True).line()
+    CONSOLE.print(f"{file}: what is run; a copy of it, changed, is run by: {again}", soft_wrap=True)
     code = run_sweep(SweepCommand(file=file, store=store, serial=True))
     run_report(store, out, sweeps=[NAME], figures=figures)
     return code

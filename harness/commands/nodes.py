@@ -1,5 +1,6 @@
 """What `harness nodes` does: prints the commands that start a cluster, or looks at one that runs."""
 
+import shlex
 from pathlib import Path
 
 from rich.table import Table
@@ -37,7 +38,7 @@ def show_nodes(
     else:
         from harness.execution.start import start_lines
 
-        options = f"{file or 'FILE'}" + (f" --profile {profile}" if profile is not None else "")
+        options = shlex.join([str(file or "FILE"), *(["--profile", profile] if profile is not None else [])])
         for what, line in start_lines(resources, head=head, sweep=options):
             CONSOLE.print(f"# {what}\n{line}", soft_wrap=True)
 

@@ -158,6 +158,7 @@ def draw_samples(how: Sampling, count: int, out: Path, *, workers: int, address:
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
         arrays = {"images": images, "arm_calls": calls, "seed": np.array(how.seed)}
+        arrays["categories"] = np.array(pixels.categories)
         if pixels != layout:
             arrays["latents"] = layout.unflatten(torch.from_numpy(values)).numpy()
         np.savez_compressed(out, allow_pickle=False, **arrays)

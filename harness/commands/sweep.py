@@ -54,6 +54,9 @@ def run_sweep(command: SweepCommand) -> int:
     drawn = draw_jobs(spec)
     if spec.timing is not None and len(spec.timing.seeds) < FEWEST_SEEDS:
         CONSOLE.print(f"{len(spec.timing.seeds)} repetitions: intervals want {FEWEST_SEEDS} or more (timing.seeds).")
+    if spec.search is not None and spec.search.method != "grid" and spec.search.settings < spec.search.count:
+        few = f"{spec.search.settings} different settings; {spec.search.count} trials were asked for (search.count)"
+        CONSOLE.print(f"The space of the search has {few}: each is tried once.", soft_wrap=True)
     if command.dry_run:
         from harness.commands import dry_run
 

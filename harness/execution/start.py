@@ -7,7 +7,8 @@ from harness.execution.placement import start_line
 from harness.sweep.spec import Resources, Role
 
 PORT = 6379
-TOKEN, TOKEN_MODE = "ray get-auth-token --generate > /dev/null", "export RAY_AUTH_MODE=token"
+TOKEN = "(umask 077; ray get-auth-token --generate > /dev/null)"
+TOKEN_MODE = "export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0"
 TRAIN_FLAGS = ["--labels role=train"]
 TIMING_FLAGS = ["--labels role=timing", "--resources '{\"timing\": 1}'"]
 
@@ -58,7 +59,7 @@ def slurm_script(resources: Resources, *, sweep: Path, profile: str | None, trai
     start_others = f"srun --het-group=0 --nodes={others} --ntasks={others} --exclude={{}} {train_line} --block &"
     first = '"$(hostname)"'
     return f"""#!/bin/bash
-#SBATCH --job-name={sweep.stem}
+#SBATCH --job-name={shlex.quote(sweep.stem)}
 #SBATCH --nodes={train_nodes} --ntasks-per-node=1 --exclusive{_gpus(resources.train)}
 #SBATCH --time=24:00:00 --requeue --signal=B:TERM@120
 #SBATCH hetjob
@@ -66,7 +67,7 @@ def slurm_script(resources: Resources, *, sweep: Path, profile: str | None, trai
 # Add --partition or --constraint lines of your site to both halves: the first one trains, the second one times.
 # Run it again, or let SLURM requeue it, and the sweep goes on from where it stopped.
 set -euo pipefail
-head=$(hostname --ip-address | cut -d ' ' -f 1)
+head=$(hostname -I | cut -d ' ' -f 1)   # never the loopback, which `hostname --ip-address` may give
 port={PORT}
 store=${{STORE:-$SLURM_SUBMIT_DIR/runs}}   # on a file system that all nodes share
 {TOKEN}   # ~/.ray/auth_token, read by all nodes: the home folder must be shared

@@ -10,7 +10,7 @@ from arm_core.checkpoint import MANIFEST, no_checkpoint
 from arm_core.data.files import digest_of
 from arm_core.data.image_files import image_names
 from arm_core.errors import InputError
-from arm_core.registry import Registry
+from arm_core.registry import Registry, beside
 
 
 def content_hash(matters: Mapping[str, Any]) -> str:
@@ -54,7 +54,17 @@ def source_of(registry: Registry, reference: str) -> str | None:
         return _digest_of_path(Path(path))
     if reference in registry.entries or not (file := reference.rpartition(":")[0]).endswith(".py"):
         return None
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    place = Path(file).expanduser().resolve()
+    return hashlib.sha256(b"".join(source.read_bytes() for source in (place, *beside(place)))).hexdigest()
+
+
+def named(registry: Registry, reference: str) -> str:
+    """A reference without its path, whose content `source_of` stands for: it is the same from every folder."""
+    scheme, path = registry.split(reference)
+    if scheme is not None:
+        return scheme if Path(path).exists() else reference
+    file, _, attribute = reference.rpartition(":")
+    return attribute if file.endswith(".py") else reference
 
 
 def _digest_of_path(path: Path) -> str | None:
@@ -63,5 +73,9 @@ def _digest_of_path(path: Path) -> str | None:
         return digest_of(path, "sha256")
     if not path.is_dir():
         return None
-    files = [(name, (path / name).stat().st_size) for name in image_names(path)[0]]
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    try:
+        names = image_names(path)[0]
+    except InputError:  # it has none, which loading says better
+        names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+    files = [(name, (path / name).stat().st_size) for name in names]
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest() if files else None

@@ -9,6 +9,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from arm_core.errors import InputError
@@ -16,7 +17,7 @@ from arm_core.latents import AutoencoderConfig
 from arm_core.registry import ARMS, DATASETS, FORECASTERS, suggest
 from arm_core.training import AutoencoderTrainingConfig, TrainingConfig
 from harness.sweep.components import fill, make_config
-from harness.sweep.identity import content_hash, pretrained_digest, read_manifest, source_of
+from harness.sweep.identity import content_hash, named, pretrained_digest, read_manifest, source_of
 from harness.sweep.jobs import AutoencoderJob, Component, Existing, Frozen, Job, TimingJob, TrainJob
 from harness.sweep.samplers import SamplerSpec, complete
 from harness.sweep.search import SearchSpec
@@ -209,7 +210,8 @@ def _data(sweep: Sweep, key: str, entry: DatasetSpec) -> Component:
 
 
 def _data_matters(data: Component, root: str | None) -> list[Any]:
-    return [data.name, source_of(DATASETS, data.name), data.options, root]
+    place = str(Path(root).expanduser().absolute()) if root is not None else None
+    return [named(DATASETS, data.name), source_of(DATASETS, data.name), data.options, place]
 
 
 def _autoencoder_job(sweep: Sweep, key: str, entry: DatasetSpec, data: Component) -> AutoencoderJob:
@@ -278,7 +280,7 @@ def _train_jobs(
         "format": TRAINING_FORMAT,
         "data": _data_matters(data, entry.root),
         "autoencoder": autoencoder_job,
-        "arm": [arm_name, source_of(ARMS, arm_name), _as_dict(arm_config)],
+        "arm": [named(ARMS, arm_name), source_of(ARMS, arm_name), _as_dict(arm_config)],
         "forecasting": forecasting,
         "training": _training_matters(training),
         "init_from": init_sha256,

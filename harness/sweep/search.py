@@ -47,7 +47,8 @@ class SearchSpec(BaseModel):
 
     Attributes:
         method: every combination, random draws, or random draws of which ASHA stops the worse ones early.
-        count: trials of random and asha; grid has as many as it has combinations.
+        count: trials of random and asha, all different, so at most as many as the space has; a grid has one for each
+            combination.
         seed: of the draws.
         grace: asha: iterations before a trial may be stopped.
         factor: asha: one in `factor` goes on at each rung.
@@ -82,8 +83,20 @@ class SearchSpec(BaseModel):
         if self.method == "grid":
             lists = [values for values in self.space.values() if isinstance(values, list)]
             return [_nested(dict(zip(self.space, chosen, strict=True))) for chosen in itertools.product(*lists)]
-        generator = random.Random(self.seed)
-        return [_drawn(self.space, generator) for _ in range(self.count)]
+        generator, drawn = random.Random(self.seed), list[dict[str, dict[str, Any]]]()
+        while len(drawn) < min(self.count, self.settings):
+            if (trial := _drawn(self.space, generator)) not in drawn:  # equal settings would be one job
+                drawn.append(trial)
+        return drawn
+
+    @property
+    def settings(self) -> float:
+        """How many different ones the space has; infinite with a range."""
+        lists = [values if isinstance(values, list) else None for values in self.space.values()]
+        return math.prod(
+            math.inf if values is None else sum(value not in values[:place] for place, value in enumerate(values))
+            for values in lists
+        )
 
 
 def _drawn(space: Mapping[str, Range | list[Any]], generator: random.Random) -> dict[str, dict[str, Any]]:

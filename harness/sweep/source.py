@@ -1,5 +1,6 @@
 """Reads YAML and remembers the line of every value, so that an error can point at it."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def _scalar(loader: _Loader, node: yaml.ScalarNode, where: str) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if number and (":" in text or re.fullmatch(r"[-+]?0[0-7_]+", text)):
         raise InputError(f"{where}: {text} would be read as {value}; write the number plainly, or text in quotes")
-    return value
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def merged(base: Any, over: Any) -> Any:

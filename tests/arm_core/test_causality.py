@@ -97,7 +97,7 @@ def test_parameter_counts_are_those_of_the_description(layout, options, paramete
         (Layout(1, 10, 8, 2), {}, "height must be a multiple of 4 .* got 10; nearest: 8"),
         (Layout(1, 8, 7, 2), {}, "width must be a multiple of 4 .* got 7; nearest: 8"),
         (Layout(3, 8, 8, 2), {"filters": 20}, r"multiple of the channels \(3\), got 20; nearest: 21"),
-        (Layout(1, 8, 8, 2), {"resnets": 0}, "resnets must be at least 1, got 0"),
+        (Layout(1, 8, 8, 2), {"resnets": 0}, "resnets must be a whole number of at least 1, got 0"),
         (Layout(1, 8, 8, 2), {"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
     ],
 )

@@ -164,7 +164,7 @@ def test_rows_without_a_choice_are_no_fault_where_only_a_wrong_forecast_leads_th
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda: top_k(0), "top_k must be at least 1, got 0"),
+        (lambda: top_k(0), "top_k must be a whole number of at least 1, got 0"),
         (lambda: top_p(0.0), r"top_p must be in \(0, 1\], got 0"),
         (lambda: top_p(1.1), "top_p must be in"),
         (lambda: min_p(-0.1), "min_p must be in"),

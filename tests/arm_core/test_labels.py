@@ -125,7 +125,7 @@ def test_what_is_no_label_is_refused(context, message):
 def test_labels_for_a_pixelcnn_without_classes_are_refused():
     with pytest.raises(InputError, match="this PixelCNN has no classes; leave context out, or train one with classes"):
         pixelcnn(LAYOUTS[0], classes=0)(images(LAYOUTS[0], 1), context=[0])
-    with pytest.raises(InputError, match="classes must not be negative, got -1"):
+    with pytest.raises(InputError, match="classes must be a whole number of at least 0, got -1"):
         PixelCNN(LAYOUTS[0], PixelCNNConfig(resnets=1, filters=12, classes=-1))
 
 

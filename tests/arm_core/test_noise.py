@@ -119,6 +119,8 @@ def test_what_a_forecaster_reads_is_kept_from_the_first_call_on_and_not_before()
     ("options", "message"),
     [
         ({"seed": -1}, r"seed must be in \[0, 2\^64\), got -1"),
+        ({"seed": True}, "seed must be an integer in"),
+        ({"sample_ids": torch.tensor([0.0])}, "sample id must be an integer in"),
         ({"sample_ids": [2**64]}, "sample id must be in"),
         ({"sample_ids": range(2**64 - 1, 2**64 + 1)}, "sample id must be in"),
         ({"dtype": torch.int64}, "must be a floating type"),
@@ -145,3 +147,9 @@ def test_ids_may_be_a_tensor():
     layout = Layout(1, 1, 2, 2)
     expected = sample_noise(layout, seed=0, sample_ids=[0, 1])
     assert torch.equal(sample_noise(layout, seed=0, sample_ids=torch.arange(2)), expected)
+
+
+@pytest.mark.parametrize("ids", [torch.arange(2), torch.arange(2, dtype=torch.int32), (0, 1), range(2)])
+def test_ids_may_come_in_any_sequence_of_integers(ids):
+    layout = Layout(1, 4, 4, 2)
+    assert torch.equal(sample_noise(layout, seed=0, sample_ids=ids), sample_noise(layout, seed=0, sample_ids=[0, 1]))

@@ -78,11 +78,13 @@ def test_no_samples_need_no_call():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"count": -1}, "must not be negative"),
-        ({"slots": 0}, "slots at least 1"),
-        ({"first_id": -1}, "must not be negative"),
+        ({"count": -1}, "count must be a whole number of at least 0, got -1"),
+        ({"slots": 0}, "slots must be a whole number of at least 1, got 0"),
+        ({"slots": True}, "slots must be a whole number of at least 1, got True"),
+        ({"first_id": -1}, "first_id must be a whole number of at least 0, got -1"),
+        ({"prefix": torch.zeros(1, 3, 3).long()}, r"layout\.flatten\(images\)\[:, : layout\.dims // 2\]"),
         ({"window": 4}, "CountingArm has no cached windows"),
-        ({"window": 0}, "window must be at least 1"),
+        ({"window": 0}, "window must be a whole number of at least 1"),
         ({"temperature": -1.0}, "temperature must be"),
         ({"prefix": torch.zeros(3, 4).long()}, r"prefix must have shape .* \(2, at most 18\), got \(3, 4\)"),
         ({"prefix": torch.full((4,), 3)}, r"prefix must hold categories in \[0, 2\], got 3 to 3"),
@@ -97,3 +99,11 @@ def test_impossible_arguments_are_refused(options, message):
 
 def test_the_whole_image_may_be_asked_for_by_its_size():
     assert sample_many(TableArm(LAYOUT), count=1, seed=0, slots=1, window=LAYOUT.dims).x.shape == (1, LAYOUT.dims)
+
+
+@pytest.mark.parametrize("layout", [Layout(1, 4, 4, 5), Layout(3, 4, 4, 5)])
+def test_completions_keep_the_upper_half_whatever_the_channels(layout):
+    images = torch.randint(layout.categories, (1, layout.channels, 4, 4))
+    half = layout.flatten(images)[0, : layout.dims // 2]
+    done = layout.unflatten(sample_many(CountingArm(layout), count=3, seed=0, slots=2, prefix=half).x)
+    assert torch.equal(done[:, :, :2], images[:, :, :2].expand(3, -1, -1, -1))

@@ -248,7 +248,7 @@ def test_temperature_zero_takes_the_mode():
 @pytest.mark.parametrize("window", [0, -3])
 def test_a_window_that_is_no_positive_number_is_refused(window):
     arm = pixelcnn(Layout(1, 8, 8, 3))
-    with pytest.raises(InputError, match=f"window must be at least 1 dim, got {window}"):
+    with pytest.raises(InputError, match=f"window must be a whole number of at least 1, got {window}"):
         predictive_sample(arm, noise_for(arm), zeros, window=window)
 
 

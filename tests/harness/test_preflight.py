@@ -127,9 +127,9 @@ def test_the_start_lines_of_all_roles_are_printed(two_roles):
     assert result.exit_code == 0
     assert result.output.splitlines() == [
         "# once, on the head; copy ~/.ray/auth_token to every node, or share the home",
-        "ray get-auth-token --generate > /dev/null",
+        "(umask 077; ray get-auth-token --generate > /dev/null)",
         "# on every node, before what follows",
-        "export RAY_AUTH_MODE=token",
+        "export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0",
         "# the head; no job runs there",
         "ray start --head --port 6400 --num-cpus 0",
         "# each training node (V100)",

@@ -74,7 +74,7 @@ def test_a_sweep_becomes_a_training_and_a_timing_per_dataset_and_seed(plan_of):
         ("iterations: 100", "iterations: '100'", "q.yaml:12: training.iterations: .*must be a valid integer, got '100'"),
         ("iterations: 100", "iterations: 1.5", "q.yaml:12: training.iterations: .*must be a valid integer"),
         ("iterations: 100", "iterations: true", "q.yaml:12: training.iterations: .*must be a valid integer"),
-        ("iterations: 100", "iterations: 0", "q.yaml:11: training: iterations must be at least 1, got 0"),
+        ("iterations: 100", "iterations: 0", "q.yaml:11: training: iterations must be a whole number of at least 1, got 0"),
         ("2e-3", "fast", "q.yaml:13: training.learning_rate: .*must be a valid number, got 'fast'"),
         ("  mnist5k", "  mnist5", "q.yaml:3: datasets.mnist5: unknown dataset 'mnist5'. Did you mean 'mnist5k'"),
         ("threshold", "treshold", "q.yaml:3: datasets.mnist5k.binarise: .*'threshold', got 'treshold'"),

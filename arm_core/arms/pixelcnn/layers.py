@@ -25,7 +25,7 @@ from arm_core.causal_conv import (
 )
 from arm_core.contracts import AutoregressiveModel, Contexts
 from arm_core.elementwise import Maps, concat_elu, gated
-from arm_core.errors import InputError
+from arm_core.errors import InputError, whole
 from arm_core.layout import Layout
 
 U_KERNEL, UL_KERNEL = (2, 3), (2, 2)
@@ -259,16 +259,14 @@ def _check(layout: Layout, config: PixelCNNConfig) -> None:
             raise InputError(
                 f"PixelCNN: {name} must be a multiple of 4 (it halves twice), got {extent}; nearest: {nearest}"
             )
-    if config.resnets < 1:
-        raise InputError(f"PixelCNN: resnets must be at least 1, got {config.resnets}")
+    for name, least in (("resnets", 1), ("filters", 0), ("classes", 0)):
+        whole(f"PixelCNN: {name}", getattr(config, name), least)
     if config.filters < 1 or config.filters % layout.channels:
         nearest = max(1, round(config.filters / layout.channels)) * layout.channels
         raise InputError(
             f"PixelCNN: filters must be a positive multiple of the channels ({layout.channels}), "
             f"got {config.filters}; nearest: {nearest}"
         )
-    if config.classes < 0:
-        raise InputError(f"PixelCNN: classes must not be negative, got {config.classes}; 0: no labels")
     if not 0 <= config.dropout < 1:
         raise InputError(f"PixelCNN: dropout must be in [0, 1), got {config.dropout}")
     if config.dropout_unit not in ("map", "element"):
