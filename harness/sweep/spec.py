@@ -323,14 +323,9 @@ def _fault(source: Source, item: dict[str, Any]) -> str:
 
 def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
     """The model that describes a place of the file."""
-    match place:
-        case ("timing", "samplers", _):
-            return SamplerSpec
-        case ("search", *_):
-            return SearchSpec
-        case (part,):
-            named = {"resources": Resources, "timing": TimingSpec, "logging": LoggingSpec}
-            return named.get(str(part), Sweep)
-        case (part, _):
-            return {"resources": Role, "checkpoints": CheckpointSpec, "variants": VariantSpec}.get(str(part), Sweep)
-    return Sweep
+    if place[:2] == ("timing", "samplers") and len(place) == 3:
+        return SamplerSpec
+    of: dict[str, type[BaseModel]] = {"resources": Resources, "logging": LoggingSpec, "timing": TimingSpec}
+    entries: dict[str, type[BaseModel]] = {"resources": Role, "checkpoints": CheckpointSpec, "variants": VariantSpec}
+    known = {1: of | {"search": SearchSpec}, 2: entries}.get(len(place), {})
+    return known.get(str(place[0]), Sweep) if place else Sweep
