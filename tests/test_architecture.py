@@ -15,7 +15,7 @@ STAGES = {  # harness.<stage> -> what it may import of harness
     "jobs": {"jobs", "sweep", "store"},
     "execution": {"execution", "jobs", "sweep", "store"},
     "report": {"report", "store"},
-    "commands": {"commands", "console", "execution", "jobs", "sweep", "store", "report", "fetch"},
+    "commands": {"commands", "console", "execution", "jobs", "sweep", "store", "report", "fetch", "animation"},
 }
 
 
