@@ -53,10 +53,15 @@ class _Layout(click.ParamType):
 def _pretrained_options(command: Any) -> Any:
     """What has to be said of a folder of `save_pretrained`; the command takes it as `pretrained`."""
     for option in (
-        click.option("--classes", default=0, show_default=True, help="Of it: labels, whose tokens follow START."),
-        click.option("--offset", default=0, show_default=True, help="Of it: the token of category 0."),
-        click.option("--start", type=int, help="Of it: the token before the first one; its BOS if left out."),
-        click.option("--layout", type=_Layout(), help="Of a folder of save_pretrained (transformers)."),
+        click.option(
+            "--classes",
+            default=0,
+            show_default=True,
+            help="With --layout: number of labels; their tokens follow --start.",
+        ),
+        click.option("--offset", default=0, show_default=True, help="With --layout: the token of category 0."),
+        click.option("--start", type=int, help="With --layout: the token before the first one; BOS if left out."),
+        click.option("--layout", type=_Layout(), help="For a folder of save_pretrained: its layout."),
     ):
         command = option(command)
     return command
@@ -106,7 +111,14 @@ def _show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="And exit.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show versions and the device, and exit.",
+)
 def main() -> None:
     """Train autoregressive image models, time exact fast samplers on them, and report it.
 
@@ -130,16 +142,20 @@ def _complete_sweep(_: click.Context, __: click.Parameter, incomplete: str) -> l
 
 @main.command()
 @click.argument("file", type=Place(), shell_complete=_complete_sweep)
-@click.option("--profile", help="One of the file's profiles, which override its settings.")
-@click.option("--only", multiple=True, metavar="KEY=VALUE", help="dataset=, variant= or seed=; may be repeated.")
+@click.option("--profile", help="One of the file's profiles; it overrides the file's settings.")
+@click.option(
+    "--only", multiple=True, metavar="KEY=VALUE", help="Only these: dataset=, variant= or seed=; may be repeated."
+)
 @click.option("--dry-run", is_flag=True, help="Build the models, show what would run; run nothing.")
 @click.option("--verbose", is_flag=True, help="With --dry-run: every setting of every job.")
 @click.option("--serial", is_flag=True, help="Run the jobs one after the other in this process, without Ray.")
 @click.option("--address", default="local", show_default=True, metavar="local|HOST:PORT", help="The Ray cluster.")
-@click.option("--dashboard/--no-dashboard", default=True, show_default=True, help="Of the local Ray.")
+@click.option(
+    "--dashboard/--no-dashboard", default=True, show_default=True, help="Whether the local Ray has its dashboard."
+)
 @STORE
 def sweep(**options: Any) -> None:
-    """Train and time what FILE asks for; what is done already is left alone.
+    """Train and time what FILE asks for; finished jobs are skipped.
 
     FILE may also be the name of a sweep that comes with the package: quickstart, table1, table2, ablations, ...
 
@@ -158,17 +174,24 @@ def sweep(**options: Any) -> None:
 @click.option("--out", default="reports", show_default=True, type=Place(), help="Folder to write to.")
 @click.option("--sweep", "sweeps", multiple=True, metavar="NAME", help="Only this sweep's jobs; may be repeated.")
 @click.option(
-    "--only", multiple=True, metavar="KEY=VALUE", help="dataset, variant, profile, seed, sampler, batch_size."
+    "--only",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only these: dataset, variant, profile, seed, sampler, batch_size.",
 )
 @click.option("--mix", multiple=True, metavar="WHAT", help="Compare across device, version, checkpoint or status.")
 @click.option("--reference", type=Place(), help="Published numbers to stand beside ours (CSV).")
 @click.option("--diff", "other", metavar="STORE", type=Place(), help="Say what changed since STORE.")
 @click.option(
-    "--figures", default=6, show_default=True, type=click.IntRange(min=0), help="Most panels and datasets drawn."
+    "--figures",
+    default=6,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="At most so many panels a figure, and datasets with figures.",
 )
 @STORE
 def report(store: Path, out: Path, **options: Any) -> None:
-    """Write tables, figures and one HTML page from the results in the store.
+    """Write tables, figures and one HTML page from the store.
 
     \b
     Examples:
@@ -184,7 +207,9 @@ def report(store: Path, out: Path, **options: Any) -> None:
 @main.command()
 @STORE
 def status(store: Path) -> None:
-    """How far every job of every sweep is; reads files only, also while a sweep runs.
+    """Show how far every job of every sweep is.
+
+    Reads files only, also while a sweep runs.
 
     \b
     Example:
@@ -198,13 +223,15 @@ def status(store: Path) -> None:
 @main.command()
 @click.argument("file", required=False, type=Place())
 @click.option("--profile", help="One of the file's profiles.")
-@click.option("--head", default="HEAD:6379", show_default=True, help="Where the other nodes find the head.")
+@click.option("--head", default="HEAD:6379", show_default=True, help="Address of the head node, for the other nodes.")
 @click.option("--slurm", is_flag=True, help="Print a SLURM batch script of the whole cluster and the sweep.")
-@click.option("--train-nodes", default=2, show_default=True, type=click.IntRange(min=1), help="With --slurm.")
+@click.option(
+    "--train-nodes", default=2, show_default=True, type=click.IntRange(min=1), help="Training nodes, with --slurm."
+)
 @click.option("--address", metavar="HOST:PORT", help="Look at the nodes of a running cluster instead.")
 @STORE
 def nodes(file: Path | None, store: Path, **options: Any) -> None:
-    """Print the commands that start the nodes FILE asks for, or check those of a running cluster.
+    """Print the commands that start a cluster for FILE, or check one.
 
     \b
     Examples:
@@ -219,32 +246,44 @@ def nodes(file: Path | None, store: Path, **options: Any) -> None:
 
 @main.command()
 @click.argument("checkpoint", type=Place())
-@click.option("--count", default=16, show_default=True, type=click.IntRange(min=1), help="Samples.")
-@click.option("--seed", default=10, show_default=True, type=click.IntRange(min=0), help="Of the noise.")
-@click.option("--out", type=Place(), help="A .png grid, .npz arrays, or as --animate.")
-@click.option("--animate", type=Place(), help="A .gif of how samples come about, side by side.")
+@click.option("--count", default=16, show_default=True, type=click.IntRange(min=1), help="Number of samples.")
+@click.option("--seed", default=10, show_default=True, type=click.IntRange(min=0), help="Seed of the noise.")
+@click.option("--out", type=Place(), help="The file to write: a .png grid or .npz arrays.")
+@click.option("--animate", type=Place(), help="A .gif: how samples come about under three samplers.")
 @click.option(
     "--sampler", default="fixed_point_above", show_default=True, help="A forecaster, or ancestral.", metavar="NAME"
 )
 @click.option("--horizon", type=int, help="Modules to use, with --sampler learned.")
-@click.option("--window", type=click.IntRange(min=1), help="Dims a call evaluates; chosen while sampling if left out.")
+@click.option(
+    "--window", type=click.IntRange(min=1), help="Values that a call evaluates of each sample; measured if left out."
+)
 @click.option("--slots", default=16, show_default=True, type=click.IntRange(min=1), help="Samples in work at a time.")
-@click.option("--temperature", default=1.0, show_default=True, help="Logits are divided by it; 0: the likeliest.")
-@click.option("--top-k", type=click.IntRange(min=1), help="Only so many likely categories of each row.")
-@click.option("--top-p", type=Finite(0, 1, min_open=True), help="Only the likely ones of this share.")
-@click.option("--min-p", type=Finite(0, 1), help="Only those at least so likely, beside the likeliest.")
-@click.option("--context", type=click.IntRange(min=0), help="A class, of all samples.")
+@click.option(
+    "--temperature", default=1.0, show_default=True, help="Divides the logits; 0 takes the likeliest category."
+)
+@click.option("--top-k", type=click.IntRange(min=1), help="Keep the K likeliest categories of each value.")
+@click.option(
+    "--top-p",
+    type=Finite(0, 1, min_open=True),
+    help="Keep the likeliest categories that together have probability P.",
+)
+@click.option("--min-p", type=Finite(0, 1), help="Keep categories at least P times as likely as the likeliest.")
+@click.option("--context", type=click.IntRange(min=0), help="The class of all samples, for a conditional ARM.")
 @click.option("--guidance", type=Finite(), help="Scale of classifier-free guidance to the class.")
 @click.option("--certified", is_flag=True, help="Prove every sample in float64: the same on every machine.")
 @click.option("--card", is_flag=True, help="The same, and write beside OUT what `harness verify` checks.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="More than 1: tasks on Ray.")
+@click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Processes; more than 1 run on Ray."
+)
 @click.option("--address", default="local", show_default=True, metavar="local|HOST:PORT", help="The Ray cluster.")
 @click.option("--arm", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
 @_pretrained_options
 def sample(checkpoint: Path, **options: Any) -> None:
-    """Draw samples from the ARM in CHECKPOINT (a folder that a training left, or save_pretrained with --layout).
+    """Draw samples from the ARM in the folder CHECKPOINT.
 
-    A sample depends on the seed, its number, and what decides rows (--temperature to --guidance), on nothing else.
+    CHECKPOINT is what a training left, or a folder of save_pretrained with --layout.
+
+    A sample depends on the seed, its number and the options from --temperature to --guidance, and on nothing else.
 
     \b
     Examples:
@@ -281,22 +320,30 @@ def verify_card(card: Path, **options: Any) -> None:
 
 @main.command()
 @click.argument("checkpoint", type=Place())
-@click.option("--out", default="reports/bench", show_default=True, type=Place(), help="Folder.")
+@click.option("--out", default="reports/bench", show_default=True, type=Place(), help="Folder to write to.")
 @click.option("--slots", default="1,4,16,64", show_default=True, help="Batch sizes and numbers of slots.")
-@click.option("--repetitions", default=5, show_default=True, type=click.IntRange(min=1), help="Each with its noise.")
-@click.option("--samples-per-slot", default=4, show_default=True, type=click.IntRange(min=1), help="Of a stream.")
 @click.option(
-    "--patience",
-    default=60.0,
+    "--repetitions",
+    default=5,
     show_default=True,
-    type=Finite(0, min_open=True),
-    help="Leave out runs of more seconds than this.",
+    type=click.IntRange(min=1),
+    help="How often each is timed, each time with other noise.",
 )
+@click.option(
+    "--samples-per-slot",
+    default=4,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Samples that a stream draws in each slot.",
+)
+@click.option("--patience", default=60.0, show_default=True, help="Leave out runs of more seconds than this.")
 @click.option("--arm", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
 @_pretrained_options
 @STORE
 def bench(checkpoint: Path, out: Path, **options: Any) -> None:
-    """Compare all samplers on the ARM in CHECKPOINT: equality first, then calls, work and time side by side.
+    """Compare all samplers on the ARM in CHECKPOINT.
+
+    Checks that their samples are equal first, then shows calls, work and time side by side.
 
     Writes a sweep file over the checkpoint, runs it in this process, and reports it; edit the file for more.
 
@@ -313,11 +360,13 @@ def bench(checkpoint: Path, out: Path, **options: Any) -> None:
 @main.command()
 @click.argument("reference")
 @click.option(
-    "--kind", type=click.Choice(["arm", "forecaster", "dataset"]), help="If it cannot be told from the class."
+    "--kind", type=click.Choice(["arm", "forecaster", "dataset"]), help="What it is, if the class does not tell."
 )
 @click.option("--layout", type=_Layout(), help="Of an ARM; several small ones if left out.")
 def check(reference: str, kind: str | None, layout: list[int] | None) -> None:
-    """Prove that an ARM, a forecaster or a dataset keeps its contract; REFERENCE is a name or file.py:attribute.
+    """Prove that an ARM, a forecaster or a dataset keeps its contract.
+
+    REFERENCE is a name, or file.py:attribute.
 
     \b
     Examples:
@@ -335,7 +384,9 @@ def check(reference: str, kind: str | None, layout: list[int] | None) -> None:
 @STORE
 @click.option("--root", type=Place(), help="The folder with the data; else ARM_DATA, or ./data.")
 def doctor(store: Path, root: Path | None) -> None:
-    """Say what works on this machine and what does not, each with its remedy; exit code 1: nothing can run.
+    """Say what works on this machine, and how to mend what does not.
+
+    Exit code 1: nothing can run.
 
     \b
     Example:
@@ -348,13 +399,13 @@ def doctor(store: Path, root: Path | None) -> None:
 
 ROOT = click.option("--root", type=Place(), help="The folder with the data; else ARM_DATA, or ./data.")
 BINARISE = click.option(
-    "--binarise", type=click.Choice(["fixed", "dynamic", "static", "threshold"]), help="Of grey images."
+    "--binarise", type=click.Choice(["fixed", "dynamic", "static", "threshold"]), help="How grey images become binary."
 )
 
 
 @main.group()
 def data() -> None:
-    """Which datasets are there, whether they are the published ones, and bringing those that are not."""
+    """Datasets: which are here, whether they are the published ones."""
 
 
 @data.command("list")
@@ -397,7 +448,9 @@ def verify(name: str, root: Path | None, binarise: str | None) -> None:
 @BINARISE
 @click.option("--mirror", multiple=True, metavar="URL", help="A folder to ask first; may be repeated.")
 def fetch(name: str, root: Path | None, binarise: str | None, mirror: tuple[str, ...]) -> None:
-    """Download the published files of a dataset, resumed and checked; nothing else here ever downloads.
+    """Download the published files of a dataset, and check them.
+
+    A download that was cut off goes on. No other command downloads anything.
 
     \b
     Examples:

@@ -125,7 +125,7 @@ def _animate(how: Sampling, out: Path) -> None:
         raise InputError(f"--animate must end in .gif, got {out}")
     if how.spec.forecaster is None:
         raise InputError("--animate shows ancestral sampling beside a forecaster; leave --sampler ancestral out")
-    from harness.animation import IN_WORK, animate
+    from harness.commands.animation import IN_WORK, animate
 
     with CONSOLE.status("Drawing the picture"):
         films = animate(how.load(), how.spec, seed=how.seed, slots=min(how.slots, IN_WORK), out=out)

@@ -7,8 +7,8 @@ from PIL import Image
 
 from arm_core import AutoregressiveModel, Checkpoint, Layout, ancestral_sample, sample_noise, save_arm
 from arm_core.arms import PixelCNN, PixelCNNConfig
-from harness.animation import animate
 from harness.cli import main
+from harness.commands.animation import animate
 from harness.sweep import SamplerSpec
 
 
