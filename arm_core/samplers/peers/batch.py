@@ -15,13 +15,18 @@ from arm_core.samplers.options import Noise, check_conditions, noise_source, spa
 from arm_core.samplers.work import Work
 
 
-class Options(TypedDict, total=False):
+class Conditions(TypedDict, total=False):
     """What every sampler takes beside its own keywords; see `predictive_sample`."""
 
     prefix: Int[Tensor, "batch known"] | None
     temperature: float | int
     logits_processor: Processors | None
     context: Contexts | None
+
+
+class Options(Conditions, total=False):
+    """What every sampler takes whose samples are those of its noise."""
+
     certified: Certified
     draft_dtype: torch.dtype | None
 

@@ -8,7 +8,6 @@ A draft of dimension i must be independent of all that decides when i becomes fi
 So what is drawn for a rejected draft must come from fresh noise, even where drafts share noise from call to call.
 """
 
-from dataclasses import fields
 from typing import Any, Literal, Unpack
 
 import torch
@@ -21,7 +20,7 @@ from arm_core.errors import InputError
 from arm_core.gumbel import DenseNoise, KeyedNoise, standard_gumbel
 from arm_core.samplers.mode import sampling_mode
 from arm_core.samplers.options import check_conditions, noise_dtype, span_cache
-from arm_core.samplers.peers.batch import Options
+from arm_core.samplers.peers.batch import Conditions
 from arm_core.samplers.step import step
 from arm_core.samplers.work import Work
 
@@ -133,7 +132,7 @@ def drafted_sample(
     coupling: Coupling,
     slots: int | None,
     first: Forecaster | None,
-    **options: Unpack[Options],
+    **options: Unpack[Conditions],
 ) -> SampleTrace:
     """What `sjd_sample` and `scd_sample` return; see there."""
     if batch < 0 or (slots is not None and slots < 1):
@@ -169,5 +168,4 @@ def drafted_sample(
             traces |= {holds.pop(slot): trace for slot, trace in zip(free, work.traces(free), strict=True)}
         if batch == 0:
             return work.trace()
-    parts = [traces[row] for row in range(batch)]
-    return SampleTrace(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(SampleTrace)))
+    return SampleTrace.joined([traces[row] for row in range(batch)])
