@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+import yaml
 from rich import box
 from rich.table import Table
 
@@ -26,7 +27,7 @@ from harness.execution.monitor import duration
 from harness.jobs.checkpoints import load
 from harness.jobs.train import learns_labels, networks
 from harness.store import Store
-from harness.sweep import AutoencoderJob, Plan, Sweep, TimingJob, TrainJob
+from harness.sweep import AutoencoderJob, Job, Plan, Sweep, TimingJob, TrainJob
 from harness.sweep.components import fill
 from harness.sweep.plan import LEFT_OUT, Named
 
@@ -239,9 +240,9 @@ class Earlier:
         """Seconds of those runs that the same model has had before."""
         total = 0.0
         for spec in job.samplers:
-            for width in job.slots if spec.stream else job.batch_sizes:
+            for width in job.widths_of(spec):
                 mean = float(self.run.get((model, spec.described(), width), 0.0))
-                total += mean * (job.ancestral_seeds if spec.sampler == "ancestral" else 1 + len(job.seeds))
+                total += mean * (len(job.seeds_of(spec)) + job.warms_up(spec))
         return total or None
 
 
@@ -290,38 +291,17 @@ def _table(plan: Plan, built: Built, seconds: dict[str, float | None]) -> Table:
             f"{job.kind} {job.title}",
             f"{parameters:,}" if parameters is not None else "",
             f"{job.training['iterations']:,}" if not isinstance(job, TimingJob) else "",
-            f"{_runs(job):,}" if isinstance(job, TimingJob) else "",
+            f"{sum(map(job.repetitions_of, job.samplers)):,}" if isinstance(job, TimingJob) else "",
             duration(took) if took is not None else "",
             planned.reason,
         )
     return table
 
 
-def _runs(job: TimingJob) -> int:
-    """Timed repetitions, without warm-ups."""
-    return sum(
-        len(job.slots if spec.stream else job.batch_sizes)
-        * (job.ancestral_seeds if spec.sampler == "ancestral" else len(job.seeds))
-        for spec in job.samplers
-    )
-
-
-def _print_settings(job: Any) -> None:
+def _print_settings(job: Job) -> None:
     """Every setting that the job will use, those that the file leaves out included."""
     CONSOLE.print(f"{job.kind} {job.title}")
-    for name, value in job.model_dump(exclude={"id", "title", "kind", "train_job", "autoencoder_job"}).items():
-        for line in _lines(name, value):
-            CONSOLE.print(f"    {line}", soft_wrap=True, style="dim")
-
-
-def _lines(name: str, value: Any) -> Iterator[str]:
-    """A setting and its parts, one a line."""
-    if isinstance(value, dict) and value:
-        for key, part in value.items():
-            yield from _lines(f"{name}.{key}", part)
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        for part in value:
-            shown = {key: one for key, one in part.items() if one not in (None, False, {}, 1.0)}
-            yield f"{name}: " + ", ".join(f"{key} {one}" for key, one in shown.items())
-    elif value not in (None, {}, []):
-        yield f"{name}: {value}"
+    left_out = {"id", "title", "kind", "train_job", "autoencoder_job"}
+    settings = job.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
+    for line in yaml.safe_dump(settings, sort_keys=False).splitlines():
+        CONSOLE.print(f"    {line}", soft_wrap=True, style="dim")

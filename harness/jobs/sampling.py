@@ -13,6 +13,7 @@ from arm_core import (
     Checkpoint,
     Forecaster,
     InputError,
+    KeyedNoise,
     Layout,
     SampleTrace,
     ancestral_sample,
@@ -57,17 +58,26 @@ class Draw:
         count: how many.
         width: how many at a time, the batch or the slots; a sampler of batches draws one, of this size.
         noise: of the first `width` samples.
+        layout: of the samples.
     """
 
     seed: int
     count: int
     width: int
     noise: Tensor
+    layout: Layout
 
     @classmethod
     def of(cls, arm: AutoregressiveModel, seed: int, width: int, count: int | None = None) -> "Draw":
         """A draw of `count` samples (None: of `width`), its noise in the ARM's dtype and on its device."""
-        return cls(seed, width if count is None else count, width, cls.noise_of(arm, seed, range(width)))
+        return cls(seed, width if count is None else count, width, cls.noise_of(arm, seed, range(width)), arm.layout)
+
+    def of_proof(self, spec: SamplerSpec) -> Tensor | KeyedNoise:
+        """The noise as a sampler of batches takes it: keyed if it is proved, since a proof makes it in float64."""
+        if not spec.certified:
+            return self.noise
+        layout, noise = self.layout, self.noise
+        return KeyedNoise(layout, seed=self.seed, sample_ids=range(self.width), dtype=noise.dtype, device=noise.device)
 
     @staticmethod
     def noise_of(arm: AutoregressiveModel, seed: int, ids: range) -> Tensor:
@@ -91,14 +101,19 @@ def make_sampler(spec: SamplerSpec, checkpoint: Checkpoint) -> Sampler:
         return partial(_drafted, spec, arm)
     if spec.forecaster is None:
         without = _without_forecasts(spec, arm)
-        return lambda draw: without(draw.noise, **options_of(spec, arm, draw.width))
+        return lambda draw: without(draw.of_proof(spec), **options_of(spec, arm, draw.width), **proof_of(spec))
     forecaster = make_forecaster(spec, checkpoint)
     if spec.resampled:
         return lambda draw: _with_fresh_noise(arm, draw.noise, forecaster, options_of(spec, arm, draw.width))
     window = {"auto": None, "image": arm.layout.dims}.get(spec.window, spec.window)  # type: ignore[arg-type]
     if not spec.stream:
         return lambda draw: predictive_sample(
-            arm, draw.noise, forecaster, window=window, **options_of(spec, arm, draw.width)
+            arm,
+            draw.of_proof(spec),
+            forecaster,
+            window=window,
+            **options_of(spec, arm, draw.width),
+            **proof_of(spec),
         )
     window = arm.layout.dims if spec.window is None else window
     return lambda draw: sample_many(
@@ -109,6 +124,7 @@ def make_sampler(spec: SamplerSpec, checkpoint: Checkpoint) -> Sampler:
         forecaster=forecaster,
         window=window,
         **options_of(spec, arm, draw.count),
+        **proof_of(spec),
     )
 
 
@@ -128,6 +144,13 @@ def options_of(spec: SamplerSpec, arm: AutoregressiveModel, count: int) -> dict[
         device = next(arm.parameters(), torch.empty(0)).device
         options["context"] = torch.full((count,), spec.context, device=device)
     return options
+
+
+def proof_of(spec: SamplerSpec) -> dict[str, Any]:
+    """Whether samples are proved, as samplers take it."""
+    if not spec.certified:
+        return {}
+    return {"certified": True, "draft_dtype": getattr(torch, spec.draft_dtype) if spec.draft_dtype else None}
 
 
 def decided(spec: SamplerSpec, checkpoint: Checkpoint, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,8 @@ slots of a stream. Warm-ups are recorded and marked.
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from arm_core import Checkpoint, InputError, SampleTrace
+from arm_core.samplers.certified import in_dtype
 from harness.jobs.checkpoints import load
 from harness.jobs.clock import Clock, clock_for
 from harness.jobs.latents import decoded_columns
@@ -120,9 +121,14 @@ class Bench:
         streams = any(spec.stream for spec, _ in samplers)
         self.widths = sorted({*job.batch_sizes, *(job.slots if streams else ())})
         self.done = 0
-        rounds = [len(job.seeds_of(spec)) + _is_warmed_up(spec) for spec, _ in samplers]
-        runs = (many * len(job.widths_of(spec)) for many, (spec, _) in zip(rounds, samplers, strict=True))
-        self.total = len(samplers) + sum(runs)
+        specs = [spec for spec, _ in samplers]
+        warm_ups = sum(job.warms_up(spec) * len(job.widths_of(spec)) for spec in specs)
+        self.total = len(specs) + warm_ups + sum(map(job.repetitions_of, specs))
+
+    @cached_property
+    def in_float64(self) -> Checkpoint:
+        """The checkpoint with its ARM in float64."""
+        return replace(self.checkpoint, arm=in_dtype(self.checkpoint.arm, torch.float64))
 
     def figures(self) -> Rows:
         """Samples and mistakes for the figures: the same noise for every sampler."""
@@ -180,7 +186,7 @@ class Bench:
         random.Random(f"{seed} {width} {is_warmup}").shuffle(order)
         found, round_before = list[tuple[SamplerSpec, dict[str, Any], SampleTrace]](), other_cpu_seconds()
         for spec, run in order:
-            if seed not in job.seeds_of(spec) or (is_warmup and not _is_warmed_up(spec)):
+            if seed not in job.seeds_of(spec) or (is_warmup and not job.warms_up(spec)):
                 continue
             count = width * job.samples_per_slot if spec.stream and not is_warmup else width
             if self._takes_too_long(spec, width, count):
@@ -227,22 +233,25 @@ class Bench:
     ) -> dict[str, Any]:
         """The row with how many of its samples are right: all of them are looked at.
 
-        A sample that the reference drew too is compared with that one. One that it did not draw (a stream draws more
-        than any batch) must be the fixed point of its noise, of which there is only one.
+        A sample of a batch is compared with the reference's in the same dtype. One of a stream, or one that is said to
+        be proved, must be the fixed point of its noise in float64, of which there is only one: a single pass tells, at
+        any size.
         """
         if spec.in_law:  # exact in law: there is no sample that it should equal
             return row
-        exact, gaps, drawn = 0, [], known.get(_decision(spec), trace.x[:0])
+        proved = spec.stream or spec.certified
+        judge = self.in_float64 if proved else self.checkpoint
+        exact, gaps, drawn = 0, [], trace.x[:0] if proved else known.get(_decision(spec), trace.x[:0])
         for start in range(0, len(trace.x), _COMPARED):
             x = trace.x[start : start + _COMPARED]
-            noise = Draw.noise_of(self.arm, row["seed"], range(start, start + len(x)))
+            noise = Draw.noise_of(judge.arm, row["seed"], range(start, start + len(x)))
             twins = drawn[start : start + len(x)]
             if len(twins) < len(x):
-                twins = torch.cat([twins, decided(spec, self.checkpoint, x[len(twins) :], noise[len(twins) :])[0]])
+                twins = torch.cat([twins, decided(spec, judge, x[len(twins) :], noise[len(twins) :])[0]])
             differ = (x != twins).any(dim=1)
             exact += int((~differ).sum())
             if differ.any():
-                _, scores = decided(spec, self.checkpoint, twins[differ], noise[differ])
+                _, scores = decided(spec, judge, twins[differ], noise[differ])
                 gaps.append(smallest_gap(scores, twins[differ], x[differ]))
         return {**row, "exact_fraction": exact / len(trace.x), "smallest_gap": min(gaps, default=None)}
 
@@ -261,11 +270,6 @@ def smallest_gap(scores: Tensor, reference: Tensor, x: Tensor) -> float:
     first = (x != reference).int().argmax(dim=1)
     best, second = scores[torch.arange(len(x)), first].topk(2).values.T
     return float((best - second).min())
-
-
-def _is_warmed_up(spec: SamplerSpec) -> bool:
-    """Ancestral sampling takes longest, and warms nothing that the others do not."""
-    return spec.sampler != "ancestral"
 
 
 def _decision(spec: SamplerSpec) -> str:

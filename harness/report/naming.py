@@ -64,6 +64,10 @@ def named(description: str) -> Named:
         parts.append({"image": "finished dropped", "auto": "auto window"}.get(window, f"window {window}"))
     if settings.get("stream"):
         parts.append("slots")
+    if settings.get("certified"):
+        parts.append("certified")
+    if "draft_dtype" in settings:
+        parts.append(f"{settings['draft_dtype']} drafts")
     base = (FRESH if settings.get("resampled") else "") + ", ".join(parts)
     decision = ", ".join(f"{text} {settings[key]}" for key, text in DECISION.items() if key in settings)
     return Named(f"{base}, {decision}" if decision else base, base, decision, _family(settings))

@@ -100,6 +100,14 @@ class TimingJob(_Job):
         """With which a sampler is timed at each width."""
         return self.seeds[: self.ancestral_seeds] if spec.sampler == "ancestral" else self.seeds
 
+    def warms_up(self, spec: SamplerSpec) -> bool:
+        """Whether a sampler runs before it is timed: ancestral sampling takes longest, and warms nothing more."""
+        return spec.sampler != "ancestral"
+
+    def repetitions_of(self, spec: SamplerSpec) -> int:
+        """How many runs of a sampler are timed."""
+        return len(self.widths_of(spec)) * len(self.seeds_of(spec))
+
 
 Job = AutoencoderJob | TrainJob | TimingJob
 

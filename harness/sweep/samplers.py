@@ -46,6 +46,8 @@ class SamplerSpec(BaseModel):
         top_k, top_p, min_p: leave out unlikely categories of each row (`arm_core.top_k` and its like).
         guidance: scale of classifier-free guidance (`arm_core.arms.Guided`), with a `context`.
         context: a class label, of all samples.
+        certified: every sample is proved in float64 (`arm_core.samplers.certified`).
+        draft_dtype: of the ARM that draws what is proved; None: that of the job.
         variants: of a sweep that it is for; None: all. A job's sampler has none.
     """
 
@@ -66,6 +68,8 @@ class SamplerSpec(BaseModel):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     guidance: float | None = None
     context: Annotated[int, Field(ge=0)] | None = None
+    certified: bool = False
+    draft_dtype: Literal["float32", "bfloat16"] | None = None
     variants: Annotated[list[str], Field(min_length=1)] | None = None
 
     @model_validator(mode="before")
@@ -126,6 +130,8 @@ def _misfits(given: SamplerSpec) -> Iterator[tuple[str, str]]:
     """(setting, why) of settings that do not go together."""
     if given.guidance is not None and given.context is None:
         yield "guidance", "needs a `context:` to guide to; add a class label"
+    if given.draft_dtype is not None and not given.certified:
+        yield "draft_dtype", "needs a proof; add `certified: true`"
     if given.forecaster is None:
         if given.sampler is None:
             yield "", "needs a `forecaster:`, or a `sampler:`"
@@ -134,6 +140,8 @@ def _misfits(given: SamplerSpec) -> Iterator[tuple[str, str]]:
             taken[1:1] = ["window", "stream", "first", *(["coupling"] if given.sampler == "scd" else [])]
             if isinstance(given.window, str):
                 yield "window", f"{given.sampler} takes dims, got {given.window}"
+        elif given.sampler != "ancestral":
+            taken += ["certified", "draft_dtype"]
         for name in sorted(given.model_fields_set - {*taken, "variants"}):
             yield name, f"{given.sampler} takes {', '.join(taken)} only; leave it out"
         return
@@ -144,9 +152,9 @@ def _misfits(given: SamplerSpec) -> Iterator[tuple[str, str]]:
             yield key, f"is for {' and '.join(whose)}; leave it out"
     if given.window == "auto" and not given.stream:
         yield "window", "auto is for streams; add `stream: true`, or give dims"
-    if given.resampled and (given.stream or given.window is not None):
-        key = "stream" if given.stream else "window"
-        yield key, "fresh noise at every call knows no windows or slots; leave it out"
+    if given.resampled and (given.stream or given.window is not None or given.certified):
+        key = "stream" if given.stream else "window" if given.window is not None else "certified"
+        yield key, "fresh noise at every call knows no windows, slots or proofs; leave it out"
     if given.forecaster in LEARNED:
         yield from _misfit_options(given)
     elif given.horizon is not None:

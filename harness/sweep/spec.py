@@ -323,21 +323,14 @@ def _fault(source: Source, item: dict[str, Any]) -> str:
 
 def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
     """The model that describes a place of the file."""
+    named: dict[Any, type[BaseModel]] = {}
     match place:
-        case ("resources",):
-            return Resources
-        case ("resources", _):
-            return Role
-        case ("checkpoints", _):
-            return CheckpointSpec
-        case ("variants", _):
-            return VariantSpec
-        case ("logging",):
-            return LoggingSpec
-        case ("search",):
-            return SearchSpec
-        case ("timing",):
-            return TimingSpec
         case ("timing", "samplers", _):
             return SamplerSpec
-    return Sweep
+        case ("search", *_):
+            return SearchSpec
+        case (_,):
+            named = {"resources": Resources, "timing": TimingSpec, "logging": LoggingSpec}
+        case (_, _):
+            named = {"resources": Role, "checkpoints": CheckpointSpec, "variants": VariantSpec}
+    return named.get(place[0], Sweep) if place else Sweep

@@ -96,6 +96,9 @@ def test_a_sweep_becomes_a_training_and_a_timing_per_dataset_and_seed(plan_of):
         ("forecaster: learned, horizon: 2", "sampler: scd, window: auto", "timing.samplers.2.window: scd takes dims, got auto"),
         ("horizon: 2}", "block: 8}", "q.yaml:19: timing.samplers.2.block: is for gs_jacobi and jacobi_gs"),
         ("horizon: 2}", "stream: true, resampled: true}", "timing.samplers.2.stream: fresh noise at every call knows no"),
+        ("forecaster: learned, horizon: 2", "forecaster: zeros, draft_dtype: bfloat16", "timing.samplers.2.draft_dtype: needs a proof; add `certified: true`"),
+        ("forecaster: learned, horizon: 2", "forecaster: zeros, resampled: true, certified: true", "timing.samplers.2.certified: fresh noise at every call knows no"),
+        ("forecaster: learned, horizon: 2", "sampler: ancestral, certified: true", "timing.samplers.2.certified: ancestral takes sampler,"),
         ("forecaster: learned, horizon: 2", "peer: jacobi, block: 8", "timing.samplers.2.block: jacobi takes sampler, temperature,"),
         ("forecaster: learned, horizon: 2", "peer: jakobi", "q.yaml:19: timing.samplers.2.peer"),
         ("forecaster: learned, horizon: 2", "window: 8", "timing.samplers.2: needs a `forecaster:`, or a `sampler:`"),
@@ -247,7 +250,7 @@ def test_ids_depend_on_what_matters_and_on_nothing_else(plan_of):
 @pytest.mark.parametrize("kind", ["npz", "folder"])
 def test_what_lies_at_the_path_of_a_dataset_matters(plan_of, tmp_path, kind):
     (tmp_path / "mine").mkdir()
-    place = tmp_path / "mine" / "images.npz"
+    place = tmp_path / "mine" / ("images.npz" if kind == "npz" else "image.png")
     named = place if kind == "npz" else place.parent
     text = BASE.replace("  mnist5k: {binarise: threshold}", f'  mine: {{name: "{kind}:{named}", bits: 1}}')
     place.write_bytes(b"one")

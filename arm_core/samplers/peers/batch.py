@@ -15,8 +15,8 @@ from arm_core.samplers.options import Noise, check_conditions, noise_source, spa
 from arm_core.samplers.work import Work
 
 
-class Conditions(TypedDict, total=False):
-    """What every sampler takes beside its own keywords; see `predictive_sample`."""
+class Options(TypedDict, total=False):
+    """What every sampler takes beside its own keywords; see `ancestral_sample`."""
 
     prefix: Int[Tensor, "batch known"] | None
     temperature: float | int
@@ -24,8 +24,8 @@ class Conditions(TypedDict, total=False):
     context: Contexts | None
 
 
-class Options(Conditions, total=False):
-    """What every sampler takes whose samples are those of its noise."""
+class Provable(Options, total=False):
+    """The same with those of samplers whose samples can be proved."""
 
     certified: Certified
     draft_dtype: torch.dtype | None

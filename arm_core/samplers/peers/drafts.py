@@ -20,7 +20,7 @@ from arm_core.errors import InputError
 from arm_core.gumbel import DenseNoise, KeyedNoise, standard_gumbel
 from arm_core.samplers.mode import sampling_mode
 from arm_core.samplers.options import check_conditions, noise_dtype, span_cache
-from arm_core.samplers.peers.batch import Conditions
+from arm_core.samplers.peers.batch import Options
 from arm_core.samplers.step import step
 from arm_core.samplers.work import Work
 
@@ -132,7 +132,7 @@ def drafted_sample(
     coupling: Coupling,
     slots: int | None,
     first: Forecaster | None,
-    **options: Unpack[Conditions],
+    **options: Unpack[Options],
 ) -> SampleTrace:
     """What `sjd_sample` and `scd_sample` return; see there."""
     if batch < 0 or (slots is not None and slots < 1):

@@ -5,7 +5,7 @@ from typing import Literal, Unpack
 import torch
 
 from arm_core.contracts import AutoregressiveModel, Forecaster, SampleTrace
-from arm_core.samplers.peers.batch import Conditions
+from arm_core.samplers.peers.batch import Options
 from arm_core.samplers.peers.drafts import drafted_sample
 
 
@@ -18,7 +18,7 @@ def scd_sample(
     coupling: Literal["gumbel", "maximal"] = "gumbel",
     slots: int | None = None,
     first: Forecaster | None = None,
-    **options: Unpack[Conditions],
+    **options: Unpack[Options],
 ) -> SampleTrace:
     """`sjd_sample` whose drafts of two calls are coupled, so that they stay where the ARM says nearly the same.
 

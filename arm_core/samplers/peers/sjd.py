@@ -9,7 +9,7 @@ from typing import Unpack
 import torch
 
 from arm_core.contracts import AutoregressiveModel, Forecaster, SampleTrace
-from arm_core.samplers.peers.batch import Conditions
+from arm_core.samplers.peers.batch import Options
 from arm_core.samplers.peers.drafts import drafted_sample
 
 
@@ -21,7 +21,7 @@ def sjd_sample(
     window: int,
     slots: int | None = None,
     first: Forecaster | None = None,
-    **options: Unpack[Conditions],
+    **options: Unpack[Options],
 ) -> SampleTrace:
     """Drafts drawn from what the ARM said a call earlier, accepted by ratio; drafts past a rejection are drawn anew.
 
