@@ -242,7 +242,7 @@ class Size(NamedTuple):
     top_k: int
 
 
-LARGE, TINY = Size(24, 16_384, 128, 2, 4, 2000), Size(4, 64, 16, 1, 2, 12)
+LARGE, TINY = Size(24, 16_384, 256, 4, 8, 2000), Size(4, 64, 16, 1, 2, 12)
 
 
 def large(size: Size, *, slots: int, window: int, nats: float, tail: int) -> Row:
