@@ -43,6 +43,8 @@ def timing_row(**changes):
         "exact_fraction": 1.0,
         "smallest_gap": None,
         "busy": False,
+        "dims_per_call": [0, 5, 3, 3],
+        "peak_mem_bytes": 2**26,
         **MACHINE,
     }
     return {**row, **changes}

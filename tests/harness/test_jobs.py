@@ -4,19 +4,21 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from arm_core import Checkpoint, InputError, Layout, load_checkpoint
+from arm_core import Checkpoint, InputError, Layout, load_checkpoint, predictive_sample, sample_noise
 from arm_core.data import load_dataset
+from arm_core.forecasters import fixed_point
+from arm_core.samplers import jacobi_sample
 from harness.jobs import checkpoint_of, ended_rows, job_folder, run_job
 from harness.jobs.clock import clock_for
 from harness.jobs.progress import Reporter, read_progress
-from harness.jobs.sampling import Draw, make_sampler
+from harness.jobs.sampling import Draw, as_run, dims_per_call, make_sampler
 from harness.jobs.timing import Bench, time_samplers
 from harness.report.selection import select
 from harness.report.statistics import speedup
 from harness.store import Store
 from harness.sweep import SamplerSpec, load_sweep, make_plan
 from tests.arm_core.test_certified import SEED, near_ties
-from tests.conftest import ConstantArm, TableArm
+from tests.conftest import ConstantArm, SpanTableArm, TableArm
 from tests.harness.rows import ANCESTRAL
 
 
@@ -119,6 +121,30 @@ def test_a_training_and_its_timing_leave_rows_that_fit_the_tables(small_sweep, t
     samples = store.read("samples")
     assert samples["exact"].all() and len(samples) == 4 * 4
     assert len(store.read("mistakes")) == 4 * 64
+
+
+@pytest.mark.parametrize("sampler", ["sjd", "scd"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_samplers_by_drafts_are_drawn_as_they_are_described_and_every_call_of_theirs_is_counted(sampler, stream):
+    arm = SpanTableArm(Layout(1, 4, 6, 3), 1)
+    checkpoint = Checkpoint(arm, None, None, {}, "")
+    spec = as_run(SamplerSpec(sampler=sampler, first="row_above", stream=stream), checkpoint)
+    assert spec.window == 6 and spec.in_law and spec.needs_spans
+    trace = make_sampler(spec, checkpoint)(Draw.of(arm, 0, 3, 7))
+    assert trace.x.shape == (7 if stream else 3, 24) and int(trace.window.max()) == 6
+    counts = dims_per_call(trace)
+    assert sum(counts) == int(trace.arm_calls.sum())
+    assert sum(dims * calls for dims, calls in enumerate(counts)) == trace.x.numel()
+
+
+def test_a_histogram_leaves_out_what_was_known_and_has_calls_that_confirm_nothing():
+    arm, known = SpanTableArm(Layout(1, 3, 4, 2), 1), torch.zeros(2, 5, dtype=torch.int64)
+    noise = sample_noise(arm.layout, seed=0, sample_ids=range(2), dtype=torch.float64)
+    trace = predictive_sample(arm, noise, fixed_point, window=4, prefix=known)
+    counts = dims_per_call(trace)
+    assert counts[0] >= 2 and sum(counts) == int(trace.arm_calls.sum())
+    assert sum(dims * calls for dims, calls in enumerate(counts)) == 2 * (12 - 5)
+    assert dims_per_call(jacobi_sample(arm, noise))[0] >= 2, "the call that confirms"
 
 
 @pytest.mark.parametrize("decision", [{}, {"temperature": 0.5, "top_k": 1}, {"top_p": 0.7, "min_p": 0.1}])

@@ -6,6 +6,7 @@ from harness.report.naming import named, rank
 from harness.sweep import SamplerSpec
 
 OURS = {"forecaster": "fixed_point_above", "window": "auto", "stream": True}
+SCD = {"sampler": "scd", "coupling": "maximal", "first": "row_above", "window": 28, "stream": True}
 OWN = {"forecaster": "m.py:C", "window": 8, "stream": True, "options": {"rows": 1}}
 
 
@@ -29,6 +30,8 @@ OWN = {"forecaster": "m.py:C", "window": 8, "stream": True, "options": {"rows": 
         ),
         ({"sampler": "gs_jacobi", "block": 28}, "GS-Jacobi, block 28", "others"),
         ("cached_sequential", "cached sequential", "others"),
+        ({"sampler": "sjd", "window": 28}, "SJD, window 28", "law"),
+        (SCD, "SCD, maximal, row above first, window 28, slots", "law"),
         ({"forecaster": "gated", "horizon": 2, "options": {"gate": 1.0}}, "gated, T=2, gate 1.0", "paper"),
         (OWN, "m.py:C, rows 1, window 8, slots", "ours"),
     ],
@@ -47,7 +50,15 @@ def test_what_changes_samples_stands_last_in_a_name():
 
 
 def test_samplers_stand_in_the_order_in_which_they_ask_for_more():
-    names = ["fresh noise: zeros", "learned, T=4", "fixed point, window 56", "fixed point", "mine", "ancestral"]
+    names = [
+        "fresh noise: zeros",
+        "learned, T=4",
+        "fixed point, window 56",
+        "fixed point",
+        "mine",
+        "ancestral",
+        "SJD, row above first, slots",
+    ]
     assert sorted(names, key=rank) == [
-        "ancestral", "fixed point", "fixed point, window 56", "mine", "learned, T=4", "fresh noise: zeros",
+        "ancestral", "fixed point", "fixed point, window 56", "SJD, row above first, slots", "mine", "learned, T=4", "fresh noise: zeros",
     ]  # fmt: skip

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from harness.report.selection import _repetitions
+from harness.report.selection import _of_histograms, _repetitions
 from harness.report.statistics import MEASURES, RATIOS, few_repetitions, mean_interval, paired_speedup, speedup
+from harness.store import Ragged
 from tests.harness.rows import FIXED_POINT, timing_row
 
 
@@ -15,10 +16,39 @@ def repetitions(*rows):
     frame = frame.assign(
         batch_calls=[max(calls) for calls in frame["arm_calls"]],
         work=[np.mean(work) for work in frame["arm_work"]],
+        **_of_histograms(ragged(frame["dims_per_call"])),
     )
     names = {"sweep": "q", "profile": None, "dataset": "digits", "variant": "default"}
     runs = frame.drop_duplicates("job").assign(kind="explicit", data_status="sample", **names)
     return _repetitions(frame, runs)
+
+
+def ragged(lists):
+    return Ragged(np.concatenate([np.array(each, float) for each in lists]), np.array([len(each) for each in lists]))
+
+
+def test_a_histogram_has_the_mean_and_the_percentiles_of_the_calls_that_it_counts():
+    lists = [[0, 5, 3, 3], [], [2, 0, 0, 0, 1], [0, 100]]
+    found = _of_histograms(ragged(lists))
+    for row, counts in enumerate(lists):
+        calls = np.repeat(np.arange(len(counts)), counts)
+        for name, value in found.items():
+            if not counts:
+                assert np.isnan(value[row])
+            elif name == "dims_per_call":
+                assert value[row] == pytest.approx(calls.mean())
+            else:
+                share = int(name.rpartition("_p")[2])
+                assert value[row] == np.percentile(calls, share, method="inverted_cdf")
+
+
+def test_the_interval_of_student_and_the_variation_stand_beside_the_bootstrap():
+    rows = [timing_row(seed=seed, wall_s=wall) for seed, wall in enumerate([2.0, 3.0, 4.0, 5.0, 9.0])]
+    row = speedup(repetitions(*rows)).iloc[0]
+    seconds = np.array([1.0, 1.5, 2.0, 2.5, 4.5])
+    low, high = stats.t.interval(0.95, 4, seconds.mean(), stats.sem(seconds))
+    assert (row.seconds_t_low, row.seconds_t_high) == (pytest.approx(low), pytest.approx(high))
+    assert row.seconds_cv == pytest.approx(seconds.std(ddof=1) / seconds.mean()) and row.peak_mem_bytes == 2**26
 
 
 def pair(seed, slow, fast, **changes):

@@ -168,5 +168,4 @@ def drafted_sample(
             traces |= {holds.pop(slot): trace for slot, trace in zip(free, work.traces(free), strict=True)}
         if batch == 0:
             return work.trace()
-    parts = [traces[row] for row in range(batch)]
-    return SampleTrace.joined(parts)
+    return SampleTrace.joined([traces[row] for row in range(batch)])
