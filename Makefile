@@ -2,8 +2,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SITE := site
-# The modules that the API reference shows.
-API := arm_core $(addprefix arm_core.,arms forecasters latents data contracts training horizon objectives registry testing)
 
 .PHONY: quickstart reference gpu test fast lint docs clean
 
@@ -11,7 +9,7 @@ quickstart: .venv/installed
 	$(BIN)/harness sweep sweeps/quickstart.yaml
 	$(BIN)/harness report --sweep quickstart --out reports/quickstart
 
-# Every laptop sweep, report and bench, on a machine that does nothing else: hours. Then the tables of README.md.
+# Every laptop sweep, report and bench, on a machine that does nothing else: hours. Then the tables of results/README.md.
 reference: .venv/installed
 	$(BIN)/python -m benchmarks.reference
 	$(BIN)/python -m benchmarks.reference --readme
@@ -37,9 +35,10 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Pages, API reference, notebook and search, as a site; a link that leads nowhere is an error. Nothing is downloaded.
 docs: .venv/installed
-	$(BIN)/pdoc --docformat google --no-show-source -o $(SITE) $(API)
-	@echo "The API reference is $(SITE)/index.html"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -d $(abspath $(SITE))
+	@echo "The documentation is $(SITE)/index.html"
 
 # torch first and alone: its pinned version decides which of the larger packages are pulled in after it.
 .venv/installed: pyproject.toml constraints.txt

@@ -203,7 +203,7 @@ def read_bundle(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any
     """
     place = path / MANIFEST
     if not place.is_file():
-        raise InputError(f"{path} is no checkpoint: {place} does not exist")
+        raise no_checkpoint(path)
     sealed = place.read_bytes()
     manifest = _unseal(place, sealed)
     parts = {}
@@ -220,6 +220,17 @@ def read_bundle(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any
         except SafetensorError as error:
             raise _damaged(file, str(error)) from None
     return parts, manifest["content"], hashlib.sha256(sealed).hexdigest()
+
+
+def no_checkpoint(path: Path) -> InputError:
+    """What to raise for a folder without a manifest."""
+    if (path / "config.json").is_file():
+        return InputError(
+            f"{path} is a folder of save_pretrained, which does not say what its tokens stand for; add "
+            "--layout 1x16x16x1024 --start TOKEN on the command line, `layout:` and `start:` beside `path:` in a "
+            "sweep, or use TransformersDecoder.load and save_arm"
+        )
+    return InputError(f"{path} is no checkpoint: {path / MANIFEST} does not exist")
 
 
 def _seal(manifest: dict[str, Any]) -> bytes:

@@ -5,7 +5,7 @@ This module knows no network and no sampler.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -231,6 +231,9 @@ class SampleTrace:
         settled_at: first call from which the output of each dimension stayed final (the convergence maps).
         mistakes: the forecast that was fed differed from the final value when the frontier passed.
         window: dims that a call evaluated of the sample at most, when it finished.
+        overruled: where a proof decided otherwise than the sample that it was given, by how much its best of logits +
+            noise led the second there; 0 elsewhere. Rounding explains a lead as small as the errors of logits; a
+            larger one is a fault of whatever drew the sample.
     """
 
     x: Int[Tensor, "batch dims"]
@@ -240,3 +243,20 @@ class SampleTrace:
     settled_at: Int[Tensor, "batch dims"]
     mistakes: Bool[Tensor, "batch dims"]
     window: Int[Tensor, " batch"]
+    overruled: Float[Tensor, "batch dims"]
+
+    @property
+    def repairs(self) -> Int[Tensor, " batch"]:
+        """How often a proof found a sample wrong, which then went on from there; 0 where nothing was proved."""
+        return (self.overruled > 0).sum(dim=1)
+
+    def split(self) -> "list[SampleTrace]":
+        """The traces of the samples, each a batch of one."""
+        parts = [getattr(self, each.name).split(1) for each in fields(SampleTrace)]
+        return [SampleTrace(*part) for part in zip(*parts, strict=True)] if len(self.x) else []
+
+    @staticmethod
+    def joined(traces: "Sequence[SampleTrace]") -> "SampleTrace":
+        """One batch of some, at least one."""
+        names = [each.name for each in fields(SampleTrace)]
+        return SampleTrace(**{name: torch.cat([getattr(trace, name) for trace in traces]) for name in names})

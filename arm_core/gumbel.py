@@ -123,6 +123,10 @@ class KeyedNoise:
             self._fill(noise[begin:end].view(-1), self._ids[int(asked[begin])], int(places[begin]))
         return noise.to(self.device)
 
+    def to(self, dtype: torch.dtype) -> "KeyedNoise":
+        """The noise of the same bits in another dtype: not rounded from this one, but made in that."""
+        return KeyedNoise(self.layout, seed=self.seed, sample_ids=self._ids, dtype=dtype, device=self.device)
+
     def dense(self, rows: Sequence[int] | None = None) -> Float[Tensor, "rows dims categories"]:
         """The whole noise of some rows (None: of all)."""
         ids = self._ids if rows is None else [self._ids[row] for row in rows]

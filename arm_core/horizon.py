@@ -19,6 +19,7 @@ from arm_core.gumbel import DenseNoise, sample_noise
 from arm_core.objectives import forecasting_kls, kl
 from arm_core.samplers import predictive_sample, sample_many
 from arm_core.samplers.mode import sampling_mode
+from arm_core.samplers.options import noise_dtype
 from arm_core.samplers.step import step
 from arm_core.samplers.work import WholeImages, Work
 
@@ -132,7 +133,9 @@ def hit_rates(
         seed, sample_ids: of the noise.
     """
     weight, dims = next(arm.parameters()), arm.layout.dims
-    noise = sample_noise(arm.layout, seed=seed, sample_ids=sample_ids, dtype=weight.dtype, device=weight.device)
+    noise = sample_noise(
+        arm.layout, seed=seed, sample_ids=sample_ids, dtype=noise_dtype(weight.dtype), device=weight.device
+    )
     final = predictive_sample(arm, noise, fixed_point).x
     forecasters: list[Forecaster] = [LearnedForecaster(modules), fixed_point]
     horizon, width = modules.config.horizon, modules.unit_dims
@@ -187,7 +190,9 @@ def divergences(
     said, total = [], torch.zeros(horizon, dtype=torch.float64)
     for first in range(0, len(sample_ids), batch_size):
         ids = sample_ids[first : first + batch_size]
-        noise = sample_noise(arm.layout, seed=seed, sample_ids=ids, dtype=weight.dtype, device=weight.device)
+        noise = sample_noise(
+            arm.layout, seed=seed, sample_ids=ids, dtype=noise_dtype(weight.dtype), device=weight.device
+        )
         x = predictive_sample(arm, noise, fixed_point).x
         with sampling_mode(arm):
             output = arm(x)

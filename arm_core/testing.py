@@ -21,6 +21,7 @@ from arm_core.gumbel import DenseNoise, sample_noise
 from arm_core.layout import Layout
 from arm_core.samplers import ancestral_sample, predictive_sample, sample_many
 from arm_core.samplers.mode import sampling_mode
+from arm_core.samplers.options import noise_dtype, weight_of
 from arm_core.samplers.step import step
 from arm_core.samplers.work import Work
 
@@ -95,8 +96,8 @@ def check_shapes(arm: AutoregressiveModel) -> None:
 def _ancestral(
     arm: AutoregressiveModel, count: int, seed: int, context: Contexts | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise in the ARM's dtype, and the ancestral samples under it."""
-    dtype = next(arm.parameters(), torch.empty(0, dtype=torch.float64)).dtype
+    """Noise as samplers want it, and the ancestral samples under it."""
+    dtype = noise_dtype(weight_of(arm, torch.empty(0, dtype=torch.float64)).dtype)
     noise = sample_noise(arm.layout, seed=seed, sample_ids=range(count), dtype=dtype)
     return noise, ancestral_sample(arm, noise, context=context).x
 

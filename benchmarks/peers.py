@@ -4,6 +4,7 @@ What is measured is how well drafts survive, not time: `harness sweep peers` tim
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import click
 import torch
@@ -72,7 +73,7 @@ def toy(scale: float, *, samples: int = SAMPLES, seed: int = 0) -> dict[str, flo
     generator = torch.Generator().manual_seed(seed)
     ours = sample_many(arm, count=samples, seed=seed, slots=samples, window=WINDOW, forecaster=uniform_first(generator))
     found["nats"] = -float(arm.log_prob(ours.x).mean()) / TOKENS.dims
-    drafted = {"batch": samples, "generator": generator, "window": WINDOW}
+    drafted: dict[str, Any] = {"batch": samples, "generator": generator, "window": WINDOW}
     add("sjd", sjd_sample(arm, **drafted, slots=samples))
     add("scd, gumbel", scd_sample(arm, **drafted, slots=samples))
     add("scd, maximal", scd_sample(arm, **drafted, slots=samples, coupling="maximal"))

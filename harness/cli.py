@@ -38,6 +38,42 @@ class Place(click.Path):
 STORE = click.option("--store", default="runs", show_default=True, type=Place(), help="The folder of the results.")
 
 
+class _Layout(click.ParamType):
+    """Four numbers with an x between: channels, height, width, categories."""
+
+    name = "CxHxWxK"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        parts = str(value).split("x")
+        if len(parts) != 4 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+            self.fail(f"must be channels x height x width x categories, such as 1x16x16x1024; got {value!r}")
+        return [int(part) for part in parts]
+
+
+def _pretrained_options(command: Any) -> Any:
+    """What has to be said of a folder of `save_pretrained`; the command takes it as `pretrained`."""
+    for option in (
+        click.option("--classes", default=0, show_default=True, help="Of it: labels, whose tokens follow START."),
+        click.option("--offset", default=0, show_default=True, help="Of it: the token of category 0."),
+        click.option("--start", type=int, help="Of it: the token before the first one; its BOS if left out."),
+        click.option("--layout", type=_Layout(), help="Of a folder of save_pretrained (transformers)."),
+    ):
+        command = option(command)
+    return command
+
+
+def _with_pretrained(options: dict[str, Any]) -> dict[str, Any]:
+    from harness.sweep.jobs import Pretrained
+
+    given = {name: options.pop(name) for name in ("layout", "start", "offset", "classes")}
+    if given["layout"] is not None:
+        return {**options, "pretrained": Pretrained(**given)}
+    for name, value in given.items():
+        if value:
+            raise InputError(f"--{name} is for a folder of save_pretrained; add its --layout, or leave it out")
+    return options
+
+
 class _BadInput(click.ClickException):
     exit_code = 2
 
@@ -199,11 +235,14 @@ def nodes(file: Path | None, store: Path, **options: Any) -> None:
 @click.option("--min-p", type=Finite(0, 1), help="Only those at least so likely, beside the likeliest.")
 @click.option("--context", type=click.IntRange(min=0), help="A class, of all samples.")
 @click.option("--guidance", type=Finite(), help="Scale of classifier-free guidance to the class.")
+@click.option("--certified", is_flag=True, help="Prove every sample in float64: the same on every machine.")
+@click.option("--card", is_flag=True, help="The same, and write beside OUT what `harness verify` checks.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="More than 1: tasks on Ray.")
 @click.option("--address", default="local", show_default=True, metavar="local|HOST:PORT", help="The Ray cluster.")
 @click.option("--arm", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
+@_pretrained_options
 def sample(checkpoint: Path, **options: Any) -> None:
-    """Draw samples from the ARM in CHECKPOINT (a folder that a training left).
+    """Draw samples from the ARM in CHECKPOINT (a folder that a training left, or save_pretrained with --layout).
 
     A sample depends on the seed, its number, and what decides rows (--temperature to --guidance), on nothing else.
 
@@ -213,10 +252,31 @@ def sample(checkpoint: Path, **options: Any) -> None:
       harness sample results/checkpoint --animate how.gif
       harness sample runs/jobs/JOB/checkpoint --top-k 1 --context 3 --guidance 2 --out threes.png
       harness sample runs/jobs/JOB/checkpoint --count 100000 --slots 64 --workers 8 --out samples.npz
+      harness sample my-llama/ --layout 1x16x16x1024 --start 1 --offset 4 --out tokens.npz
     """
     from harness.commands.sample import sample as draw
 
-    draw(checkpoint, **options)
+    draw(checkpoint, **_with_pretrained(options))
+
+
+@main.command("verify")
+@click.argument("card", type=Place())
+@click.option("--checkpoint", type=Place(), help="Where it is here, if not where the card says.")
+@click.option("--samples", type=Place(), help="The .npz: prove these instead of drawing them again.")
+@click.option("--slots", default=16, show_default=True, type=click.IntRange(min=1), help="Samples in work at a time.")
+@click.option("--arm", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
+@_pretrained_options
+def verify_card(card: Path, **options: Any) -> None:
+    """Draw the samples of CARD again (`harness sample --card`) and compare them. Exit code 1: they are others.
+
+    \b
+    Examples:
+      harness verify grid.card.json
+      harness verify samples.card.json --samples samples.npz
+    """
+    from harness.commands.verify import verify
+
+    raise SystemExit(verify(card, **_with_pretrained(options)))
 
 
 @main.command()
@@ -233,6 +293,7 @@ def sample(checkpoint: Path, **options: Any) -> None:
     help="Leave out runs of more seconds than this.",
 )
 @click.option("--arm", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
+@_pretrained_options
 @STORE
 def bench(checkpoint: Path, out: Path, **options: Any) -> None:
     """Compare all samplers on the ARM in CHECKPOINT: equality first, then calls, work and time side by side.
@@ -246,7 +307,7 @@ def bench(checkpoint: Path, out: Path, **options: Any) -> None:
     """
     from harness.commands.bench import run_bench
 
-    raise SystemExit(run_bench(checkpoint, out, **options))
+    raise SystemExit(run_bench(checkpoint, out, **_with_pretrained(options)))
 
 
 @main.command()
@@ -254,17 +315,20 @@ def bench(checkpoint: Path, out: Path, **options: Any) -> None:
 @click.option(
     "--kind", type=click.Choice(["arm", "forecaster", "dataset"]), help="If it cannot be told from the class."
 )
-def check(reference: str, kind: str | None) -> None:
+@click.option("--layout", type=_Layout(), help="Of an ARM; several small ones if left out.")
+def check(reference: str, kind: str | None, layout: list[int] | None) -> None:
     """Prove that an ARM, a forecaster or a dataset keeps its contract; REFERENCE is a name or file.py:attribute.
 
     \b
     Examples:
       harness check pixelcnn
       harness check my_forecaster.py:copy_left
+      harness check my_arm.py:Mine --layout 1x16x16x1024
     """
+    from arm_core import Layout
     from harness.commands.check import run_checks
 
-    raise SystemExit(run_checks(reference, kind))
+    raise SystemExit(run_checks(reference, kind, Layout(*layout) if layout is not None else None))
 
 
 @main.command()

@@ -3,6 +3,7 @@
 import contextlib
 import doctest
 import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -22,11 +23,11 @@ PAGES = [
     ROOT / "CHANGELOG.md",
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "sweeps" / "README.md",
-    ROOT / "benchmarks" / "README.md",
+    *(ROOT / folder / "README.md" for folder in ("benchmarks", "examples", "results", "results/forecasting")),
 ]
 BENCHMARKS = {
     f"python -m benchmarks.{name}": importlib.import_module(f"benchmarks.{name}").main
-    for name in ("data", "forecasting", "law", "overhead", "peers", "reference", "report", "training")
+    for name in ("data", "forecasting", "law", "overhead", "peers", "reference", "report", "tokens", "training")
 }
 FEWER = {"count=1000": "count=20", "count=10**6": "count=20"}
 """What examples do a thousand times is tested a few times, on smaller images."""
@@ -93,6 +94,19 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, at_hand, capsys):
     for many, few in FEWER.items():
         code = code.replace(many, few)
     exec(compile(code, str(page), "exec"), {"__name__": "__page__", **at_hand})
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_top_to_bottom_and_prints_what_it_shows(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    plt = importlib.import_module("matplotlib.pyplot")
+    monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
+    names = {"__name__": "__notebook__"}
+    for number, cell in enumerate(json.loads((ROOT / "docs" / "notebook.ipynb").read_text())["cells"]):
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
+            shown = "".join(line for output in cell["outputs"] for line in output.get("text", []))
+            assert capsys.readouterr().out == shown, f"cell {number}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

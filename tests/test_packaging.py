@@ -106,16 +106,12 @@ def test_the_changelog_knows_the_version():
     assert re.search(rf"^## {re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
-@pytest.mark.slow
-def test_the_api_reference_is_built_and_shows_every_public_name(tmp_path):
-    import arm_core
-
-    called("make", "-o", ".venv/installed", "docs", f"BIN={Path(sys.executable).parent}", f"SITE={tmp_path / 'site'}")
-    page = (tmp_path / "site" / "arm_core.html").read_text()
-    missing = [name for name in arm_core.__all__ if f'id="{name}"' not in page]
-    assert not missing
-    for module in ("arms", "forecasters", "data", "training"):
-        assert (tmp_path / "site" / "arm_core" / f"{module}.html").exists()
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The documentation as `make docs` builds it; a link that leads nowhere fails the build (strict)."""
+    place = tmp_path_factory.mktemp("docs") / "site"
+    called("make", "-o", ".venv/installed", "docs", f"BIN={Path(sys.executable).parent}", f"SITE={place}")
+    return place
 
 
 def test_a_clone_keeps_every_byte_whatever_its_line_ends_are(tmp_path):
@@ -125,3 +121,46 @@ def test_a_clone_keeps_every_byte_whatever_its_line_ends_are(tmp_path):
     files = ["results/checkpoint/manifest.json", "examples/copy_above.py"]
     subprocess.run([*clone, "checkout-index", f"--prefix={tmp_path}/", ".gitattributes", *files], cwd=ROOT, check=True)
     assert all(b"\r" not in (tmp_path / file).read_bytes() for file in files)
+
+
+@pytest.mark.slow
+def test_the_site_shows_every_public_name(site):
+    import arm_core
+    from arm_core import arms, data, forecasters, latents, samplers
+
+    for page, modules in {"arm_core": [arm_core], "parts": [arms, data, forecasters, latents, samplers]}.items():
+        text = (site / "docs" / "api" / f"{page}.html").read_text()
+        for module in modules:
+            missing = [name for name in module.__all__ if f'id="{module.__name__}.{name}"' not in text]
+            assert not missing, f"{page}: {missing}"
+
+
+@pytest.mark.slow
+def test_the_site_has_the_notebook_a_search_and_needs_no_network(site):
+    assert "data:image/png" in (site / "docs" / "notebook.html").read_text()
+    assert "sample_many" in (site / "search" / "search_index.json").read_text()
+    for page in site.glob("docs/**/*.html"):
+        loaded = re.findall(r"<(?:script|link|img)\b[^>]*\b(?:src|href)=\"?(https?:[^\s>\"]+)", page.read_text())
+        assert not loaded, f"{page.name} loads {loaded}"
+
+
+@pytest.mark.slow
+def test_a_link_that_leads_nowhere_fails_the_site(tmp_path):
+    for name in (
+        "mkdocs.yml",
+        "docs",
+        "arm_core",
+        *SOURCES[3:],
+        "CHANGELOG.md",
+        "sweeps",
+        "benchmarks",
+        "examples",
+        "results",
+    ):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+        copy(ROOT / name, tmp_path / name)
+    with (tmp_path / "docs" / "paper.md").open("a") as page:
+        page.write("\n[nowhere](nowhere.md)\n")
+    command = [sys.executable, "-m", "mkdocs", "build", "-d", str(tmp_path / "site")]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode != 0 and "nowhere.md" in run.stdout + run.stderr

@@ -9,6 +9,7 @@ import torch
 
 from arm_core.data.base import SPLITS, DataOptions, Dataset, DynamicImages, Progress
 from arm_core.data.files import MissingDataError
+from arm_core.data.patches import in_patches
 from arm_core.errors import InputError
 from arm_core.registry import DATASETS, config_type, suggest
 
@@ -27,7 +28,7 @@ def load_dataset(
             paths, refuse one.
         progress: called with (done, total, what) while images are converted, which happens once.
         **options: the fields of the dataset's config dataclass. For the registered ones they are those of
-            `DataOptions`: binarise, bits, crop, downscale.
+            `DataOptions`: binarise, bits, crop, downscale, patches.
 
     Returns:
         The dataset: .name .layout .variant .status .sha256 and .split("train" | "valid" | "test"), which
@@ -56,7 +57,10 @@ def load_dataset(
         config = _config(name, kind, options)
         told = {"progress": progress} if "progress" in inspect.signature(cls).parameters else {}
         built = cls(place, config, **told)
-    return built if isinstance(built, Dataset) else _completed(name, _variant(config), built)
+    if not isinstance(built, Dataset):
+        return _completed(name, _variant(config), built)
+    side = config.patches if isinstance(config, DataOptions) else 1
+    return built if side == 1 else in_patches(built, side)
 
 
 def _place(name: str, root: str | Path | None) -> Path | None:

@@ -39,17 +39,19 @@ class DataOptions:
         bits: keep that many of the 8 bits of a value, the highest ones, in [1, 8].
         crop: side of the squares that are cut, a multiple of 4 (as PixelCNN needs).
         downscale: average blocks of that many pixels a side, before anything else.
+        patches: side of the patches that become one token each, after everything else; 1: pixels.
     """
 
     binarise: Literal["fixed", "dynamic", "static", "threshold"] | None = None
     bits: int | None = None
     crop: int | None = None
     downscale: int = 1
+    patches: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("bits", "crop", "downscale"):
+        for name in ("bits", "crop", "downscale", "patches"):
             value = getattr(self, name)
-            unset = value is None and name != "downscale"
+            unset = value is None and name in ("bits", "crop")
             if not unset and (not isinstance(value, int) or isinstance(value, bool)):
                 raise InputError(f"{name} must be a whole number, got {value!r}")
         if self.binarise is not None and self.binarise not in BINARISATIONS:
@@ -60,8 +62,9 @@ class DataOptions:
             raise InputError(f"bits={self.bits} and binarise={self.binarise!r} exclude each other; leave one out")
         if self.crop is not None and (self.crop < 4 or self.crop % 4):
             raise InputError(f"crop must be a positive multiple of 4, got {self.crop}")
-        if self.downscale < 1:
-            raise InputError(f"downscale must be at least 1, got {self.downscale}")
+        for name in ("downscale", "patches"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,11 @@ class Dataset:
     def labels(self, name: str) -> Int64[Tensor, " count"] | None:
         """The class of each image of `split(name)`, from 0 on; None: this dataset has none."""
         return None if self._labels is None else torch.from_numpy(self._labels[name].astype(np.int64))
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether training images are binarised anew whenever they are drawn."""
+        return self._grey is not None
 
     def training_images(self) -> UInt8[Tensor, "count channels height width"] | DynamicImages | MappedImages:
         """What training draws its batches from: the `train` split, or its grey images if binarised dynamically."""

@@ -11,7 +11,7 @@ from arm_core.contracts import AutoregressiveModel, Contexts, SampleTrace
 from arm_core.decision import Decision, Processors, processed
 from arm_core.gumbel import KeyedNoise
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import check_context, check_prefix, noise_source
+from arm_core.samplers.options import check_conditions, noise_source
 
 
 def ancestral_sample(
@@ -43,12 +43,11 @@ def ancestral_sample(
     """
     source, decision = noise_source(arm, noise), Decision(logits_processor, temperature)
     batch, dims = len(source), arm.layout.dims
-    check_context(arm, context, batch)
+    prefix = check_conditions(arm, batch, prefix, context)
     conditions = {} if context is None else {"context": context}
     x = torch.zeros(batch, dims, dtype=torch.int64, device=source.device)
     known = 0
     if prefix is not None:
-        prefix = check_prefix(arm.layout, prefix, batch)
         known = prefix.shape[1]
         x[:, :known] = prefix
     rows = torch.arange(batch, device=x.device)
@@ -73,4 +72,5 @@ def ancestral_sample(
         settled_at=at.clone(),
         mistakes=torch.zeros_like(x).bool(),
         window=torch.full_like(calls, dims),
+        overruled=torch.zeros_like(x).double(),
     )

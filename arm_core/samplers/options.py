@@ -2,10 +2,11 @@
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from arm_core.contracts import AutoregressiveModel, Contexts, SpanCache
 from arm_core.errors import InputError, whole
@@ -29,7 +30,7 @@ def noise_source(arm: AutoregressiveModel, noise: Noise) -> NoiseSource:
             f"noise must have shape (batch, dims, categories) = (batch, {dims}, {categories}) for this ARM, "
             f"got {shape}; make it with sample_noise(arm.layout, ...)"
         )
-    weight = next((p for p in arm.parameters() if p.is_floating_point()), noise)  # an ARM may have no parameters
+    weight = weight_of(arm, noise)
     for name, wanted in (("dtype", noise_dtype(weight.dtype)), ("device", weight.device)):
         got = getattr(noise, name)
         if wanted != got:
@@ -37,12 +38,17 @@ def noise_source(arm: AutoregressiveModel, noise: Noise) -> NoiseSource:
     return noise if isinstance(noise, KeyedNoise) else DenseNoise(noise)
 
 
+def weight_of(arm: nn.Module, otherwise: Any) -> Any:
+    """A weight of the ARM, whose dtype and device are those of its noise; something else if it has none."""
+    return next((weight for weight in arm.parameters() if weight.is_floating_point()), otherwise)
+
+
 def noise_dtype(weights: torch.dtype) -> torch.dtype:
     """Of the noise for an ARM: that of its weights, but float32 at least: 16 bits would favour low categories."""
     return torch.promote_types(weights, torch.float32)
 
 
-def check_prefix(layout: Layout, prefix: Tensor, count: int) -> Int[Tensor, "count known"]:
+def _check_prefix(layout: Layout, prefix: Tensor, count: int) -> Int[Tensor, "count known"]:
     """The prefix of each sample, or an InputError unless it is integers, all valid categories, of known <= dims.
 
     (known,) is that of all `count` samples, (count, known) one each.
@@ -76,10 +82,21 @@ def check_end(layout: Layout, end: int | Sequence[int] | None) -> list[int]:
     return ends
 
 
-def check_context(arm: AutoregressiveModel, context: Contexts | None, count: int) -> None:
-    """Raise an InputError unless there is no context, or one for each of `count` samples of an ARM that takes them."""
-    if context is None:
-        return
+def check_conditions(
+    arm: AutoregressiveModel, count: int, prefix: Tensor | None, context: Contexts | None
+) -> Int[Tensor, "count known"] | None:
+    """What `count` samples are conditioned on: the prefix, checked.
+
+    Raises:
+        InputError: the prefix does not fit, or there are contexts, but not one for each sample of an ARM that takes
+            them.
+    """
+    if context is not None:
+        _check_context(arm, context, count)
+    return None if prefix is None else _check_prefix(arm.layout, prefix, count)
+
+
+def _check_context(arm: AutoregressiveModel, context: Contexts, count: int) -> None:
     if "context" not in inspect.signature(arm.forward).parameters:
         raise InputError(f"{type(arm).__name__} takes no context; leave it out, or give its forward(x, context=None)")
     given = "a single one" if isinstance(context, Tensor) and context.ndim == 0 else f"{len(context)}"

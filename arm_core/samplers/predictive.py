@@ -1,15 +1,17 @@
 """Predictive sampling with any forecaster (paper Alg. 1; with `fixed_point` its Alg. 2)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from arm_core.contracts import AutoregressiveModel, Contexts, Forecaster, SampleTrace
 from arm_core.decision import Decision, Processors
 from arm_core.gumbel import KeyedNoise
+from arm_core.samplers.certified import Certified, certifiable
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import check_context, check_end, check_prefix, noise_source, span_cache
+from arm_core.samplers.options import Noise, check_conditions, check_end, noise_source, span_cache
 from arm_core.samplers.recorded import Steps
 from arm_core.samplers.work import WholeImages, Work
 
@@ -25,6 +27,8 @@ def predictive_sample(
     logits_processor: Processors | None = None,
     context: Contexts | None = None,
     end: int | Sequence[int] | None = None,
+    certified: Certified = False,
+    draft_dtype: torch.dtype | None = None,
 ) -> SampleTrace:
     """The samples of `ancestral_sample` under the same noise, in as many calls as the forecaster needs.
 
@@ -40,6 +44,10 @@ def predictive_sample(
         window: dims, rounded up to the ARM's granule; None, the whole image.
         prefix, temperature, logits_processor, context: as for `ancestral_sample`.
         end: a category, or several, at which a sample ends; it fills what follows, which costs no call.
+        certified: prove every sample in float64 (True), or in `torch.float32`, see `arm_core.samplers.certified`. Then
+            x equals what `ancestral_sample` draws in that dtype from the same weights and noise, whatever is used
+            here. Noise in a tensor may be of either dtype, and counts as it is; keyed noise is made in both.
+        draft_dtype: in which a copy of the ARM draws what is proved; None: the ARM itself does.
 
     Returns:
         The samples and how they came to be; x equals that of `ancestral_sample`, up to and including its first `end`
@@ -49,12 +57,37 @@ def predictive_sample(
         InputError: as `ancestral_sample`; or the forecaster returned something else than integers (batch, dims), or
             the ARM has no windows.
     """
+    draw: Callable[..., SampleTrace] = certifiable(_predictive_sample)
+    return draw(
+        arm,
+        noise,
+        forecaster,
+        window=window,
+        prefix=prefix,
+        temperature=temperature,
+        logits_processor=logits_processor,
+        context=context,
+        end=end,
+        certified=certified,
+        draft_dtype=draft_dtype,
+    )
+
+
+def _predictive_sample(
+    arm: AutoregressiveModel,
+    noise: Noise,
+    forecaster: Forecaster,
+    *,
+    window: int | None,
+    prefix: Tensor | None,
+    temperature: float | int,
+    logits_processor: Processors | None,
+    context: Contexts | None,
+    end: int | Sequence[int] | None,
+) -> SampleTrace:
     source, decision = noise_source(arm, noise), Decision(logits_processor, temperature)
     batch = len(source)
-    check_context(arm, context, batch)
-    ends = check_end(arm.layout, end)
-    if prefix is not None:
-        prefix = check_prefix(arm.layout, prefix, batch)
+    prefix, ends = check_conditions(arm, batch, prefix, context), check_end(arm.layout, end)
     with sampling_mode(arm):
         cache = WholeImages(arm, compact=False) if window is None else span_cache(arm, batch, window)
         work = Work(arm, batch, cache, forecaster, source, decision)

@@ -11,7 +11,7 @@ from arm_core.decision import Decision, Processors
 from arm_core.errors import InputError
 from arm_core.gumbel import DenseNoise, standard_gumbel
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import check_context, check_prefix
+from arm_core.samplers.options import check_conditions
 from arm_core.samplers.step import guesses, step
 from arm_core.samplers.work import WholeImages, Work
 
@@ -53,9 +53,7 @@ def resampled_sample(
     if batch < 0:
         raise InputError(f"batch must be at least 0, got {batch}")
     layout, decision = arm.layout, Decision(logits_processor, temperature)
-    check_context(arm, context, batch)
-    if prefix is not None:
-        prefix = check_prefix(layout, prefix, batch)
+    prefix = check_conditions(arm, batch, prefix, context)
     weights = (tensor for tensor in itertools.chain(arm.parameters(), arm.buffers()) if tensor.is_floating_point())
     weight = next(weights, torch.empty(0, device=generator.device))  # an ARM may have none
     drawn = DenseNoise(torch.empty(batch, layout.dims, layout.categories, dtype=weight.dtype, device=weight.device))

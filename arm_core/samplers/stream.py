@@ -5,7 +5,6 @@ number of slots, nor the window, nor the order in which samples finish changes a
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from typing import NamedTuple
 
 import torch
@@ -16,8 +15,9 @@ from arm_core.decision import Decision, Processors
 from arm_core.errors import whole
 from arm_core.fixed_point import fixed_point_above
 from arm_core.gumbel import KeyedNoise
+from arm_core.samplers.certified import Certified, Proof, drafting, in_dtype, proof_dtype
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import check_context, check_end, check_prefix, noise_dtype, span_cache
+from arm_core.samplers.options import check_conditions, check_end, noise_dtype, span_cache, weight_of
 from arm_core.samplers.recorded import Steps
 from arm_core.samplers.window import WindowChoice
 from arm_core.samplers.work import Work
@@ -44,6 +44,8 @@ def sample_many(
     logits_processor: Processors | None = None,
     context: Contexts | None = None,
     end: int | Sequence[int] | None = None,
+    certified: Certified = False,
+    draft_dtype: torch.dtype | None = None,
 ) -> SampleTrace:
     """`count` samples in the order of their ids; see `stream_samples`."""
     stream = stream_samples(
@@ -59,14 +61,15 @@ def sample_many(
         logits_processor=logits_processor,
         context=context,
         end=end,
+        certified=certified,
+        draft_dtype=draft_dtype,
     )
     finished = [sample.trace for sample in sorted(stream, key=lambda sample: sample.sample_id)]
     if not finished:
         nothing = _noise(arm, seed, range(0))
         whole = span_cache(arm, 0, arm.layout.dims)
         return Work(arm, 0, whole, fixed_point_above, nothing, Decision()).trace()
-    names = [field.name for field in fields(SampleTrace)]
-    return SampleTrace(**{name: torch.cat([getattr(trace, name) for trace in finished]) for name in names})
+    return SampleTrace.joined(finished)
 
 
 def stream_samples(
@@ -83,6 +86,8 @@ def stream_samples(
     logits_processor: Processors | None = None,
     context: Contexts | None = None,
     end: int | Sequence[int] | None = None,
+    certified: Certified = False,
+    draft_dtype: torch.dtype | None = None,
 ) -> Iterator[FinishedSample]:
     """Samples first_id .. first_id + count - 1 as they finish; memory does not grow with `count`.
 
@@ -100,6 +105,8 @@ def stream_samples(
         temperature, logits_processor: as for `ancestral_sample`.
         context: one per sample in the order of ids, for an ARM that is conditioned.
         end: a category, or several, at which a sample ends and frees its slot; it fills what follows.
+        certified, draft_dtype: as for `predictive_sample`; samples are proved as many at a time as there are slots, if
+            memory allows.
 
     Returns:
         An iterator over finished samples, each equal to that of `ancestral_sample` under its noise, up to and including
@@ -110,20 +117,23 @@ def stream_samples(
             autocast, nothing left to choose from, or a forecaster that returns something else.
     """
     count, slots, first_id = whole("count", count), whole("slots", slots, 1), whole("first_id", first_id)
-    if prefix is not None:
-        prefix = check_prefix(arm.layout, prefix, count)
-    check_context(arm, context, count)
+    prefix = check_conditions(arm, count, prefix, context)
+    dtype, drawn_by = proof_dtype(certified, draft_dtype), in_dtype(arm, draft_dtype)
     asked = _Asked(
-        arm=arm,
-        forecaster=fixed_point_above if forecaster is None else forecaster,
-        noise=_noise(arm, seed, range(first_id, first_id + count)),
+        arm=drawn_by,
+        forecaster=fixed_point_above if forecaster is None else drafting(forecaster, drawn_by),
+        noise=_noise(drawn_by, seed, range(first_id, first_id + count)),
         decision=Decision(logits_processor, temperature),
-        choice=WindowChoice(arm, window, slots),
+        choice=WindowChoice(drawn_by, window, slots),
         prefix=prefix,
         context=context,
         ends=check_end(arm.layout, end),
     )
     finished = _finished(asked, min(slots, count)) if count else iter(())
+    if dtype is not None and count:
+        conditions = {"context": context, "known": 0 if prefix is None else prefix.shape[1], "ends": asked.ends}
+        proof = Proof(arm, dtype, asked.noise, asked.decision, slots=slots, **conditions)  # type: ignore[arg-type]
+        finished = proof.of(finished)
     return (FinishedSample(first_id + row, trace) for row, trace in finished)
 
 
@@ -141,7 +151,7 @@ class _Asked(NamedTuple):
 
 
 def _noise(arm: AutoregressiveModel, seed: int, ids: range) -> KeyedNoise:
-    weight = next((p for p in arm.parameters() if p.is_floating_point()), torch.empty(0, dtype=torch.float64))
+    weight = weight_of(arm, torch.empty(0, dtype=torch.float64))
     return KeyedNoise(arm.layout, seed=seed, sample_ids=ids, dtype=noise_dtype(weight.dtype), device=weight.device)
 
 

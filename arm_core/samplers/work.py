@@ -4,7 +4,6 @@ Everything here is changed in place, since a call touches a small part of it, by
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
 
 import torch
 from jaxtyping import Float, Int, Int8
@@ -291,11 +290,7 @@ class Work:
 
     def traces(self, slots: list[int]) -> list[SampleTrace]:
         """The traces of the samples in these slots, each a batch of one; right once they are finished."""
-        if not slots:
-            return []
-        together = self.trace(torch.tensor(slots, device=self.x.device))
-        parts = [getattr(together, field.name).split(1) for field in fields(SampleTrace)]
-        return [SampleTrace(*part) for part in zip(*parts, strict=True)]
+        return self.trace(torch.tensor(slots, device=self.x.device)).split() if slots else []
 
     def trace(self, slots: Int[Tensor, " chosen"] | slice = slice(None)) -> SampleTrace:
         """The trace of the samples in these slots; right once they are finished.
@@ -317,6 +312,7 @@ class Work:
             settled_at=settled_at,
             mistakes=mistakes,
             window=self.window[slots].clone(),
+            overruled=torch.zeros_like(x).double(),
         )
 
     def _raise_fault(self, faults: Int8[Tensor, "samples dims"]) -> None:

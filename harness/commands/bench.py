@@ -6,18 +6,27 @@ from typing import Any
 
 import yaml
 
-from arm_core import Checkpoint, InputError, load_checkpoint
-from arm_core.registry import ARMS
+from arm_core import Checkpoint, InputError
 from harness.commands.report import run_report
 from harness.commands.sweep import SweepCommand, run_sweep
 from harness.console import CONSOLE
+from harness.jobs.checkpoints import load
 from harness.report.folder import published
+from harness.sweep.jobs import Pretrained
 
 NAME = "bench"
 
 
 def run_bench(
-    checkpoint: Path, out: Path, *, arm: str | None, slots: str, store: Path, figures: int = 6, **timing: Any
+    checkpoint: Path,
+    out: Path,
+    *,
+    arm: str | None,
+    slots: str,
+    store: Path,
+    figures: int = 6,
+    pretrained: Pretrained | None = None,
+    **timing: Any,
 ) -> int:
     """Compare samplers on a checkpoint; returns the exit code.
 
@@ -28,17 +37,19 @@ def run_bench(
         slots: batch sizes and numbers of slots, with commas between.
         store: where the rows go.
         figures: the most panels of a figure.
+        pretrained: how a folder of `save_pretrained` is read, if it is one.
         timing: repetitions, and other settings of `timing:`.
 
     Raises:
         InputError: the checkpoint cannot be read, or a number is none.
     """
     widths = _numbers(slots)
-    loaded = load_checkpoint(checkpoint, arm=ARMS.resolve(arm) if arm is not None else None)
+    loaded = load(checkpoint, arm=arm, pretrained=pretrained)
     key = re.sub(r"\W+", "-", str(loaded.metadata.get("dataset_name") or checkpoint.resolve().name))
     settings = {"batch_sizes": widths, "seeds": list(range(timing.pop("repetitions"))), **timing}
     settings |= {"float64_samples": 3, "figure_count": 4}
-    of = str(checkpoint.absolute()) if arm is None else {"path": str(checkpoint.absolute()), "arm": arm}
+    of = {"path": str(checkpoint.absolute())} | ({"arm": arm} if arm is not None else {})
+    of |= pretrained.model_dump(exclude_defaults=True) if pretrained is not None else {}
     sweep = {"name": NAME, "checkpoints": {key: of}, "timing": {"samplers": samplers_of(loaded), **settings}}
     file, text = out / "sweep.yaml", yaml.safe_dump(sweep, sort_keys=False, default_flow_style=None, width=100)
     with published(out, "bench-files.sha256") as place:  # an edited one is its user's

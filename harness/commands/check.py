@@ -1,6 +1,6 @@
 """`harness check`: the contract of an ARM, a forecaster or a dataset, a line each property."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
@@ -12,10 +12,12 @@ from harness.console import CONSOLE
 from harness.sweep.samplers import LEARNED
 
 
-def run_checks(reference: str, kind: str | None) -> int:
-    """Run the contract checks, a line each; returns the exit code."""
-    failed = 0
-    for name, check in _checks(reference, kind or _kind_of(reference)):
+def run_checks(reference: str, kind: str | None, layout: Layout | None = None) -> int:
+    """Run the contract checks, a line each, of an ARM on this layout or on small ones; returns the exit code."""
+    failed, kind = 0, kind or _kind_of(reference)
+    if layout is not None and kind != "arm":
+        raise InputError(f"--layout is for ARMs, and {reference} is a {kind}; leave it out")
+    for name, check in _checks(reference, kind, [layout] if layout is not None else testing.SMALL_LAYOUTS):
         try:
             check()
             CONSOLE.print(Text.assemble(("holds", "green"), f"  {name}"), soft_wrap=True)
@@ -42,12 +44,12 @@ def _kind_of(reference: str) -> str:
     return "dataset" if hasattr(found, "split") else "forecaster"
 
 
-def _checks(reference: str, kind: str) -> Iterator[testing.Check]:
+def _checks(reference: str, kind: str, layouts: Sequence[Layout]) -> Iterator[testing.Check]:
     component = _REGISTRIES[kind].resolve(reference)
     config = config_type(component)
     if kind == "arm":
         small = PixelCNNConfig(resnets=1, filters=12) if component is PixelCNN else config and config()
-        return testing.arm_checks(lambda layout: component(layout, small) if config else component(layout))
+        return testing.arm_checks(lambda layout: component(layout, small) if config else component(layout), layouts)
     if kind == "dataset":
         dataset = load_dataset(reference)
         return iter([(f"{reference}: splits fit the layout", lambda: testing.check_dataset(dataset))])

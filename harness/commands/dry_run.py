@@ -8,23 +8,26 @@ import inspect
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+import yaml
 from rich import box
 from rich.table import Table
 
-from arm_core import AutoregressiveModel, InputError, Layout, load_checkpoint
+from arm_core import AutoregressiveModel, InputError, Layout
 from arm_core.data import DataOptions, MissingDataError, load_dataset
+from arm_core.data.patches import token_layout
 from arm_core.data.prepare import preparation
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
-from arm_core.registry import ARMS
 from harness.console import CONSOLE
 from harness.execution.monitor import duration
-from harness.jobs.train import networks
+from harness.jobs.checkpoints import load
+from harness.jobs.train import learns_labels, networks
 from harness.store import Store
-from harness.sweep import AutoencoderJob, Plan, Sweep, TimingJob, TrainJob
+from harness.sweep import AutoencoderJob, Job, Plan, Sweep, TimingJob, TrainJob
 from harness.sweep.components import fill
 from harness.sweep.plan import LEFT_OUT, Named
 
@@ -132,7 +135,7 @@ def _build_arm(built: Built, job: TrainJob, name: Named) -> None:
     settings = (layout, job.arm, job.forecasting)
     made = built.once(settings, lambda: built.tried(place, lambda: _on_meta(lambda: networks(job, known))))
     if made is not None:
-        if made[0].example_contexts(1) is not None and built.known.get(_labels(job)) is not True:
+        if learns_labels(made[0]) and built.known.get(_labels(job)) is not True:
             why = f"{type(made[0]).__name__} learns classes, and the data have no labels; leave `classes` out"
             built.problems.append(str(built.sweep.error(place, why)))
         built.models[job.id] = made[0]
@@ -157,8 +160,9 @@ def _read_layout(built: Built, job: AutoencoderJob | TrainJob, name: Named) -> L
         built.problems.append(str(built.sweep.error(("datasets", name.dataset), said)))
         if not isinstance(error, MissingDataError) or job.data.name not in SHAPES:
             return None
-    prepared = preparation(job.data.name, DataOptions(**job.data.options), SHAPES[job.data.name])
-    return Layout(*prepared.shape, prepared.categories)
+    options = DataOptions(**job.data.options)
+    prepared = preparation(job.data.name, options, SHAPES[job.data.name])
+    return token_layout(Layout(*prepared.shape, prepared.categories), options.patches)
 
 
 def _labels(job: AutoencoderJob | TrainJob) -> str:
@@ -168,8 +172,8 @@ def _labels(job: AutoencoderJob | TrainJob) -> str:
 
 def _check_timing(built: Built, job: TimingJob, name: Named) -> None:
     if job.checkpoint is not None:
-        path, kind = job.checkpoint.path, ARMS.resolve(job.arm) if job.arm is not None else None
-        loaded = built.tried(("checkpoints", name.dataset), lambda: load_checkpoint(path, arm=kind))
+        path, pretrained = Path(job.checkpoint.path), job.checkpoint.pretrained
+        loaded = built.tried(("checkpoints", name.dataset), lambda: load(path, arm=job.arm, pretrained=pretrained))
         arm = loaded.arm if loaded is not None else None
         if arm is not None:
             built.parameters[job.id] = _count(arm)
@@ -236,9 +240,9 @@ class Earlier:
         """Seconds of those runs that the same model has had before."""
         total = 0.0
         for spec in job.samplers:
-            for width in job.slots if spec.stream else job.batch_sizes:
+            for width in job.widths_of(spec):
                 mean = float(self.run.get((model, spec.described(), width), 0.0))
-                total += mean * (job.ancestral_seeds if spec.sampler == "ancestral" else 1 + len(job.seeds))
+                total += mean * (len(job.seeds_of(spec)) + job.warms_up(spec))
         return total or None
 
 
@@ -287,38 +291,17 @@ def _table(plan: Plan, built: Built, seconds: dict[str, float | None]) -> Table:
             f"{job.kind} {job.title}",
             f"{parameters:,}" if parameters is not None else "",
             f"{job.training['iterations']:,}" if not isinstance(job, TimingJob) else "",
-            f"{_runs(job):,}" if isinstance(job, TimingJob) else "",
+            f"{sum(map(job.repetitions_of, job.samplers)):,}" if isinstance(job, TimingJob) else "",
             duration(took) if took is not None else "",
             planned.reason,
         )
     return table
 
 
-def _runs(job: TimingJob) -> int:
-    """Timed repetitions, without warm-ups."""
-    return sum(
-        len(job.slots if spec.stream else job.batch_sizes)
-        * (job.ancestral_seeds if spec.sampler == "ancestral" else len(job.seeds))
-        for spec in job.samplers
-    )
-
-
-def _print_settings(job: Any) -> None:
+def _print_settings(job: Job) -> None:
     """Every setting that the job will use, those that the file leaves out included."""
     CONSOLE.print(f"{job.kind} {job.title}")
-    for name, value in job.model_dump(exclude={"id", "title", "kind", "train_job", "autoencoder_job"}).items():
-        for line in _lines(name, value):
-            CONSOLE.print(f"    {line}", soft_wrap=True, style="dim")
-
-
-def _lines(name: str, value: Any) -> Iterator[str]:
-    """A setting and its parts, one a line."""
-    if isinstance(value, dict) and value:
-        for key, part in value.items():
-            yield from _lines(f"{name}.{key}", part)
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        for part in value:
-            shown = {key: one for key, one in part.items() if one not in (None, False, {}, 1.0)}
-            yield f"{name}: " + ", ".join(f"{key} {one}" for key, one in shown.items())
-    elif value not in (None, {}, []):
-        yield f"{name}: {value}"
+    left_out = {"id", "title", "kind", "train_job", "autoencoder_job"}
+    settings = job.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
+    for line in yaml.safe_dump(settings, sort_keys=False).splitlines():
+        CONSOLE.print(f"    {line}", soft_wrap=True, style="dim")

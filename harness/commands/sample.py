@@ -15,15 +15,18 @@ from arm_core import (
     InputError,
     Layout,
     ancestral_sample,
-    load_checkpoint,
     stream_samples,
 )
 from arm_core.decision import Decision
-from arm_core.registry import ARMS, FORECASTERS
+from arm_core.registry import FORECASTERS
+from harness.commands.card import card_of, write_card
 from harness.console import CONSOLE
+from harness.jobs.checkpoints import load
+from harness.jobs.latents import shown, shown_layout
 from harness.jobs.machine import device_of_this_job
-from harness.jobs.sampling import Draw, arm_of, make_forecaster, options_of
+from harness.jobs.sampling import Draw, arm_of, make_forecaster, options_of, proof_of
 from harness.sweep import SamplerSpec
+from harness.sweep.jobs import Pretrained
 from harness.sweep.samplers import LEARNED
 
 PER_SHARD = 8
@@ -40,6 +43,7 @@ class Sampling:
         spec: the sampler; `window: auto` chooses the window while sampling.
         slots: samples in work at a time.
         seed: of the noise.
+        pretrained: how a folder of `save_pretrained` is read, if it is one.
     """
 
     checkpoint: Path
@@ -47,11 +51,11 @@ class Sampling:
     spec: SamplerSpec
     slots: int
     seed: int
+    pretrained: Pretrained | None = None
 
     def load(self) -> Checkpoint:
         """The checkpoint, on the device of this process."""
-        kind = ARMS.resolve(self.arm) if self.arm else None
-        return load_checkpoint(self.checkpoint, device=device_of_this_job(), arm=kind)
+        return load(self.checkpoint, device=device_of_this_job(), arm=self.arm, pretrained=self.pretrained)
 
     def draw(self, loaded: Checkpoint, ids: range) -> Iterator[tuple[int, np.ndarray, int]]:
         """(id, sample, ARM calls) of each sample, as they finish."""
@@ -68,6 +72,7 @@ class Sampling:
             forecaster=make_forecaster(self.spec, loaded),
             window=self.spec.window if isinstance(self.spec.window, int) else None,
             **options_of(self.spec, arm, len(ids)),
+            **proof_of(self.spec),
         )
         for number, trace in stream:
             yield number, trace.x[0].cpu().numpy(), int(trace.arm_calls[0])
@@ -82,28 +87,36 @@ class Sampling:
 
 def sample(
     checkpoint: Path, *, arm: str | None, sampler: str, slots: int, seed: int, window: int | None, horizon: int | None,
-    count: int, out: Path | None, animate: Path | None, workers: int, address: str, **decision: Any,
+    certified: bool, card: bool, count: int, out: Path | None, animate: Path | None, workers: int, address: str,
+    pretrained: Pretrained | None = None, **decision: Any,
 ) -> None:  # fmt: skip
     """Do what `harness sample` says; `decision` has the options that change samples."""
     if horizon is not None and sampler not in LEARNED:
         raise InputError(f"--horizon is for --sampler learned, not for {sampler}; leave it out")
     if window is not None and sampler == "ancestral":
         raise InputError("--window is for forecasters, not for --sampler ancestral; leave it out")
+    if (certified or card) and sampler == "ancestral":
+        raise InputError("--certified and --card prove what a forecaster draws; leave --sampler ancestral out")
     if decision.get("guidance") is not None and decision.get("context") is None:
         raise InputError("--guidance needs a class to guide to; add --context")
     Decision(temperature=decision.get("temperature") or 0.0)  # whose rule and words these are
     how: dict[str, Any] = {"sampler": "ancestral"} if sampler == "ancestral" else {"forecaster": sampler}
     how |= {} if sampler == "ancestral" else {"window": window or "auto", "stream": True, "horizon": horizon}
+    how["certified"] = certified or card
     spec = SamplerSpec(**how, **{name: value for name, value in decision.items() if value is not None})
-    asked = Sampling(checkpoint.absolute(), arm, spec, slots, seed)
+    asked = Sampling(checkpoint.absolute(), arm, spec, slots, seed, pretrained)
     if out is not None and out.suffix == ".gif":
         out, animate = None, animate or out
     if out is None and animate is None:
         raise InputError("nothing would be kept; add --out FILE.png, --out FILE.npz or --animate FILE.gif")
+    if card and out is None:
+        raise InputError("--card is written beside the samples; add --out FILE.png or --out FILE.npz")
     if animate is not None:
         _animate(asked, animate)
     if out is not None:
-        draw_samples(asked, count, out, workers=workers, address=address)
+        drawn = draw_samples(asked, count, out, workers=workers, address=address)
+        if card:
+            write_card(out.with_suffix(".card.json"), card_of(checkpoint, asked.load(), spec, seed, drawn))
 
 
 def _animate(how: Sampling, out: Path) -> None:
@@ -120,17 +133,16 @@ def _animate(how: Sampling, out: Path) -> None:
     CONSOLE.print(f"Samples from {films[1].end:.0f} full passes of the network: {made}: {out}", soft_wrap=True)
 
 
-def draw_samples(how: Sampling, count: int, out: Path, *, workers: int, address: str) -> None:
-    """Draw samples 0 .. count - 1 into a picture or arrays."""
+def draw_samples(how: Sampling, count: int, out: Path, *, workers: int, address: str) -> np.ndarray:
+    """Draw samples 0 .. count - 1 into a picture or arrays; returns them flat."""
     if out.suffix not in (".png", ".npz"):
         raise InputError(f"--out must end in .png (a grid) or .npz (arrays), got {out}")
     loaded = how.load()
     if how.spec.forecaster is not None:
         FORECASTERS.resolve(how.spec.forecaster)
-    layout, autoencoder = loaded.arm.layout, loaded.autoencoder
-    shown = autoencoder.layout if autoencoder is not None else layout
-    if out.suffix == ".png" and shown.channels not in (1, 3):
-        raise InputError(f"a picture needs 1 or 3 channels, the samples have {shown.channels}; use --out FILE.npz")
+    layout, pixels = loaded.arm.layout, shown_layout(loaded)
+    if out.suffix == ".png" and pixels.channels not in (1, 3):
+        raise InputError(f"a picture needs 1 or 3 channels, the samples have {pixels.channels}; use --out FILE.npz")
     list(how.draw(loaded, range(0)))  # what cannot be drawn is refused here, not on a worker
     if isinstance(how.spec.window, int) and how.spec.window < layout.dims:
         loaded.arm.span_cache(1, how.spec.window)
@@ -142,23 +154,23 @@ def draw_samples(how: Sampling, count: int, out: Path, *, workers: int, address:
         drawn, "Drawing samples", total=count, console=CONSOLE, transient=True, disable=quiet
     ):
         values[number], calls[number] = value, taken
-    latents = layout.unflatten(torch.from_numpy(values)).numpy()
-    images = latents if autoencoder is None else _decoded(loaded, latents)
+    images = shown(loaded, torch.from_numpy(values)).numpy()
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
         arrays = {"images": images, "arm_calls": calls, "seed": np.array(how.seed)}
-        arrays["categories"] = np.array(shown.categories)
-        if autoencoder is not None:
-            arrays["latents"] = latents
+        arrays["categories"] = np.array(pixels.categories)
+        if pixels != layout:
+            arrays["latents"] = layout.unflatten(torch.from_numpy(values)).numpy()
         np.savez_compressed(out, allow_pickle=False, **arrays)
     else:
-        _save_grid(images, shown, out)
+        _save_grid(images, pixels, out)
     mean = calls.mean()
     CONSOLE.print(
         f"{count} samples, {mean:.1f} ARM calls each on average ({mean / layout.dims:.1%} of the {layout.dims} "
         f"that ancestral sampling takes): {out}",
         soft_wrap=True,
     )
+    return values
 
 
 def _on_workers(how: Sampling, count: int, workers: int, address: str) -> Iterator[tuple[int, np.ndarray, int]]:
@@ -177,15 +189,6 @@ def _on_workers(how: Sampling, count: int, workers: int, address: str) -> Iterat
 
 def _drawn(how: Sampling, ids: range) -> list[tuple[int, np.ndarray, int]]:
     return list(how.draw(how.load(), ids))
-
-
-def _decoded(loaded: Checkpoint, latents: np.ndarray) -> np.ndarray:
-    assert loaded.autoencoder is not None
-    device = next(loaded.arm.parameters()).device
-    parts = np.split(latents, range(256, len(latents), 256))
-    return np.concatenate(
-        [loaded.autoencoder.decode(torch.from_numpy(part).long().to(device)).cpu().numpy() for part in parts]
-    )
 
 
 def _save_grid(images: np.ndarray, layout: Layout, out: Path) -> None:

@@ -15,7 +15,7 @@ from harness.execution.ledger import Ledger
 from harness.execution.monitor import failures_text, watching
 from harness.jobs import checkpoint_of
 from harness.store import Store
-from harness.sweep import Plan, Sweep, TrainJob, draw_jobs, load_sweep, settle
+from harness.sweep import LoggingSpec, Plan, Sweep, TrainJob, draw_jobs, load_sweep, settle
 from harness.sweep.shipped import sweep_file
 
 FEWEST_SEEDS = 5
@@ -98,6 +98,8 @@ def _execute(spec: Sweep, plan: Plan, store: Store, command: SweepCommand) -> Le
     if command.serial:
         from harness.execution import serial as backend
 
+        if plan.logging != LoggingSpec():
+            CONSOLE.print("Nothing is logged under --serial: `logging:` goes through Ray Tune.")
         with watching(plan, store.root, CONSOLE):
             return backend.execute(plan, store, spec.resources)
     from harness.execution.environment import prepare

@@ -23,6 +23,7 @@ def prepare(address: str | None = None) -> None:
         RAY_USAGE_STATS_ENABLED="0",
         RAY_CHDIR_TO_TRIAL_DIR="0",
         RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
+        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",  # curves are in the store; where else they go, `logging:` says
     )
     if len(os.fsencode(os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "")))) > LONGEST:
         os.environ["RAY_TMPDIR"] = "/tmp"

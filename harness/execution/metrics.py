@@ -43,8 +43,9 @@ def _update(gauges: Mapping[str, Any], plan: Plan, root: Path, ledger: Ledger) -
     sweep, states = plan.sweep, ledger.states()
     counts: Counter[str] = Counter()
     for planned in plan.jobs:
-        progress = read_progress(job_folder(root, planned.job.id))
-        state = states.get(planned.job.id) or _state(progress)
+        ended = states.get(planned.job.id)
+        progress = read_progress(job_folder(root, planned.job.id)) if ended is None else None
+        state = ended or _state(progress)
         counts[state] += 1
         if progress is not None and state == "running":
             tags = {"sweep": sweep, "title": progress.title, "kind": progress.kind}

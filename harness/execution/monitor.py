@@ -33,15 +33,17 @@ MOST_LINES = 100
 @contextmanager
 def watching(plan: "Plan", root: Path, console: Console) -> Iterator[None]:
     """Show the jobs of a plan while the body runs."""
-    folders = [job_folder(root, planned.job.id) for planned in plan.to_run]
+    folders = [job_folder(root, planned.job.id) for planned in plan.to_run]  # of jobs that have not ended
     view = _BarView(console) if console.is_terminal else _LineView(console)
     since = time.time()
 
     def show_all() -> None:
-        for folder in folders:
+        for folder in list(folders):
             progress = read_progress(folder)
             if progress is not None and progress.updated_at >= since:
                 view.show(progress)
+                if progress.state != "running":
+                    folders.remove(folder)
 
     follows = console.file is sys.stdout
     console.file = console.file  # of now: a job that runs in this process sends what is printed to its log

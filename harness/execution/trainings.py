@@ -13,6 +13,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.trainable.function_trainable import wrap_function
 
+from harness.execution.loggers import loggers
 from harness.execution.patience import RETRIES, Patience
 from harness.execution.placement import Request
 from harness.jobs import job_folder, run_job
@@ -127,7 +128,7 @@ def _tuner(
             name=f"{plan.sweep}-{int(time.time())}",
             storage_path=str((store.root / "ray").resolve()),
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[_Watch(say)],
+            callbacks=[_Watch(say), *loggers(plan.logging, plan.sweep, store.root, say)],
             verbose=0,
         ),
     )

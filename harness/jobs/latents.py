@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arm_core import Checkpoint, InputError
+from arm_core import Checkpoint, InputError, Layout
 from arm_core.atomic import write_atomic
 from arm_core.checkpoint import build_autoencoder, read_bundle, write_bundle
 from arm_core.data import Dataset, load_dataset
 from arm_core.data.base import SPLITS
+from arm_core.data.patches import pixel_layout, pixels_of
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
 from arm_core.training import AutoencoderTraining, AutoencoderTrainingConfig, encode_all, evaluate_autoencoder
 from harness.jobs import lease
@@ -119,13 +120,31 @@ def load_latents(folder: Path) -> Dataset:
     return dataset
 
 
+def shown_layout(checkpoint: Checkpoint) -> Layout:
+    """The layout of the images that samples stand for: those that latents decode to, or the pixels of patches."""
+    if checkpoint.autoencoder is not None:
+        return checkpoint.autoencoder.layout
+    return pixel_layout(checkpoint.arm.layout, checkpoint.metadata.get("patches", 1))
+
+
+def shown(checkpoint: Checkpoint, x: Tensor) -> Tensor:
+    """The images that samples stand for, uint8 or int (n, C, H, W)."""
+    tokens = checkpoint.arm.layout.unflatten(x)
+    if checkpoint.autoencoder is not None:
+        device = next(checkpoint.arm.parameters()).device
+        return torch.cat([checkpoint.autoencoder.decode(part.to(device)).cpu() for part in tokens.long().split(256)])
+    if (side := checkpoint.metadata.get("patches", 1)) == 1:
+        return tokens.cpu()
+    return torch.from_numpy(pixels_of(tokens.cpu().numpy(), side, shown_layout(checkpoint).categories))
+
+
 def decoded_columns(checkpoint: Checkpoint, x: Tensor) -> list[dict[str, Any]]:
-    """For each sample of an ARM of latents the columns that show it as an image; nothing for an ARM of images."""
-    if checkpoint.autoencoder is None:
+    """For each sample of an ARM of tokens the columns that show it as an image; nothing for an ARM of images."""
+    layout = shown_layout(checkpoint)
+    if layout == checkpoint.arm.layout:
         return [{}] * len(x)
-    images = checkpoint.autoencoder.decode(checkpoint.arm.layout.unflatten(x)).cpu()
-    shape = {f"decoded_{name}": value for name, value in asdict(checkpoint.autoencoder.layout).items()}
-    return [{"decoded": image.contiguous().numpy().tobytes(), **shape} for image in images]
+    shape = {f"decoded_{name}": value for name, value in asdict(layout).items()}
+    return [{"decoded": image.contiguous().numpy().tobytes(), **shape} for image in shown(checkpoint, x)]
 
 
 def _build(job: AutoencoderJob, dataset: Dataset) -> AutoencoderTraining:

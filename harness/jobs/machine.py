@@ -82,22 +82,22 @@ def device_state(device: torch.device) -> dict[str, Any]:
 
 def _gpu_state() -> dict[str, Any]:
     gpu = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
-    clock = _nvidia_smi("-i", gpu, "--query-gpu=clocks.sm")
-    processes = _nvidia_smi("-i", gpu, "--query-compute-apps=pid")
+    clocks = [row[0] for row in nvidia_smi("-i", gpu, "--query-gpu=clocks.sm") if row[0].isdigit()]
+    processes = [row[0] for row in nvidia_smi("-i", gpu, "--query-compute-apps=pid") if row[0].isdigit()]
     return {
-        "clock_mhz": float(clock[0]) if clock else None,
-        "device_processes": len([pid for pid in processes if int(pid) != os.getpid()]) if clock else None,
+        "clock_mhz": float(clocks[0]) if clocks else None,
+        "device_processes": sum(int(pid) != os.getpid() for pid in processes) if clocks else None,
     }
 
 
-def _nvidia_smi(*query: str) -> list[str]:
-    """The numbers that the driver's tool answers, a line each; none where there is no such tool."""
+def nvidia_smi(*query: str) -> list[list[str]]:
+    """What the driver's tool answers, a row of cells each line; none where there is no such tool."""
     command = ["nvidia-smi", *query, "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [line.strip() for line in answer.stdout.splitlines() if line.strip().isdigit()]
+    return [[cell.strip() for cell in line.split(",")] for line in answer.stdout.splitlines()]
 
 
 def _cpu_state(proc: Path) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 import contextlib
 import json
-import math
 import os
 import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from arm_core.atomic import write_atomic
 
@@ -20,6 +22,7 @@ _PAUSE_S = 0.5
 class Progress:
     """Times are seconds since the epoch; `state` is running, done or failed."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid", "allow_inf_nan": False}
     job: str
     kind: str
     title: str
@@ -28,7 +31,7 @@ class Progress:
     total: int
     unit: str
     note: str
-    metrics: dict[str, float]
+    metrics: dict[str, Annotated[float, Field(allow_inf_nan=True)]]
     seconds_left: float | None
     updated_at: float
     host: str
@@ -88,24 +91,15 @@ class Reporter:
         self._written = now
 
 
+_READER = TypeAdapter(Progress)
+
+
 def read_progress(folder: Path) -> Progress | None:
-    """What the job in this folder last said of itself; None if it has said nothing that can be read."""
+    """What the job in this folder last said of itself; None if it has said nothing that can be read.
+
+    Every value is of its kind, and times are finite: the file has no seal, and whoever watches must not fall over it.
+    """
     try:
-        said = Progress(**json.loads((folder / FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return _READER.validate_json((folder / FILE).read_bytes(), strict=True)
+    except (OSError, ValueError):
         return None
-    return said if _is_whole(said) else None
-
-
-def _is_whole(said: Progress) -> bool:
-    """Whether every value is of its kind: the file has no seal, and whoever watches must not fall over it."""
-    words = (said.job, said.kind, said.title, said.state, said.unit, said.note, said.host)
-    counts = (said.step, said.total, said.pid)
-    times = (said.updated_at, said.seconds_left or 0.0, said.started_at or 0.0)
-    return (
-        all(isinstance(word, str) for word in words)
-        and all(isinstance(count, int) for count in counts)
-        and all(isinstance(moment, int | float) and math.isfinite(moment) for moment in times)
-        and isinstance(said.metrics, dict)
-        and all(isinstance(figure, int | float) for figure in said.metrics.values())
-    )

@@ -5,7 +5,6 @@ The driver asks every node for its facts and compares them with its own (see `ha
 
 import hashlib
 import platform
-import subprocess
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+
+from harness.jobs.machine import nvidia_smi
 
 
 class Gpu(NamedTuple):
@@ -93,12 +94,7 @@ def _code() -> str:
 
 def _gpus() -> tuple[str | None, tuple[Gpu, ...]]:
     """The driver and the GPUs, of all the node: Ray hides from a task those that it was not given."""
-    query = ["nvidia-smi", "--query-gpu=driver_version,name,compute_cap", "--format=csv,noheader"]
-    try:
-        lines = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout.splitlines()
-    except (OSError, subprocess.SubprocessError):
-        return None, ()
-    rows = [[cell.strip() for cell in line.split(",")] for line in lines if line.count(",") == 2]
+    rows = [row for row in nvidia_smi("--query-gpu=driver_version,name,compute_cap") if len(row) == 3]
     gpus = []
     for _, name, capability in rows:
         major, _, minor = capability.partition(".")

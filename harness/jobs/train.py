@@ -60,6 +60,8 @@ def train(job: TrainJob, folder: Path, report: Report) -> Rows:
     )  # fmt: skip
     data = data_columns(dataset)
     about = {**data, "job": job.id, "seed": job.seed, "arm": job.arm.name}
+    if coded is None and (side := job.data.options.get("patches", 1)) > 1:
+        about["patches"] = side  # whose pixels are to be shown
     kept = _save_both(training, curves, folder, coded, about)
     on_valid, kl = evaluate(training.arm, training.modules, splits["valid"], labels=labels["valid"])
     on_test, _ = evaluate(training.arm, training.modules, splits["test"], labels=labels["test"])
@@ -89,17 +91,22 @@ def train(job: TrainJob, folder: Path, report: Report) -> Rows:
 
 
 def labels_of(arm: AutoregressiveModel, dataset: Dataset) -> dict[str, Tensor | None]:
-    """The labels of every split for an ARM that is conditioned; None for one that is not.
+    """The labels of every split for an ARM that learns them; None for one that does not.
 
     Raises:
-        InputError: it is conditioned, and the data have no labels.
+        InputError: it learns them, and the data have none.
     """
-    if arm.example_contexts(1) is None:
+    if not learns_labels(arm):
         return dict.fromkeys(SPLITS)
     labels = {name: dataset.labels(name) for name in SPLITS}
     if labels["train"] is None:
         raise InputError(f"{type(arm).__name__} learns classes, and the data of {dataset.name} have no labels")
     return labels
+
+
+def learns_labels(arm: AutoregressiveModel) -> bool:
+    """Whether the contexts of an ARM are class labels: numbers, one a sample. Prompts are lists."""
+    return isinstance(arm.example_contexts(1), Tensor)
 
 
 def networks(job: TrainJob, layout: Layout) -> tuple[AutoregressiveModel, ForecastingModules | None]:

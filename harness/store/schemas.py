@@ -8,7 +8,7 @@ Rules for a change: a new column must be nullable, and raises the version of its
 its meaning, it gets a new name.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from numbers import Integral
 from typing import NamedTuple
@@ -71,9 +71,7 @@ _DATA = [
     Column("dataset_sha256", STRING, True, meaning="of the pixels of all splits"),
 ]
 
-_SAMPLER = Column("sampler", STRING, meaning="as it ran: JSON of its settings, those at their defaults left out")
-
-_TRIALS = [
+_TRAINED = [
     _JOB,
     Column("seed", INT64, meaning="training seed"),
     Column("status", STRING, meaning="done or failed"),
@@ -81,7 +79,14 @@ _TRIALS = [
     *_LOG,
     *_DATA,
     Column("dataset_split", STRING, True, meaning="how the splits were cut"),
-    *_columns("channels height width categories dims", INT32, nullable=True),
+    *_columns("channels height width categories", INT32, nullable=True),
+]
+
+_SAMPLER = Column("sampler", STRING, meaning="as it ran: JSON of its settings, those at their defaults left out")
+
+_TRIALS = [
+    *_TRAINED,
+    Column("dims", INT32, True),
     Column("arm", STRING),
     Column("arm_config", STRING, meaning="JSON"),
     Column("forecasting_config", STRING, True, meaning="JSON; null without modules"),
@@ -105,14 +110,7 @@ _TRIALS = [
 ]
 
 _AUTOENCODERS = [
-    _JOB,
-    Column("seed", INT64, meaning="training seed"),
-    Column("status", STRING, meaning="done or failed"),
-    Column("error", STRING, True),
-    *_LOG,
-    *_DATA,
-    Column("dataset_split", STRING, True, meaning="how the splits were cut"),
-    *_columns("channels height width categories", INT32, nullable=True),
+    *_TRAINED,
     *_columns("latent_channels latent_height latent_width latent_categories", INT32, nullable=True),
     Column("latents_sha256", STRING, True, meaning="of the encoded splits, in their order"),
     Column("autoencoder_config", STRING, meaning="JSON"),
@@ -169,10 +167,12 @@ _TIMINGS = [
         FLOAT64,
         True,
         "",
-        "share of the samples with an ancestral twin that equal it; null if resampled",
+        "share of the samples with an ancestral twin that equal it; null if exact in law only",
     ),
     Column("smallest_gap", FLOAT64, True, "logits", "smallest top-2 gap at a first mismatch"),
     Column("busy", BOOL, True, meaning="something else used the machine"),
+    Column("dims_per_call", pa.list_(INT32), True, "calls", "entry k: those that made k dims of a sample final"),
+    Column("peak_mem_bytes", INT64, True, "bytes", "during the repetition"),
     *_PROVENANCE,
 ]
 
@@ -210,7 +210,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "trials": _schema("trials", 5, _TRIALS),
     "curves": _schema("curves", 5, _CURVES),
     "autoencoders": _schema("autoencoders", 4, _AUTOENCODERS),
-    "timings": _schema("timings", 6, _TIMINGS),
+    "timings": _schema("timings", 7, _TIMINGS),
     "mistakes": _schema("mistakes", 6, _MISTAKES),
     "samples": _schema("samples", 7, _SAMPLES),
 }
@@ -255,25 +255,28 @@ def to_arrow(table: str, rows: Sequence[Row]) -> pa.Table:
 def _array(table: str, field: pa.Field, rows: Sequence[Row]) -> pa.Array:
     values = [row.get(field.name) for row in rows]
     for value in values:
-        _check(table, field, value)
-    try:
-        return pa.array(values, type=field.type)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError):
-        raise _misfit(table, field, _first_misfit(field, values)) from None
+        if not _fits(field, value):
+            shown = repr(value)
+            shown = shown if len(shown) <= 80 else shown[:77] + "..."
+            rule = "have a value" if value is None else f"be {field.type}"
+            rule = f"be {', '.join(STATUSES[:-1])} or {STATUSES[-1]}" if field.name == "status" else rule
+            raise SchemaError(f"{table}.{field.name} must {rule}, got {shown}")
+    return pa.array(values, type=field.type)
 
 
-def _check(table: str, field: pa.Field, value: object) -> None:
-    """What Arrow lets pass: nulls in a required column, true as a number, a time without its zone."""
-    if value is None:
-        if not field.nullable:
-            raise SchemaError(f"{table}.{field.name} must have a value, got None")
-        return
+def _fits(field: pa.Field, value: object) -> bool:
+    """Whether a value is of the field's type: Arrow would take a null, true as a number, a time without its zone."""
+    if value is None or field.name == "status":
+        return field.nullable if value is None else value in STATUSES
     items = value if isinstance(value, list | tuple) else [value]
     kind = field.type.value_type if pa.types.is_list(field.type) else field.type
-    naive = isinstance(value, datetime) and value.tzinfo is None
-    unknown_status = field.name == "status" and value not in STATUSES
-    if naive or unknown_status or any(_is_cut(kind, item) for item in items):
-        raise _misfit(table, field, value)
+    if (isinstance(value, datetime) and value.tzinfo is None) or any(_is_cut(kind, item) for item in items):
+        return False
+    try:
+        pa.scalar(value, field.type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError):
+        return False
+    return True
 
 
 def _is_cut(kind: pa.DataType, item: object) -> bool:
@@ -281,19 +284,3 @@ def _is_cut(kind: pa.DataType, item: object) -> bool:
     if pa.types.is_integer(kind):
         return isinstance(item, bool) or not isinstance(item, Integral)
     return pa.types.is_floating(kind) and (item is None or isinstance(item, bool))
-
-
-def _first_misfit(field: pa.Field, values: Iterable[object]) -> object:
-    for value in values:
-        try:
-            pa.array([value], type=field.type)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError):
-            return value
-    return None
-
-
-def _misfit(table: str, field: pa.Field, value: object) -> SchemaError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    rule = "done, failed or stopped" if field.name == "status" else str(field.type)
-    return SchemaError(f"{table}.{field.name} must be {rule}, got {shown}")

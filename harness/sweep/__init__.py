@@ -3,11 +3,12 @@
 from harness.sweep.jobs import AutoencoderJob, Job, TimingJob, TrainJob, job_from_json
 from harness.sweep.plan import Plan, draw_jobs, make_plan, needed_by, settle
 from harness.sweep.samplers import SamplerSpec
-from harness.sweep.spec import Sweep, load_sweep
+from harness.sweep.spec import LoggingSpec, Sweep, load_sweep
 
 __all__ = [
     "AutoencoderJob",
     "Job",
+    "LoggingSpec",
     "Plan",
     "SamplerSpec",
     "Sweep",

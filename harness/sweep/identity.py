@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from arm_core.checkpoint import MANIFEST
+from arm_core.checkpoint import MANIFEST, no_checkpoint
 from arm_core.data.files import digest_of
 from arm_core.data.image_files import image_names
 from arm_core.errors import InputError
@@ -30,9 +30,21 @@ def read_manifest(path: str) -> tuple[dict[str, Any], str]:
         data = place.read_bytes()
         return json.loads(data)["content"], hashlib.sha256(data).hexdigest()
     except OSError:
-        raise InputError(f"{path} is no checkpoint: {place} does not exist") from None
+        raise no_checkpoint(Path(path)) from None
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{place} is damaged; restore it from a copy") from None
+
+
+def pretrained_digest(path: str | Path) -> str:
+    """The sha256 of a folder that `save_pretrained` wrote: of its configuration and weights.
+
+    Raises:
+        InputError: it is no such folder, or its weights are no safetensors files.
+    """
+    files = [Path(path) / "config.json", *sorted(Path(path).glob("*.safetensors"))]
+    if len(files) < 2 or not files[0].is_file():
+        raise InputError(f"{path} must hold config.json and *.safetensors, as save_pretrained of transformers leaves")
+    return hashlib.sha256("".join(str(digest_of(file, "sha256")) for file in files).encode()).hexdigest()
 
 
 def source_of(registry: Registry, reference: str) -> str | None:

@@ -52,11 +52,21 @@ class TrainJob(_Job):
     init_from: str | None = None
 
 
+class Pretrained(Frozen):
+    """What a folder of `save_pretrained` does not say: which of its tokens are the categories of which layout."""
+
+    layout: list[int]
+    start: int | None = None
+    offset: int = 0
+    classes: int = 0
+
+
 class Existing(Frozen):
     """A checkpoint that no job of the sweep makes, and the sha256 that it had when the sweep was planned."""
 
     path: str
     sha256: str
+    pretrained: Pretrained | None = None
 
 
 class TimingJob(_Job):
@@ -89,6 +99,14 @@ class TimingJob(_Job):
     def seeds_of(self, spec: SamplerSpec) -> list[int]:
         """With which a sampler is timed at each width."""
         return self.seeds[: self.ancestral_seeds] if spec.sampler == "ancestral" else self.seeds
+
+    def warms_up(self, spec: SamplerSpec) -> bool:
+        """Whether a sampler runs before it is timed: ancestral sampling takes longest, and warms nothing more."""
+        return spec.sampler != "ancestral"
+
+    def repetitions_of(self, spec: SamplerSpec) -> int:
+        """How many runs of a sampler are timed."""
+        return len(self.widths_of(spec)) * len(self.seeds_of(spec))
 
 
 Job = AutoencoderJob | TrainJob | TimingJob

@@ -17,11 +17,11 @@ from arm_core.latents import AutoencoderConfig
 from arm_core.registry import ARMS, DATASETS, FORECASTERS, suggest
 from arm_core.training import AutoencoderTrainingConfig, TrainingConfig
 from harness.sweep.components import fill, make_config
-from harness.sweep.identity import content_hash, named, read_manifest, source_of
+from harness.sweep.identity import content_hash, named, pretrained_digest, read_manifest, source_of
 from harness.sweep.jobs import AutoencoderJob, Component, Existing, Frozen, Job, TimingJob, TrainJob
 from harness.sweep.samplers import SamplerSpec, complete
 from harness.sweep.search import SearchSpec
-from harness.sweep.spec import DatasetSpec, Sweep
+from harness.sweep.spec import DatasetSpec, LoggingSpec, Sweep
 
 TRAINING_FORMAT = 3
 """Raise it when training gives other weights from the same settings."""
@@ -62,6 +62,7 @@ class Plan(Frozen):
     jobs: list[Planned]
     names: list[Named]
     search: SearchSpec | None = None
+    logging: LoggingSpec = LoggingSpec()
 
     @property
     def to_run(self) -> list[Planned]:
@@ -123,7 +124,10 @@ def settle(drawn: Drawn, outcomes: Mapping[str, str], *, only: Sequence[str] = (
         before = planned.get(needed_by(job) or "")
         planned[job.id] = _planned(job, outcomes, chosen, before, stops=sweep.search is not None)
     jobs = list(planned.values())
-    return Plan(sweep=sweep.name, profile=sweep.profile, jobs=jobs, names=drawn.names, search=sweep.search)
+    names = drawn.names
+    return Plan(
+        sweep=sweep.name, profile=sweep.profile, jobs=jobs, names=names, search=sweep.search, logging=sweep.logging
+    )
 
 
 def needed_by(job: Job) -> str | None:
@@ -299,28 +303,34 @@ def _train_jobs(
 
 def _samplers_of(sweep: Sweep, train: TrainJob, variant: str) -> list[SamplerSpec]:
     horizon = train.forecasting["horizon"] if train.forecasting is not None else None
-    return _samplers(sweep, horizon, f"`forecasting:` in the variant {variant!r}; add it there")
+    return _samplers(sweep, horizon, f"`forecasting:` in the variant {variant!r}; add it there", variant)
 
 
 def _timing_of_checkpoint(sweep: Sweep, key: str) -> TimingJob:
     at, given = ("checkpoints", key), sweep.checkpoints[key]
-    saved, sha256 = sweep.checked((*at, "path"), lambda: read_manifest(given.path))
-    heads, source = saved.get("modules"), None
+    pretrained, heads, source = given.pretrained, None, None
+    if pretrained is not None:
+        sha256 = sweep.checked((*at, "path"), lambda: pretrained_digest(given.path))
+    else:
+        saved, sha256 = sweep.checked((*at, "path"), lambda: read_manifest(given.path))
+        heads = saved.get("modules")
     if given.arm is not None:
         sweep.checked((*at, "arm"), lambda: ARMS.resolve(str(given.arm)))
         source = source_of(ARMS, given.arm)
     horizon = heads["config"]["horizon"] if heads else None
     samplers = _samplers(sweep, horizon, f"forecasting modules, and the checkpoint {key!r} has none; leave it out")
-    existing = Existing(path=given.path, sha256=sha256)
-    matters = {"checkpoint": sha256, "arm": [given.arm, source]}
+    existing = Existing(path=given.path, sha256=sha256, pretrained=pretrained)
+    matters: dict[str, Any] = {"checkpoint": sha256, "arm": [given.arm, source]}
+    matters |= {"pretrained": pretrained.model_dump()} if pretrained is not None else {}
     return _timing_job(sweep, samplers, matters, title=key, arm=given.arm, checkpoint=existing)
 
 
-def _samplers(sweep: Sweep, horizon: int | None, remedy: str) -> list[SamplerSpec]:
+def _samplers(sweep: Sweep, horizon: int | None, remedy: str, variant: str | None = None) -> list[SamplerSpec]:
     assert sweep.timing is not None
     samplers = [
         sweep.checked(("timing", "samplers", index), partial(complete, given, horizon=horizon, remedy=remedy))
         for index, given in enumerate(sweep.timing.samplers)
+        if variant is None or given.variants is None or variant in given.variants
     ]
     references = [spec.decision for spec in samplers if spec.sampler == "ancestral"]
     for spec in samplers:

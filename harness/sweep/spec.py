@@ -1,6 +1,7 @@
 """The sweep file: its shape, checked strictly. What its names stand for is checked when the plan is made."""
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from arm_core.errors import InputError
 from arm_core.registry import suggest
 from harness.sweep.components import OptionError
+from harness.sweep.jobs import Pretrained
 from harness.sweep.samplers import SamplerSpec
 from harness.sweep.search import SearchSpec
 from harness.sweep.source import Source, merged, read_source
@@ -103,12 +105,25 @@ class CheckpointSpec(Part):
     """A trained ARM to time; in a file its path alone will do.
 
     Attributes:
-        path: of the checkpoint, a folder.
+        path: of the checkpoint, a folder; or of one that `save_pretrained` of transformers wrote, with a layout.
         arm: its class, `module:attr` or `file.py:attr`, if that is not a registered one.
+        layout: channels, height, width and categories of the tokens of a `save_pretrained` folder.
+        start, offset, classes: of it, see `arm_core.arms.TransformersDecoder.load`.
     """
 
     path: str
     arm: str | None = None
+    layout: Annotated[list[Count], Field(min_length=4, max_length=4)] | None = None
+    start: int | None = None
+    offset: int = 0
+    classes: int = 0
+
+    @property
+    def pretrained(self) -> Pretrained | None:
+        """How a `save_pretrained` folder is read; None: it is a checkpoint of ours."""
+        if self.layout is None:
+            return None
+        return Pretrained(layout=self.layout, start=self.start, offset=self.offset, classes=self.classes)
 
     @model_validator(mode="before")
     @classmethod
@@ -146,6 +161,20 @@ class TimingSpec(Part):
     figure_count: Count = 16
 
 
+class LoggingSpec(Part):
+    """Where the curves of trainings go beside the store, while they run; an outage there stops nothing.
+
+    Attributes:
+        mlflow: tracking URI of a server, or a folder.
+        wandb: project of Weights & Biases.
+        tensorboard: event files in the store, below `ray/`.
+    """
+
+    mlflow: str | None = None
+    wandb: str | None = None
+    tensorboard: bool = False
+
+
 class Sweep(Part):
     """A sweep file with its profile applied."""
 
@@ -159,6 +188,7 @@ class Sweep(Part):
     search: SearchSpec | None = None
     timing: TimingSpec | None = None
     resources: Resources = Resources()
+    logging: LoggingSpec = LoggingSpec()
     _source: Source
 
     def error(self, place: Sequence[str | int], message: str) -> InputError:
@@ -207,6 +237,9 @@ def load_sweep(path: str | Path, *, profile: str | None = None) -> Sweep:
     sweep._source = source
     _check_models(sweep)
     _check_variants(sweep)
+    for package in ("mlflow", "wandb"):
+        if getattr(sweep.logging, package) is not None and find_spec(package) is None:
+            raise sweep.error(("logging", package), f"needs a package: pip install 'arm-sampling[{package}]'")
     return _searched(sweep)
 
 
@@ -239,6 +272,11 @@ def _check_variants(sweep: Sweep) -> None:
                 raise sweep.error(place, str(suggest("variant", variant, sweep.variants)))
             if sweep.search is not None:
                 raise sweep.error(place, "a search tries every variant on every dataset; leave `variants` out")
+    for index, spec in enumerate(sweep.timing.samplers if sweep.timing is not None else []):
+        for number, variant in enumerate(spec.variants or []):
+            if variant not in sweep.variants:
+                at = ("timing", "samplers", index, "variants", number)
+                raise sweep.error(at, str(suggest("variant", variant, sweep.variants)))
 
 
 def _searched(sweep: Sweep) -> Sweep:
@@ -285,19 +323,14 @@ def _fault(source: Source, item: dict[str, Any]) -> str:
 
 def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
     """The model that describes a place of the file."""
+    named: dict[Any, type[BaseModel]] = {}
     match place:
-        case ("resources",):
-            return Resources
-        case ("resources", _):
-            return Role
-        case ("checkpoints", _):
-            return CheckpointSpec
-        case ("variants", _):
-            return VariantSpec
-        case ("search",):
-            return SearchSpec
-        case ("timing",):
-            return TimingSpec
         case ("timing", "samplers", _):
             return SamplerSpec
-    return Sweep
+        case ("search", *_):
+            return SearchSpec
+        case (_,):
+            named = {"resources": Resources, "timing": TimingSpec, "logging": LoggingSpec}
+        case (_, _):
+            named = {"resources": Role, "checkpoints": CheckpointSpec, "variants": VariantSpec}
+    return named.get(place[0], Sweep) if place else Sweep

@@ -1,5 +1,6 @@
 """The example of class conditions, on the checkpoint that comes along."""
 
+import pytest
 import torch
 
 from arm_core import ancestral_sample, load_arm, predictive_sample, sample_noise, top_p
@@ -8,6 +9,7 @@ from arm_core.forecasters import fixed_point_above
 from examples import ten_digits
 
 
+@pytest.mark.slow
 def test_a_row_a_class_under_every_scale(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ten_digits, "EACH", 2)
     ten_digits.main("results/conditional/checkpoint", str(tmp_path / "ten.png"))
@@ -15,6 +17,7 @@ def test_a_row_a_class_under_every_scale(tmp_path, monkeypatch, capsys):
     assert "rows are the classes 0 to 9, blocks the scales 0.0, 1.0, 3.0" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_guided_samples_of_the_checkpoint_are_those_of_whole_passes():
     """In float64; ancestral sampling takes a pass a dimension, so that it is given all but the last two rows."""
     arm = load_arm("results/conditional/checkpoint", dtype=torch.float64)

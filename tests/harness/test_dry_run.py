@@ -67,7 +67,7 @@ def test_what_only_leaves_out_is_not_built(dry):
 
 def test_details_are_told_when_asked_for_without_json(dry):
     told = dry(SWEEP, "--verbose").output
-    assert "training.batch_size: 4" in told and "samplers: forecaster fixed_point" in told and "{" not in told
+    assert "batch_size: 4" in told and "- forecaster: fixed_point" in told and "{" not in told
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def weights(store):
     return {file.name: file.read_bytes() for file in store.glob("jobs/*/checkpoint/*.safetensors")}
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_a_checkpoint_is_a_failed_row_and_the_next_run_ends_the_training(
     training_only, tmp_path, monkeypatch
 ):
@@ -76,6 +77,7 @@ def test_a_full_disk_at_a_checkpoint_is_a_failed_row_and_the_next_run_ends_the_t
     assert curves[0]["train_bits_per_dim"].tolist() == curves[1]["train_bits_per_dim"].tolist(), "of all four steps"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["trials.parquet", "done.json"])
 def test_a_full_disk_at_a_table_ends_the_sweep_with_the_line_that_goes_on(training_only, tmp_path, monkeypatch, name):
     write = atomic.write_atomic

@@ -229,14 +229,16 @@ def fuzz_progress(count: int, folder: Path, seed: int) -> dict[str, int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_few_hundred_generated_sweep_files_are_planned_or_refused_with_a_sentence(tmp_path):
     found = fuzz_sweeps(300, tmp_path, seed=0)
     assert min(found.values()) > 20, found
 
 
+@pytest.mark.slow
 def test_a_damaged_store_gives_an_error_or_the_rows_that_were_written(small_store, tmp_path):
-    found = fuzz_stores(60, small_store, tmp_path, seed=0)
-    assert found["refused"] > 20, found
+    found = fuzz_stores(30, small_store, tmp_path, seed=0)
+    assert found["refused"] > 10, found
 
 
 def test_a_damaged_checkpoint_gives_an_error_or_the_weights_that_were_saved(tmp_path):
@@ -250,6 +252,7 @@ def test_damaged_progress_is_readable_or_none(tmp_path):
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(7200)
 def test_ten_thousand_sweep_files_and_a_thousand_stores_and_checkpoints(small_store, tmp_path):
     sweeps, stores = int(os.environ.get("FUZZ_SWEEPS", "10000")), int(os.environ.get("FUZZ_STORES", "1000"))
     seed = int(os.environ.get("FUZZ_SEED", "1"))

@@ -68,6 +68,7 @@ print(*most)
 TURNS = ("turns(most)", "thread = threading.Thread(target=turns, args=(most,)); thread.start(); thread.join()")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", TURNS, ids=["main", "thread"])  # Tune trains in a thread
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the allocator is not that of glibc")
 def test_memory_that_a_step_frees_is_there_for_the_next_one(turns):
@@ -80,6 +81,7 @@ def test_memory_that_a_step_frees_is_there_for_the_next_one(turns):
     assert kept < 3000 < given
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="peak memory is reset on Linux only")
 def test_peak_memory_is_that_of_the_job_and_not_of_an_earlier_one_in_the_process():
     code = """

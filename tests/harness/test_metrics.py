@@ -75,4 +75,3 @@ def test_jobs_by_state_and_arm_calls_reach_the_prometheus_endpoint_under_the_nam
         for tag in re.findall(r"{{(\w+)}}", target["legendFormat"])
     }
     assert legends <= tags and not tags & {"job", "instance"}, "those are Prometheus's own"
-    assert list(store.root.glob("ray/*/*/events.out.tfevents.*")), "curves for TensorBoard"

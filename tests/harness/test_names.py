@@ -221,6 +221,7 @@ def check_names(tmp_path_factory, examples: int, steps: int, *, derandomize: boo
     Names.TestCase("runTest").runTest()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("made_up_bodies")
 def test_any_files_one_after_the_other_are_each_reported_as_on_a_new_store(tmp_path_factory):
     check_names(tmp_path_factory, examples=5, steps=8, derandomize=True)

@@ -93,6 +93,9 @@ def test_a_sweep_becomes_a_training_and_a_timing_per_dataset_and_seed(plan_of):
         ("    forecasting: {horizon: 4, filters: 12}", "    training: {learning_rate: 1" + 400 * "0" + "}", "must be a finite number below"),
         ("horizon: 2}", "block: 8}", "q.yaml:19: timing.samplers.2.block: is for gs_jacobi and jacobi_gs"),
         ("horizon: 2}", "stream: true, resampled: true}", "timing.samplers.2.stream: fresh noise at every call knows no"),
+        ("forecaster: learned, horizon: 2", "forecaster: zeros, draft_dtype: bfloat16", "timing.samplers.2.draft_dtype: needs a proof; add `certified: true`"),
+        ("forecaster: learned, horizon: 2", "forecaster: zeros, resampled: true, certified: true", "timing.samplers.2.certified: fresh noise at every call knows no"),
+        ("forecaster: learned, horizon: 2", "sampler: ancestral, certified: true", "timing.samplers.2.certified: ancestral takes sampler,"),
         ("forecaster: learned, horizon: 2", "peer: jacobi, block: 8", "timing.samplers.2.block: jacobi takes sampler, temperature,"),
         ("forecaster: learned, horizon: 2", "peer: jakobi", "q.yaml:19: timing.samplers.2.peer"),
         ("forecaster: learned, horizon: 2", "window: 8", "timing.samplers.2: needs a `forecaster:`, or a `sampler:`"),
@@ -200,6 +203,28 @@ def test_a_dataset_may_choose_its_variants(plan_of):
         plan_of(chosen.replace("[small]", "[smal]"))
 
 
+def test_a_sampler_may_be_for_some_variants_only(plan_of):
+    two = BASE.replace("  default:", "  other: {forecasting: {horizon: 2}}\n  default:")
+    some = two.replace("    - fixed_point\n", "    - {forecaster: fixed_point, variants: [other]}\n")
+    assert some != two
+
+    def samplers(text):
+        plan = plan_of(text)
+        names = {name.id: name.variant for name in plan.names}
+        return {
+            names[planned.job.id]: [spec.described() for spec in planned.job.samplers]
+            for planned in plan.jobs
+            if planned.job.kind == "timing"
+        }
+
+    every, chosen = samplers(two), samplers(some)
+    assert chosen["other"] == every["other"]
+    assert set(every["default"]) - set(chosen["default"]) == {'{"forecaster": "fixed_point"}'}
+    message = "timing.samplers.1.variants.0: unknown variant 'othr'. Did you mean 'other'"
+    with pytest.raises(InputError, match=message):
+        plan_of(some.replace("[other]", "[othr]"))
+
+
 def test_ids_depend_on_what_matters_and_on_nothing_else(plan_of):
     def ids(text, kind="train", **options):
         return [p.job.id for p in plan_of(text, **options).jobs if p.job.kind == kind]
@@ -222,7 +247,7 @@ def test_ids_depend_on_what_matters_and_on_nothing_else(plan_of):
 @pytest.mark.parametrize("kind", ["npz", "folder"])
 def test_what_lies_at_the_path_of_a_dataset_matters(plan_of, tmp_path, kind):
     (tmp_path / "mine").mkdir()
-    place = tmp_path / "mine" / "images.npz"
+    place = tmp_path / "mine" / ("images.npz" if kind == "npz" else "image.png")
     named = place if kind == "npz" else place.parent
     text = BASE.replace("  mnist5k: {binarise: threshold}", f'  mine: {{name: "{kind}:{named}", bits: 1}}')
     place.write_bytes(b"one")

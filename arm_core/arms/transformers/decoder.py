@@ -129,17 +129,33 @@ class TransformersDecoder(TransformersARM):
 
     @classmethod
     def load(
-        cls, folder: str | Path, layout: Layout, *, start: int, offset: int = 0, classes: int = 0, **options: Any
+        cls,
+        folder: str | Path,
+        layout: Layout,
+        *,
+        start: int | None = None,
+        offset: int = 0,
+        classes: int = 0,
+        **options: Any,
     ) -> "TransformersDecoder":
         """The decoder in a folder that `save_pretrained` wrote.
 
         Args:
-            folder: with config.json and weights.
-            layout, start, offset: see `TransformersARM`.
+            folder: with config.json and safetensors files.
+            layout, start, offset: see `TransformersARM`; None: the start token is the model's BOS.
             classes: whose tokens follow `start`.
             options: of `AutoModelForCausalLM.from_pretrained`, such as dtype.
+
+        Raises:
+            InputError: there is no start token, or transformers cannot load the folder.
         """
-        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+        try:
+            model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
+        except (OSError, ImportError, RuntimeError, ValueError, TypeError) as error:
+            raise InputError(f"transformers cannot load {folder} ({error})") from error
+        start = model.config.get_text_config().bos_token_id if start is None else start
+        if not isinstance(start, int):
+            raise InputError(f"{folder} names no BOS token; say which token stands before the first one: start=")
         fields = json.loads(model.config.to_json_string())
         kind = fields.pop("model_type")
         config = TransformersConfig(kind, classes=classes, start=start, offset=offset, options=fields)

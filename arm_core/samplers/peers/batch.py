@@ -10,7 +10,8 @@ from torch import Tensor
 from arm_core.contracts import AutoregressiveModel, Contexts, Forecaster, SampleTrace
 from arm_core.decision import Decision, Processors
 from arm_core.errors import InputError
-from arm_core.samplers.options import Noise, check_context, check_prefix, noise_source, span_cache
+from arm_core.samplers.certified import Certified
+from arm_core.samplers.options import Noise, check_conditions, noise_source, span_cache
 from arm_core.samplers.work import Work
 
 
@@ -23,6 +24,13 @@ class Options(TypedDict, total=False):
     context: Contexts | None
 
 
+class Provable(Options, total=False):
+    """The same with those of samplers whose samples can be proved."""
+
+    certified: Certified
+    draft_dtype: torch.dtype | None
+
+
 def begin_batch(arm: AutoregressiveModel, noise: Noise, block: int, forecaster: Forecaster, options: Options) -> Work:
     """All samples of a batch in slots, to be evaluated in spans of `block` dims.
 
@@ -30,10 +38,8 @@ def begin_batch(arm: AutoregressiveModel, noise: Noise, block: int, forecaster: 
         InputError: an option does not fit, or the ARM has no spans and the block is not the whole image.
     """
     source = noise_source(arm, noise)
-    prefix, context = options.get("prefix"), options.get("context")
-    check_context(arm, context, len(source))
-    if prefix is not None:
-        prefix = check_prefix(arm.layout, prefix, len(source))
+    context = options.get("context")
+    prefix = check_conditions(arm, len(source), options.get("prefix"), context)
     decision = Decision(options.get("logits_processor"), options.get("temperature", 1.0))
     rows = list(range(len(source)))
     work = Work(arm, len(rows), span_cache(arm, len(rows), checked_block(block)), forecaster, source, decision)

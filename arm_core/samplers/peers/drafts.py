@@ -8,7 +8,6 @@ A draft of dimension i must be independent of all that decides when i becomes fi
 So what is drawn for a rejected draft must come from fresh noise, even where drafts share noise from call to call.
 """
 
-from dataclasses import fields
 from typing import Any, Literal, Unpack
 
 import torch
@@ -20,7 +19,7 @@ from arm_core.decision import Decision
 from arm_core.errors import InputError
 from arm_core.gumbel import DenseNoise, KeyedNoise, standard_gumbel
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import check_context, check_prefix, noise_dtype, span_cache
+from arm_core.samplers.options import check_conditions, noise_dtype, span_cache
 from arm_core.samplers.peers.batch import Options
 from arm_core.samplers.step import step
 from arm_core.samplers.work import Work
@@ -138,9 +137,8 @@ def drafted_sample(
     """What `sjd_sample` and `scd_sample` return; see there."""
     if batch < 0 or (slots is not None and slots < 1):
         raise InputError(f"batch must be at least 0 and slots, if any, at least 1, got {batch} and {slots}")
-    prefix, context = options.get("prefix"), options.get("context")
-    check_context(arm, context, batch)
-    prefix = None if prefix is None else check_prefix(arm.layout, prefix, batch)
+    context = options.get("context")
+    prefix = check_conditions(arm, batch, options.get("prefix"), context)
     decision = Decision(options.get("logits_processor"), options.get("temperature", 1.0))
     weight = next((p for p in arm.parameters() if p.is_floating_point()), None)  # an ARM may have none
     dtype = torch.float64 if weight is None else noise_dtype(weight.dtype)
@@ -171,4 +169,4 @@ def drafted_sample(
         if batch == 0:
             return work.trace()
     parts = [traces[row] for row in range(batch)]
-    return SampleTrace(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(SampleTrace)))
+    return SampleTrace.joined(parts)

@@ -10,13 +10,14 @@ import torch
 
 from arm_core.contracts import AutoregressiveModel, SampleTrace
 from arm_core.fixed_point import fixed_point
+from arm_core.samplers.certified import certifiable
 from arm_core.samplers.mode import sampling_mode
 from arm_core.samplers.options import Noise
-from arm_core.samplers.peers.batch import Options, begin_batch, checked_block, trace_without_frontier
+from arm_core.samplers.peers.batch import Provable, begin_batch, checked_block, trace_without_frontier
 from arm_core.samplers.step import step
 
 
-def jacobi_sample(arm: AutoregressiveModel, noise: Noise, **options: Unpack[Options]) -> SampleTrace:
+def jacobi_sample(arm: AutoregressiveModel, noise: Noise, **options: Unpack[Provable]) -> SampleTrace:
     """Evaluate the whole batch anew until nothing in it changes, from zeros.
 
     Also how flax's PixelCNN++ example sampled (examples/pixelcnn, until 2022).
@@ -24,7 +25,8 @@ def jacobi_sample(arm: AutoregressiveModel, noise: Noise, **options: Unpack[Opti
     Args:
         arm: any ARM.
         noise: standard Gumbel noise in the ARM's dtype and on its device, see `sample_noise`.
-        options: prefix, temperature, logits_processor, context: as for `ancestral_sample`.
+        options: prefix, temperature, logits_processor, context: as for `ancestral_sample`; certified and draft_dtype:
+            as for `predictive_sample`.
 
     Returns:
         The samples of `ancestral_sample`. Calls are counted until the one that confirms a sample, and nothing is
@@ -36,7 +38,8 @@ def jacobi_sample(arm: AutoregressiveModel, noise: Noise, **options: Unpack[Opti
     return gs_jacobi_sample(arm, noise, block=arm.layout.dims, **options)
 
 
-def gs_jacobi_sample(arm: AutoregressiveModel, noise: Noise, *, block: int, **options: Unpack[Options]) -> SampleTrace:
+@certifiable
+def gs_jacobi_sample(arm: AutoregressiveModel, noise: Noise, *, block: int, **options: Unpack[Provable]) -> SampleTrace:
     """Blocks of dims one after the other, each iterated until nothing changes in it (Song et al., GS-Jacobi).
 
     The blocks before are cached, so that an iteration costs a block and not an image.
@@ -57,7 +60,8 @@ def gs_jacobi_sample(arm: AutoregressiveModel, noise: Noise, *, block: int, **op
         return trace_without_frontier(work)
 
 
-def jacobi_gs_sample(arm: AutoregressiveModel, noise: Noise, *, block: int, **options: Unpack[Options]) -> SampleTrace:
+@certifiable
+def jacobi_gs_sample(arm: AutoregressiveModel, noise: Noise, *, block: int, **options: Unpack[Provable]) -> SampleTrace:
     """All blocks of dims at once, a dim of each a call, until a whole sweep changes nothing (Song et al., Jacobi-GS).
 
     A call evaluates whole images. The authors cache a network that updates one column of all rows; with such a cache
