@@ -299,9 +299,9 @@ def sample(checkpoint: Path, **options: Any) -> None:
 
 
 @main.command("verify")
-@click.argument("card", type=click.Path(path_type=Path))
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Where it is here, if not where the card says.")
-@click.option("--samples", type=click.Path(path_type=Path), help="The .npz: prove these instead of drawing them again.")
+@click.argument("card", type=Place())
+@click.option("--checkpoint", type=Place(), help="Where it is here, if not where the card says.")
+@click.option("--samples", type=Place(), help="The .npz: prove these instead of drawing them again.")
 @click.option("--slots", default=16, show_default=True, type=click.IntRange(min=1), help="Samples in work at a time.")
 @click.option("--arm", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
 @_pretrained_options
