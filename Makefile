@@ -9,7 +9,7 @@ quickstart: .venv/installed
 	$(BIN)/harness sweep sweeps/quickstart.yaml
 	$(BIN)/harness report --sweep quickstart --out reports/quickstart
 
-# Every laptop sweep, report and bench, on a machine that does nothing else: hours. Then the tables of README.md.
+# Every laptop sweep, report and bench, on a machine that does nothing else: hours. Then the tables of results/README.md.
 reference: .venv/installed
 	$(BIN)/python -m benchmarks.reference
 	$(BIN)/python -m benchmarks.reference --readme

@@ -2,7 +2,7 @@
 
     python -m benchmarks.reference           run everything (hours), write results/ and results/reference.json; once
                                              more: what is not in results/reference.json yet
-    python -m benchmarks.reference --readme  put the tables of the committed results into README.md
+    python -m benchmarks.reference --readme  put the tables of the committed results into results/README.md
 
 Commands run as users run them, in processes of their own; reference.json has the machine, and for each command its
 commit, its wall time and the last line that it printed. To run one anew, take its entry out; a `note` that you put into
@@ -213,7 +213,7 @@ def fill_readme(readme: Path, out: Path) -> list[str]:
 @click.command(cls=Benchmark)
 @click.option("--store", type=click.Path(path_type=Path), default=Path("runs/reference"), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
-@click.option("--readme", is_flag=True, help="Only put the tables of the results into README.md.")
+@click.option("--readme", is_flag=True, help="Only put the tables of the results into results/README.md.")
 def main(store: Path, out: Path, readme: bool) -> None:
     """Run every laptop sweep, report and benchmark that the record does not have yet.
 
@@ -222,7 +222,7 @@ def main(store: Path, out: Path, readme: bool) -> None:
       python -m benchmarks.reference --readme
     """
     if readme:
-        click.echo(f"README.md: {', '.join(fill_readme(Path('README.md'), out))}")
+        click.echo(f"{out / 'README.md'}: {', '.join(fill_readme(out / 'README.md', out))}")
     else:
         run(store, out)
 

@@ -214,6 +214,8 @@ def nodes(file: Path | None, store: Path, **options: Any) -> None:
 @click.option("--min-p", type=click.FloatRange(0, 1), help="Only those at least so likely, beside the likeliest.")
 @click.option("--context", type=click.IntRange(min=0), help="A class, of all samples.")
 @click.option("--guidance", type=float, help="Scale of classifier-free guidance to the class.")
+@click.option("--certified", is_flag=True, help="Prove every sample in float64: the same on every machine.")
+@click.option("--card", is_flag=True, help="The same, and write beside OUT what `harness verify` checks.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="More than 1: tasks on Ray.")
 @click.option("--address", default="local", show_default=True, metavar="local|HOST:PORT", help="The Ray cluster.")
 @click.option("--arm", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
@@ -234,6 +236,26 @@ def sample(checkpoint: Path, **options: Any) -> None:
     from harness.commands.sample import sample as draw
 
     draw(checkpoint, **_with_pretrained(options))
+
+
+@main.command("verify")
+@click.argument("card", type=click.Path(path_type=Path))
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Where it is here, if not where the card says.")
+@click.option("--samples", type=click.Path(path_type=Path), help="The .npz: prove these instead of drawing them again.")
+@click.option("--slots", default=16, show_default=True, type=click.IntRange(min=1), help="Samples in work at a time.")
+@click.option("--arm", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
+@_pretrained_options
+def verify_card(card: Path, **options: Any) -> None:
+    """Draw the samples of CARD again (`harness sample --card`) and compare them. Exit code 1: they are others.
+
+    \b
+    Examples:
+      harness verify grid.card.json
+      harness verify samples.card.json --samples samples.npz
+    """
+    from harness.commands.verify import verify
+
+    raise SystemExit(verify(card, **_with_pretrained(options)))
 
 
 @main.command()

@@ -27,7 +27,7 @@ PAGES = [
 ]
 BENCHMARKS = {
     f"python -m benchmarks.{name}": importlib.import_module(f"benchmarks.{name}").main
-    for name in ("data", "forecasting", "law", "overhead", "peers", "reference", "report", "training")
+    for name in ("data", "forecasting", "law", "overhead", "peers", "reference", "report", "tokens", "training")
 }
 FEWER = {"count=1000": "count=20", "count=10**6": "count=20"}
 """What examples do a thousand times is tested a few times, on smaller images."""

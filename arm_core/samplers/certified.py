@@ -35,7 +35,10 @@ from arm_core.samplers.window import WindowChoice
 from arm_core.samplers.work import WholeImages, Work
 
 Certified = bool | torch.dtype | Literal["bound"]
-"""What is proved: nothing (False); the sample of float64 (True) or of whole passes in another dtype."""
+"""What is proved: nothing (False); the sample of float64 (True) or of whole passes in another dtype; the samples that
+had a decision so close that the calibrated errors of drafts could have changed it ("bound")."""
+CALIBRATED, SAFETY = 64, 8
+"""Samples that are proved before a bound spares others, and how many times the largest error among them it is."""
 PROVED_AT_ONCE = 2**25
 """Logits of a proving pass at most: 256 MiB in float64."""
 
@@ -52,10 +55,10 @@ def proof_dtype(certified: Certified, draft_dtype: torch.dtype | None) -> torch.
         return None
     if draft_dtype is not None and not draft_dtype.is_floating_point:
         raise InputError(f"draft_dtype must be a floating type, got {draft_dtype}")
-    if certified is True:
+    if certified is True or certified == "bound":
         return torch.float64
     if certified not in (torch.float64, torch.float32):
-        raise InputError(f"certified must be True, False, torch.float64 or torch.float32, got {certified!r}")
+        raise InputError(f"certified must be True, False, torch.float64, torch.float32 or 'bound', got {certified!r}")
     return certified
 
 
@@ -96,6 +99,36 @@ class _Draft(NamedTuple):
     known: int
 
 
+class Bound:
+    """Which samples need no proof: those whose every decision was clearer than drafts have been found to err.
+
+    What errs is the lead of the best of logits + noise over the second, between a draft and its proof. The largest
+    error so far, times `SAFETY`, is calibrated and not proved: a fault that strikes rarely stays unseen.
+    """
+
+    def __init__(self) -> None:
+        self.margins: dict[int, Tensor] = {}
+        """Row -> leads of all dims when its sample was drawn, until they have been looked at."""
+        self.error, self.seen = 0.0, 0
+
+    def spares(self, row: int, trace: SampleTrace) -> bool:
+        """Whether a drawn sample needs no proof."""
+        decided = self.margins[row][trace.converged_at[0] > 0]
+        spared = self.seen >= CALIBRATED and bool((decided > SAFETY * self.error).all())
+        if spared:
+            del self.margins[row]
+        return spared
+
+    def learn(self, row: int, trace: SampleTrace, margins: Tensor, first: Tensor) -> None:
+        """From a draft and the leads of its proof, which first differs where `first` says."""
+        drawn = self.margins.pop(row, None)
+        if drawn is not None:
+            apart = torch.where(first, margins + drawn, (margins - drawn).abs())  # the second came to lead
+            judged = (trace.converged_at[0] > 0) & (first.cumsum(dim=0) - first.long() == 0)
+            self.error = max(self.error, float(apart[judged].max().nan_to_num())) if bool(judged.any()) else self.error
+            self.seen += 1
+
+
 class Proof:
     """Whole passes that confirm samples or overrule them, and the repair of those that were overruled.
 
@@ -108,6 +141,10 @@ class Proof:
         context: one per row of the noise.
         known: leading dimensions that a prefix gives.
         ends: categories that end a sample.
+        bound: of samples that need no proof; None: all need one.
+
+    Raises:
+        InputError: there is a bound, and processors or ends, of which leads say nothing.
     """
 
     def __init__(
@@ -121,7 +158,11 @@ class Proof:
         context: Contexts | None = None,
         known: int = 0,
         ends: Sequence[int] = (),
+        bound: Bound | None = None,
     ) -> None:
+        if bound is not None and (decision.processors or ends):
+            raise InputError("certified='bound' knows nothing of processors and ends; use certified=True")
+        self.bound = bound
         self.arm, self.decision = in_dtype(arm, dtype), decision
         self.noise = noise_source(self.arm, noise.to(dtype))
         self.context, self.known, self.ends = context, known, ends
@@ -133,6 +174,9 @@ class Proof:
         """(row, trace) of drawn samples, each a batch of one, proved some at a time; of any order."""
         waiting: list[_Draft] = []
         for row, trace in drawn:
+            if self.bound is not None and self.bound.spares(row, trace):
+                yield row, trace
+                continue
             waiting.append(_Draft(row, trace, self.known))
             while len(waiting) >= self.slots:
                 done, again = self._pass(waiting[: self.slots])
@@ -156,6 +200,9 @@ class Proof:
             differs = (proofs.x != given) & (places < work.state.known[:, None])
             first = differs & (differs.cumsum(dim=1) == 1)  # what follows an end is filled, not decided
             lead = torch.where(first, margins.double().clamp_min(torch.finfo(torch.float64).tiny), 0.0)
+            if self.bound is not None:
+                for slot, draft in enumerate(drafts):
+                    self.bound.learn(draft.row, draft.trace, margins[slot], first[slot])
             found = zip(drafts, proofs.split(), lead.split(1), work.state.known.tolist(), strict=True)
             seen = [_Draft(draft.row, _proved(draft.trace, proof, led), known) for draft, proof, led, known in found]
             again = [draft for draft, done in zip(seen, finished, strict=True) if not done]
@@ -222,6 +269,8 @@ def certifiable(sampler: S) -> S:
         dtype = proof_dtype(certified, draft_dtype)
         if dtype is None:
             return sampler(*given, **options)
+        if certified == "bound":
+            raise InputError("certified='bound' is for streams (sample_many, stream_samples); use certified=True")
         arm, noise, *forecasters = given
         drawn_by = in_dtype(arm, draft_dtype)
         noise_here = noise.to(noise_dtype(weight_of(drawn_by, noise).dtype))

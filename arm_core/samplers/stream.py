@@ -15,7 +15,7 @@ from arm_core.decision import Decision, Processors
 from arm_core.errors import InputError
 from arm_core.fixed_point import fixed_point_above
 from arm_core.gumbel import KeyedNoise
-from arm_core.samplers.certified import Certified, Proof, drafting, in_dtype, proof_dtype
+from arm_core.samplers.certified import Bound, Certified, Proof, drafting, in_dtype, proof_dtype
 from arm_core.samplers.mode import sampling_mode
 from arm_core.samplers.options import check_conditions, check_end, noise_dtype, span_cache, weight_of
 from arm_core.samplers.recorded import Steps
@@ -105,7 +105,8 @@ def stream_samples(
         temperature, logits_processor: as for `ancestral_sample`.
         context: one per sample in the order of ids, for an ARM that is conditioned.
         end: a category, or several, at which a sample ends and frees its slot; it fills what follows.
-        certified, draft_dtype: as for `predictive_sample`; samples are proved as many at a time as there are slots, if
+        certified, draft_dtype: as for `predictive_sample`; "bound" proves only samples that had a close decision
+            (`arm_core.samplers.certified.Bound`). Samples are proved as many at a time as there are slots, if
             memory allows.
 
     Returns:
@@ -133,11 +134,21 @@ def stream_samples(
         prefix=prefix,
         context=context,
         ends=check_end(arm.layout, end),
+        bound=Bound() if certified == "bound" else None,
     )
     finished = _finished(asked, min(slots, count)) if count else iter(())
     if dtype is not None and count:
-        conditions = {"context": context, "known": 0 if prefix is None else prefix.shape[1], "ends": asked.ends}
-        proof = Proof(arm, dtype, asked.noise, asked.decision, slots=slots, **conditions)  # type: ignore[arg-type]
+        proof = Proof(
+            arm,
+            dtype,
+            asked.noise,
+            asked.decision,
+            slots=slots,
+            context=context,
+            known=0 if prefix is None else prefix.shape[1],
+            ends=asked.ends,
+            bound=asked.bound,
+        )
         finished = proof.of(finished)
     return (FinishedSample(first_id + row, trace) for row, trace in finished)
 
@@ -153,6 +164,7 @@ class _Asked(NamedTuple):
     prefix: Tensor | None
     context: Contexts | None
     ends: list[int]
+    bound: Bound | None
 
 
 def _noise(arm: AutoregressiveModel, seed: int, ids: range) -> KeyedNoise:
@@ -167,6 +179,7 @@ def _finished(asked: _Asked, slots: int) -> Iterator[tuple[int, SampleTrace]]:
         cache = span_cache(arm, slots, choice.widest)
         work = Work(arm, slots, cache, asked.forecaster, asked.noise, asked.decision)
         take = Steps(work)
+        margins = None if asked.bound is None else work.state.margins  # kept from the first call on
     holds: dict[int, int] = {}  # slot -> row
     waiting, free = range(len(asked.noise)), list(range(slots))
     while waiting or holds:
@@ -183,4 +196,7 @@ def _finished(asked: _Asked, slots: int) -> Iterator[tuple[int, SampleTrace]]:
             done = work.finished()
         free = [slot for slot in holds if done[slot]]
         for slot, trace in zip(free, work.traces(free), strict=True):
-            yield holds.pop(slot), trace
+            row = holds.pop(slot)
+            if asked.bound is not None and margins is not None:
+                asked.bound.margins[row] = margins[slot].clone()
+            yield row, trace

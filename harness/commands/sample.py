@@ -19,11 +19,12 @@ from arm_core import (
 )
 from arm_core.decision import Decision
 from arm_core.registry import FORECASTERS
+from harness.commands.card import card_of, write_card
 from harness.console import CONSOLE
 from harness.jobs.checkpoints import load
 from harness.jobs.latents import shown, shown_layout
 from harness.jobs.machine import device_of_this_job
-from harness.jobs.sampling import Draw, arm_of, make_forecaster, options_of
+from harness.jobs.sampling import Draw, arm_of, make_forecaster, options_of, proof_of
 from harness.sweep import SamplerSpec
 from harness.sweep.jobs import Pretrained
 from harness.sweep.samplers import LEARNED
@@ -71,6 +72,7 @@ class Sampling:
             forecaster=make_forecaster(self.spec, loaded),
             window=self.spec.window if isinstance(self.spec.window, int) else None,
             **options_of(self.spec, arm, len(ids)),
+            **proof_of(self.spec),
         )
         for number, trace in stream:
             yield number, trace.x[0].cpu().numpy(), int(trace.arm_calls[0])
@@ -85,7 +87,7 @@ class Sampling:
 
 def sample(
     checkpoint: Path, *, arm: str | None, sampler: str, slots: int, seed: int, window: int | None, horizon: int | None,
-    count: int, out: Path | None, animate: Path | None, workers: int, address: str,
+    certified: bool, card: bool, count: int, out: Path | None, animate: Path | None, workers: int, address: str,
     pretrained: Pretrained | None = None, **decision: Any,
 ) -> None:  # fmt: skip
     """Do what `harness sample` says; `decision` has the options that change samples."""
@@ -93,21 +95,28 @@ def sample(
         raise InputError(f"--horizon is for --sampler learned, not for {sampler}; leave it out")
     if window is not None and sampler == "ancestral":
         raise InputError("--window is for forecasters, not for --sampler ancestral; leave it out")
+    if (certified or card) and sampler == "ancestral":
+        raise InputError("--certified and --card prove what a forecaster draws; leave --sampler ancestral out")
     if decision.get("guidance") is not None and decision.get("context") is None:
         raise InputError("--guidance needs a class to guide to; add --context")
     Decision(temperature=decision.get("temperature") or 0.0)  # whose rule and words these are
     how: dict[str, Any] = {"sampler": "ancestral"} if sampler == "ancestral" else {"forecaster": sampler}
     how |= {} if sampler == "ancestral" else {"window": window or "auto", "stream": True, "horizon": horizon}
+    how["certified"] = certified or card
     spec = SamplerSpec(**how, **{name: value for name, value in decision.items() if value is not None})
     asked = Sampling(checkpoint.absolute(), arm, spec, slots, seed, pretrained)
     if out is not None and out.suffix == ".gif":
         out, animate = None, animate or out
     if out is None and animate is None:
         raise InputError("nothing would be kept; add --out FILE.png, --out FILE.npz or --animate FILE.gif")
+    if card and out is None:
+        raise InputError("--card is written beside the samples; add --out FILE.png or --out FILE.npz")
     if animate is not None:
         _animate(asked, animate)
     if out is not None:
-        draw_samples(asked, count, out, workers=workers, address=address)
+        drawn = draw_samples(asked, count, out, workers=workers, address=address)
+        if card:
+            write_card(out.with_suffix(".card.json"), card_of(checkpoint, asked.load(), spec, seed, drawn))
 
 
 def _animate(how: Sampling, out: Path) -> None:
@@ -124,8 +133,8 @@ def _animate(how: Sampling, out: Path) -> None:
     CONSOLE.print(f"Samples from {films[1].end:.0f} full passes of the network: {made}: {out}", soft_wrap=True)
 
 
-def draw_samples(how: Sampling, count: int, out: Path, *, workers: int, address: str) -> None:
-    """Draw samples 0 .. count - 1 into a picture or arrays."""
+def draw_samples(how: Sampling, count: int, out: Path, *, workers: int, address: str) -> np.ndarray:
+    """Draw samples 0 .. count - 1 into a picture or arrays; returns them flat."""
     if out.suffix not in (".png", ".npz"):
         raise InputError(f"--out must end in .png (a grid) or .npz (arrays), got {out}")
     loaded = how.load()
@@ -160,6 +169,7 @@ def draw_samples(how: Sampling, count: int, out: Path, *, workers: int, address:
         f"that ancestral sampling takes): {out}",
         soft_wrap=True,
     )
+    return values
 
 
 def _on_workers(how: Sampling, count: int, workers: int, address: str) -> Iterator[tuple[int, np.ndarray, int]]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray.air.integrations.mlflow import MLflowLoggerCallback
@@ -19,12 +20,13 @@ _LONGEST = 250
 """Characters of a setting: servers refuse long ones."""
 
 
-def loggers(spec: LoggingSpec, sweep: str, say: Callable[[str], object]) -> list[LoggerCallback]:
+def loggers(spec: LoggingSpec, sweep: str, root: Path, say: Callable[[str], object]) -> list[LoggerCallback]:
     """A callback of Tune for each place that is asked for; none of them can stop a sweep.
 
     Args:
         spec: of the sweep file.
         sweep: its name: the experiment in MLflow, the group in Weights & Biases.
+        root: of the store; what Weights & Biases keeps lies in its `wandb/`.
         say: told, once, that a place is given up.
     """
     made: dict[str, Callable[[], LoggerCallback]] = {}
@@ -33,9 +35,10 @@ def loggers(spec: LoggingSpec, sweep: str, say: Callable[[str], object]) -> list
             os.environ.setdefault(name, value)
         made["MLflow"] = lambda: MLflowLoggerCallback(tracking_uri=spec.mlflow, experiment_name=sweep)
     if spec.wandb is not None:
-        mode: dict[str, Any] = {"mode": os.environ["WANDB_MODE"]} if "WANDB_MODE" in os.environ else {}
+        own: dict[str, Any] = {"dir": str(root.resolve())}  # Tune copies its own folder before the last lines are there
+        own |= {"mode": os.environ["WANDB_MODE"]} if "WANDB_MODE" in os.environ else {}
         made["Weights & Biases"] = lambda: WandbLoggerCallback(
-            project=spec.wandb, group=sweep, upload_timeout=_UPLOAD_S, **mode
+            project=spec.wandb, group=sweep, upload_timeout=_UPLOAD_S, **own
         )
     if spec.tensorboard:
         made["TensorBoard"] = TBXLoggerCallback

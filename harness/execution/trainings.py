@@ -128,7 +128,7 @@ def _tuner(
             name=f"{plan.sweep}-{int(time.time())}",
             storage_path=str((store.root / "ray").resolve()),
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[_Watch(say), *loggers(plan.logging, plan.sweep, say)],
+            callbacks=[_Watch(say), *loggers(plan.logging, plan.sweep, store.root, say)],
             verbose=0,
         ),
     )

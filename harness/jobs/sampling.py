@@ -13,6 +13,7 @@ from arm_core import (
     Checkpoint,
     Forecaster,
     InputError,
+    KeyedNoise,
     Layout,
     SampleTrace,
     ancestral_sample,
@@ -21,6 +22,8 @@ from arm_core import (
     resampled_sample,
     sample_many,
     sample_noise,
+    scd_sample,
+    sjd_sample,
     top_k,
     top_p,
 )
@@ -32,6 +35,7 @@ from arm_core.forecasters import (
     LearnedForecaster,
     fixed_point,
     fixed_point_above,
+    row_above,
 )
 from arm_core.horizon import GATES, choose_horizon
 from arm_core.registry import FORECASTERS, config_type
@@ -39,7 +43,7 @@ from arm_core.samplers import cached_sequential_sample, gs_jacobi_sample, jacobi
 from arm_core.samplers.mode import sampling_mode
 from arm_core.samplers.options import noise_dtype
 from harness.sweep.components import make_config
-from harness.sweep.samplers import BLOCKS, LEARNED, SamplerSpec
+from harness.sweep.samplers import BLOCKS, DRAFTED, LEARNED, SamplerSpec
 
 CHOICE_SEED, CHOICE_COUNT = 2**32, 32
 """Noise that chooses horizons: no timing uses this seed, they are below 2^32."""
@@ -54,17 +58,26 @@ class Draw:
         count: how many.
         width: how many at a time, the batch or the slots; a sampler of batches draws one, of this size.
         noise: of the first `width` samples.
+        layout: of the samples.
     """
 
     seed: int
     count: int
     width: int
     noise: Tensor
+    layout: Layout
 
     @classmethod
     def of(cls, arm: AutoregressiveModel, seed: int, width: int, count: int | None = None) -> "Draw":
         """A draw of `count` samples (None: of `width`), its noise in the ARM's dtype and on its device."""
-        return cls(seed, width if count is None else count, width, cls.noise_of(arm, seed, range(width)))
+        return cls(seed, width if count is None else count, width, cls.noise_of(arm, seed, range(width)), arm.layout)
+
+    def of_proof(self, spec: SamplerSpec) -> Tensor | KeyedNoise:
+        """The noise as a sampler of batches takes it: keyed if it is proved, since a proof makes it in float64."""
+        if not spec.certified:
+            return self.noise
+        layout, noise = self.layout, self.noise
+        return KeyedNoise(layout, seed=self.seed, sample_ids=range(self.width), dtype=noise.dtype, device=noise.device)
 
     @staticmethod
     def noise_of(arm: AutoregressiveModel, seed: int, ids: range) -> Tensor:
@@ -84,16 +97,23 @@ def make_sampler(spec: SamplerSpec, checkpoint: Checkpoint) -> Sampler:
         InputError: the forecaster does not exist, or is `learned` and the checkpoint has no modules.
     """
     arm = arm_of(spec, checkpoint)
+    if spec.sampler in DRAFTED:
+        return partial(_drafted, spec, arm)
     if spec.forecaster is None:
         without = _without_forecasts(spec, arm)
-        return lambda draw: without(draw.noise, **options_of(spec, arm, draw.width))
+        return lambda draw: without(draw.of_proof(spec), **options_of(spec, arm, draw.width), **proof_of(spec))
     forecaster = make_forecaster(spec, checkpoint)
     if spec.resampled:
         return lambda draw: _with_fresh_noise(arm, draw.noise, forecaster, options_of(spec, arm, draw.width))
     window = {"auto": None, "image": arm.layout.dims}.get(spec.window, spec.window)  # type: ignore[arg-type]
     if not spec.stream:
         return lambda draw: predictive_sample(
-            arm, draw.noise, forecaster, window=window, **options_of(spec, arm, draw.width)
+            arm,
+            draw.of_proof(spec),
+            forecaster,
+            window=window,
+            **options_of(spec, arm, draw.width),
+            **proof_of(spec),
         )
     window = arm.layout.dims if spec.window is None else window
     return lambda draw: sample_many(
@@ -104,6 +124,7 @@ def make_sampler(spec: SamplerSpec, checkpoint: Checkpoint) -> Sampler:
         forecaster=forecaster,
         window=window,
         **options_of(spec, arm, draw.count),
+        **proof_of(spec),
     )
 
 
@@ -123,6 +144,13 @@ def options_of(spec: SamplerSpec, arm: AutoregressiveModel, count: int) -> dict[
         device = next(arm.parameters(), torch.empty(0)).device
         options["context"] = torch.full((count,), spec.context, device=device)
     return options
+
+
+def proof_of(spec: SamplerSpec) -> dict[str, Any]:
+    """Whether samples are proved, as samplers take it."""
+    if not spec.certified:
+        return {}
+    return {"certified": True, "draft_dtype": getattr(torch, spec.draft_dtype) if spec.draft_dtype else None}
 
 
 def decided(spec: SamplerSpec, checkpoint: Checkpoint, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,6 +193,8 @@ def as_run(spec: SamplerSpec, checkpoint: Checkpoint) -> SamplerSpec:
     arm, spec = checkpoint.arm, measured(spec, checkpoint)
     if spec.sampler in BLOCKS:
         return spec.model_copy(update={"block": spec.block or _row(arm.layout)})
+    if spec.sampler in DRAFTED:
+        return spec.model_copy(update={"window": spec.window or _row(arm.layout)})
     whole = spec.window == "auto" and arm.granule is None
     whole |= isinstance(spec.window, int) and spec.window >= arm.layout.dims
     if whole or (spec.stream and spec.window == "image"):
@@ -214,7 +244,39 @@ def _modules(checkpoint: Checkpoint) -> ForecastingModules:
 def _with_fresh_noise(
     arm: AutoregressiveModel, noise: Tensor, forecaster: Forecaster, options: dict[str, Any]
 ) -> SampleTrace:
-    """As many samples as there is noise for, from a generator that the noise seeds: a seed of its own a repetition."""
-    seed = int(noise.flatten()[:1].double().view(torch.int64)[0]) if noise.numel() else 0
-    generator = torch.Generator(noise.device).manual_seed(seed)
+    """As many samples as there is noise for."""
+    generator = _seeded_by(noise)
     return resampled_sample(arm, batch=len(noise), generator=generator, forecaster=forecaster, **options)
+
+
+def _drafted(spec: SamplerSpec, arm: AutoregressiveModel, draw: Draw) -> SampleTrace:
+    """SJD and SCD: a batch in lock-step, or samples through slots."""
+    assert not isinstance(spec.window, str)
+    sample = sjd_sample if spec.sampler == "sjd" else partial(scd_sample, coupling=spec.coupling or "gumbel")
+    batch = draw.count if spec.stream else draw.width
+    return sample(
+        arm,
+        batch=batch,
+        generator=_seeded_by(draw.noise),
+        window=spec.window or _row(arm.layout),
+        slots=draw.width if spec.stream else None,
+        first=row_above if spec.first else None,
+        **options_of(spec, arm, batch),
+    )
+
+
+def _seeded_by(noise: Tensor) -> torch.Generator:
+    """A generator that noise seeds: a seed of its own a repetition."""
+    seed = int(noise.flatten()[:1].double().view(torch.int64)[0]) if noise.numel() else 0
+    return torch.Generator(noise.device).manual_seed(seed)
+
+
+def dims_per_call(trace: SampleTrace) -> list[int]:
+    """Entry k: in how many calls, over all samples, k dims of a sample became final."""
+    calls = int(trace.arm_calls.max()) + 1 if len(trace.x) else 0
+    counts = torch.zeros(len(trace.x), calls + 1, dtype=torch.int64)
+    at = trace.converged_at.cpu()
+    counts.scatter_add_(1, at, torch.ones_like(at))  # place 0: a prefix
+    taken = torch.arange(1, calls + 1) <= trace.arm_calls.cpu()[:, None]
+    found: list[int] = torch.bincount(counts[:, 1:][taken]).tolist()
+    return found

@@ -7,8 +7,8 @@ slots of a stream. Warm-ups are recorded and marked.
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,21 @@ import torch
 from torch import Tensor
 
 from arm_core import Checkpoint, InputError, SampleTrace
+from arm_core.samplers.certified import in_dtype
 from harness.jobs.checkpoints import load
 from harness.jobs.clock import Clock, clock_for
 from harness.jobs.latents import decoded_columns
-from harness.jobs.machine import device_of_this_job, device_state, other_cpu_seconds, provenance
+from harness.jobs.machine import (
+    device_of_this_job,
+    device_state,
+    forget_peak_memory,
+    other_cpu_seconds,
+    peak_memory,
+    provenance,
+)
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import DATA, Rows, job_columns
-from harness.jobs.sampling import Draw, Sampler, as_run, decided, make_sampler
+from harness.jobs.sampling import Draw, Sampler, as_run, decided, dims_per_call, make_sampler
 from harness.sweep import SamplerSpec, TimingJob
 
 REFERENCE_WIDTH = 16
@@ -83,14 +91,14 @@ def check_in_float64(checkpoint: Checkpoint, specs: Sequence[SamplerSpec], count
     """
     arm, drawn = checkpoint.arm, dict[str, Tensor]()
     for spec in specs:
-        if not spec.resampled:
+        if not spec.in_law:
             draw = Draw.of(arm, 0, max(1, count - 1) if spec.stream else count, count)
             drawn[spec.described()] = make_sampler(spec, checkpoint)(draw).x
     references = {_decision(spec): drawn[spec.described()] for spec in specs if spec.sampler == "ancestral"}
     different = [
         spec.described()
         for spec in specs
-        if not spec.resampled and not torch.equal(drawn[spec.described()], references[_decision(spec)])
+        if not spec.in_law and not torch.equal(drawn[spec.described()], references[_decision(spec)])
     ]
     if different:
         raise InputError(f"not the ancestral samples in float64: {', '.join(different)}. Nothing was timed")
@@ -116,6 +124,11 @@ class Bench:
         specs = [spec for spec, _ in samplers]
         warm_ups = sum(job.warms_up(spec) * len(job.widths_of(spec)) for spec in specs)
         self.total = len(specs) + warm_ups + sum(map(job.repetitions_of, specs))
+
+    @cached_property
+    def in_float64(self) -> Checkpoint:
+        """The checkpoint with its ARM in float64."""
+        return replace(self.checkpoint, arm=in_dtype(self.checkpoint.arm, torch.float64))
 
     def figures(self) -> Rows:
         """Samples and mistakes for the figures: the same noise for every sampler."""
@@ -162,9 +175,7 @@ class Bench:
             for width in self.widths:
                 found = self._round(width, seed, is_warmup=False)
                 known |= {_decision(spec): trace.x for spec, _, trace in found if spec.sampler == "ancestral"}
-                rows += [
-                    row if spec.resampled else self._compared(spec, row, trace, known) for spec, row, trace in found
-                ]
+                rows += [row if spec.in_law else self._compared(spec, row, trace, known) for spec, row, trace in found]
         return [{"run_order": order, **row} for order, row in enumerate(rows)]
 
     def _round(
@@ -181,9 +192,10 @@ class Bench:
             if self._takes_too_long(spec, width, count):
                 continue
             draw = Draw.of(self.arm, seed, width, count)
+            forget_peak_memory()
             before = other_cpu_seconds()
             trace, wall_s = self._step(spec, f"width {width}", partial(self.clock, partial(run, draw)))
-            busy = _busy(before, other_cpu_seconds(), wall_s)
+            busy, memory = _busy(before, other_cpu_seconds(), wall_s), peak_memory(draw.noise.device)
             self.seconds[spec.described(), width] = wall_s / count
             row = {
                 "sampler": spec.described(),
@@ -196,6 +208,8 @@ class Bench:
                 "arm_work": trace.arm_work.tolist(),
                 "mistakes": trace.mistakes.sum(1).tolist(),
                 "windows": trace.window.tolist(),
+                "dims_per_call": dims_per_call(trace),
+                "peak_mem_bytes": memory,
                 "busy": busy,
             }
             found.append((spec, row, trace))
@@ -219,22 +233,25 @@ class Bench:
     ) -> dict[str, Any]:
         """The row with how many of its samples are right: all of them are looked at.
 
-        A sample that the reference drew too is compared with that one. One that it did not draw (a stream draws more
-        than any batch) must be the fixed point of its noise, of which there is only one.
+        A sample of a batch is compared with the reference's in the same dtype. One of a stream, or one that is said to
+        be proved, must be the fixed point of its noise in float64, of which there is only one: a single pass tells, at
+        any size.
         """
-        if spec.resampled:  # exact in law: there is no sample that it should equal
+        if spec.in_law:  # exact in law: there is no sample that it should equal
             return row
-        exact, gaps, drawn = 0, [], known.get(_decision(spec), trace.x[:0])
+        proved = spec.stream or spec.certified
+        judge = self.in_float64 if proved else self.checkpoint
+        exact, gaps, drawn = 0, [], trace.x[:0] if proved else known.get(_decision(spec), trace.x[:0])
         for start in range(0, len(trace.x), _COMPARED):
             x = trace.x[start : start + _COMPARED]
-            noise = Draw.noise_of(self.arm, row["seed"], range(start, start + len(x)))
+            noise = Draw.noise_of(judge.arm, row["seed"], range(start, start + len(x)))
             twins = drawn[start : start + len(x)]
             if len(twins) < len(x):
-                twins = torch.cat([twins, decided(spec, self.checkpoint, x[len(twins) :], noise[len(twins) :])[0]])
+                twins = torch.cat([twins, decided(spec, judge, x[len(twins) :], noise[len(twins) :])[0]])
             differ = (x != twins).any(dim=1)
             exact += int((~differ).sum())
             if differ.any():
-                _, scores = decided(spec, self.checkpoint, twins[differ], noise[differ])
+                _, scores = decided(spec, judge, twins[differ], noise[differ])
                 gaps.append(smallest_gap(scores, twins[differ], x[differ]))
         return {**row, "exact_fraction": exact / len(trace.x), "smallest_gap": min(gaps, default=None)}
 

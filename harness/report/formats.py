@@ -64,7 +64,7 @@ def _latex_block(table: Table, block: Block) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table*}"]) + "\n"
 
 
-_HEADS = {"ARM calls (%)": "calls (%)", "full passes": "passes", "equal to ancestral": "exact"}
+_HEADS = {"ARM calls (%)": "calls (%)", "full passes": "passes", "peak MiB": "MiB"}
 _SIZE = r"scriptsize\setlength{\tabcolsep}{2pt}"
 _FIT = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%" + "\n"
 
@@ -118,7 +118,7 @@ def tex(text: str) -> str:
 
 
 _SHORT = {"batch": "batch", "full passes": "passes", "ms a sample": "ms", "over ancestral": "x anc."}
-_SHORT |= {"over the paper's": "x paper", "equal to ancestral": "exact"}
+_SHORT |= {"over the paper's": "x paper", "exact": "exact"}
 
 
 def terminal(table: Table, *, most: int) -> list[RichTable]:

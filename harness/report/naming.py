@@ -1,7 +1,6 @@
 """What people call a sampler, from the description that its rows hold (`harness.sweep.samplers.SamplerSpec`)."""
 
 import json
-import re
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -16,10 +15,12 @@ NAMES = {
     "gs_jacobi": "GS-Jacobi",
     "jacobi_gs": "Jacobi-GS",
     "cached_sequential": "cached sequential",
+    "sjd": "SJD",
+    "scd": "SCD",
 }
 DECISION = {"temperature": "temperature", "top_k": "top-k", "top_p": "top-p", "min_p": "min-p"}
 DECISION |= {"guidance": "guidance", "context": "class"}
-LEARNED = ("learned", "gated")
+LEARNED, DRAFTED = ("learned", "gated"), ("sjd", "scd")
 FRESH = "fresh noise: "
 """Starts the names of samplers that are exact in law only."""
 ANCESTRAL, PAPER = "ancestral", "fixed point"
@@ -52,6 +53,10 @@ def named(description: str) -> Named:
     if name in LEARNED:
         parts.append(f"T={settings.get('horizon')}")
     parts += [f"{key} {value}" for key, value in settings.get("options", {}).items()]
+    if "coupling" in settings:
+        parts.append(settings["coupling"])
+    if "first" in settings:
+        parts.append("row above first")
     if "block" in settings:
         parts.append(f"block {settings['block']}")
     window = settings.get("window")
@@ -59,13 +64,17 @@ def named(description: str) -> Named:
         parts.append({"image": "finished dropped", "auto": "auto window"}.get(window, f"window {window}"))
     if settings.get("stream"):
         parts.append("slots")
+    if settings.get("certified"):
+        parts.append("certified")
+    if "draft_dtype" in settings:
+        parts.append(f"{settings['draft_dtype']} drafts")
     base = (FRESH if settings.get("resampled") else "") + ", ".join(parts)
     decision = ", ".join(f"{text} {settings[key]}" for key, text in DECISION.items() if key in settings)
     return Named(f"{base}, {decision}" if decision else base, base, decision, _family(settings))
 
 
 def _family(settings: dict[str, Any]) -> str:
-    if settings.get("resampled"):
+    if settings.get("resampled") or settings.get("sampler") in DRAFTED:
         return "law"
     if "sampler" in settings:
         return "ancestral" if settings["sampler"] == "ancestral" else "others"
@@ -75,7 +84,7 @@ def _family(settings: dict[str, Any]) -> str:
 def rank(name: str) -> tuple[int, str]:
     """The order of samplers in tables and figures: the reference, the free forecasts, one's own, the learned ones."""
     known = [ANCESTRAL, *NAMES.values()]
-    plain = re.split(", (?:auto |finished )?(?:window|block|dropped)|, slots", name)[0]
+    plain = name.split(", ")[0]
     if plain in known:
         return known.index(plain), name
     return len(known) + plain.startswith(LEARNED) + 2 * plain.startswith(FRESH), name

@@ -11,7 +11,7 @@ import pandas as pd
 
 from harness.report import lead
 from harness.report.lead import headline
-from harness.report.tables import DASH, Table, with_std
+from harness.report.tables import DASH, EXACT, Table, with_std
 
 if TYPE_CHECKING:
     from harness.report import Report
@@ -75,7 +75,7 @@ def _section(table: Table, pictures: list[dict[str, Any]]) -> dict[str, Any]:
     queries = list(table.frame["query"]) if len(table.frame) else []
     for block in table.blocks:
         for cells in block.rows:
-            equal = next(cell.text for cell in cells if cell.text in ("yes", "NO", "in law"))
+            equal = next(cell.text for cell in cells if cell.text in EXACT)
             query = queries[len(rows)] if len(rows) < len(queries) else ""
             rows.append({"dataset": block.title, "cells": cells, "equal": equal, "query": query})
     text = [heading for heading in table.headings if heading in ("variant", "sampler")]

@@ -16,16 +16,16 @@ from arm_core.errors import InputError
 from arm_core.registry import suggest
 from harness.report.comparable import BLOCK, MIXABLE, comparable, few
 from harness.report.naming import Named, named
-from harness.report.statistics import GROUP, RATIOS, paired_speedup
+from harness.report.statistics import DIMS_PER_CALL, GROUP, PERCENTILES, RATIOS, paired_speedup
 from harness.store import SCHEMAS, Ragged, Store
 
 KEYS = ("dataset", "variant", "profile", "seed", "sampler", "batch_size")
 """What `--only` takes; `seed` is that of training."""
 _OF_ROWS = ["job", "status", "is_warmup", "sampler", "batch_size", "samples", "seed"]
 _NAMES = ["job", *GROUP]
-_OF_ROWS += ["dims", "wall_s", "exact_fraction", "smallest_gap", "busy"]
+_OF_ROWS += ["dims", "wall_s", "exact_fraction", "smallest_gap", "busy", "peak_mem_bytes"]
 _OF_ROWS = [name for name in _OF_ROWS if name in SCHEMAS["timings"].names]
-_LISTS = {"arm_calls", "arm_work", "mistakes"}
+_LISTS = {"arm_calls", "arm_work", "mistakes", "dims_per_call"}
 _OF_RUNS = [name for name in SCHEMAS["timings"].names if name not in {*_OF_ROWS, *_LISTS} - {"job", "status", "dims"}]
 
 
@@ -127,12 +127,12 @@ def _names(store: Store, sweeps: Sequence[str]) -> tuple[pd.DataFrame, list[str]
 def _timings(store: Store, jobs: set[str]) -> pd.DataFrame:
     """The counted timings, a number in place of each list: what the batch took, what its samples did on average."""
     unreadable: dict[Path, str] = {}  # they are not among the jobs
-    frame, (calls, work) = store.read_ragged(
-        "timings", _OF_ROWS, ["arm_calls", "arm_work"], jobs=jobs, unreadable=unreadable
-    )
+    lists = ["arm_calls", "arm_work", "dims_per_call"]
+    frame, (calls, work, histogram) = store.read_ragged("timings", _OF_ROWS, lists, jobs=jobs, unreadable=unreadable)
     frame = frame.assign(
         batch_calls=_reduced(calls, np.maximum),
         work=_reduced(work, np.add) / np.maximum(work.lengths, 1),
+        **_of_histograms(histogram),
     )
     return frame[(frame["status"] == "done") & ~frame["is_warmup"].fillna(False).astype(bool)]
 
@@ -144,6 +144,19 @@ def _reduced(lists: Ragged, reduce: np.ufunc) -> np.ndarray:
     if filled.any():
         starts = np.cumsum(lists.lengths) - lists.lengths
         found[filled] = reduce.reduceat(lists.values, starts[filled])
+    return found
+
+
+def _of_histograms(lists: Ragged) -> dict[str, np.ndarray]:
+    """Mean and percentiles over the calls whose numbers lie in each list at 0, 1, 2, ... dims; nan for an empty one."""
+    starts = np.cumsum(lists.lengths) - lists.lengths
+    dims = np.arange(len(lists.values)) - np.repeat(starts, lists.lengths)
+    total = _reduced(lists, np.add)
+    found = {"dims_per_call": _reduced(Ragged(dims * lists.values, lists.lengths), np.add) / total}
+    until = np.concatenate([[0], np.cumsum(lists.values)])
+    for share in PERCENTILES:
+        place = np.searchsorted(until[1:], until[starts] + share / 100 * np.nan_to_num(total)) - starts
+        found[f"dims_per_call_p{share}"] = np.where(np.isnan(total), np.nan, place)
     return found
 
 
@@ -237,10 +250,11 @@ def looked_up(rows: pd.DataFrame, key: str, column: str, keys: pd.Series) -> np.
 def _repetitions(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """A row a repetition of a run that counts.
 
-    Columns: job, those of `GROUP`, kind, data_status, train_seed, sampler (described), those of
-    `naming.Named`, batch_size (slots, where samples went through slots), seed, samples, calls_percent (of the slowest
-    sample, in percent of the dimensions), work (full passes a sample), seconds (a sample), those of `RATIOS`,
-    exact_fraction, smallest_gap, busy, in_law. Rows that repeat a sampler in one run count as one, their mean.
+    Columns: job, those of `GROUP`, kind, data_status, train_seed, sampler (described), those of `naming.Named`,
+    batch_size (slots, where samples went through slots), seed, samples, calls_percent (of the slowest sample, in
+    percent of the dimensions), those of `DIMS_PER_CALL`, work (full passes a sample), seconds (a sample), those of
+    `RATIOS`, peak_mem_bytes, exact_fraction, smallest_gap, busy, in_law. Rows that repeat a sampler in one run count as
+    one, their mean.
     """
     of, described = pd.factorize(rows["sampler"])  # a million rows share a few descriptions
     names = [named(str(each)) for each in described]
@@ -251,6 +265,8 @@ def _repetitions(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         samples=rows["samples"].clip(lower=1),
         calls_percent=100 * rows["batch_calls"] / rows["dims"].astype(float),
         work=rows["work"],
+        **{name: rows[name] for name in DIMS_PER_CALL},
+        peak_mem_bytes=rows["peak_mem_bytes"].astype(float),
         seconds=rows["wall_s"].astype(float) / rows["samples"].clip(lower=1),
         exact_fraction=rows["exact_fraction"].astype(float),
         smallest_gap=rows["smallest_gap"].astype(float),
@@ -259,7 +275,7 @@ def _repetitions(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     found["in_law"] = found["family"] == "law"
     twice = ["job", "label", "batch_size", "seed"]
     if found.duplicated(twice).any():
-        measured, same = ["calls_percent", "work", "seconds"], found.groupby(twice, dropna=False)
+        measured, same = ["calls_percent", "work", "seconds", *DIMS_PER_CALL], found.groupby(twice, dropna=False)
         found[measured] = same[measured].transform("mean")
         found["exact_fraction"] = same["exact_fraction"].transform("min")
         found = found.drop_duplicates(twice)

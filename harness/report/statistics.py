@@ -14,8 +14,11 @@ from harness.report.naming import ANCESTRAL, PAPER, rank
 
 GROUP = ["sweep", "profile", "dataset", "variant"]
 """What one block of samplers is about."""
-MEASURES = ["calls_percent", "work", "seconds", "speedup", "over_paper"]
-"""Each has a mean, `_low` and `_high`, the first three `_std` too; `work` and `seconds` are of a sample."""
+MEASURES = ["calls_percent", "dims_per_call", "work", "seconds", "speedup", "over_paper"]
+"""Each has a mean, `_low` and `_high`, all but ratios `_std` too; `work` and `seconds` are of a sample."""
+PERCENTILES = (50, 90, 99)
+DIMS_PER_CALL = ["dims_per_call", *(f"dims_per_call_p{share}" for share in PERCENTILES)]
+"""Of the dims of a sample that a call makes final: what the field calls acceptance length."""
 RATIOS = {"speedup": ANCESTRAL, "over_paper": PAPER}
 """Times faster than which sampler; their means are geometric."""
 FEWEST_FOR_BOOTSTRAP = 5
@@ -47,7 +50,9 @@ def speedup(repetitions: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns: those of `GROUP`, kind, data_status, sampler, family and decision (`naming.Named`), batch_size,
         trainings, repetitions, samples (drawn in each), and for each of `MEASURES` mean, `_std` (Bessel-corrected, over
-        units; not of ratios), `_low` and `_high` (`mean_interval`); equal (every sample equal to the ancestral one),
+        units; not of ratios), `_low` and `_high` (`mean_interval`); the percentiles of `DIMS_PER_CALL` (means over
+        repetitions), seconds_cv (std / mean), seconds_t_low and seconds_t_high (Student's t, beside the bootstrap),
+        peak_mem_bytes (the most of a repetition); equal (every sample equal to the ancestral one),
         in_law (nothing to be equal to), busy (repetitions during which others used the machine), query (the rows of
         `timings` behind it, for pandas).
     """
@@ -60,6 +65,8 @@ def speedup(repetitions: pd.DataFrame) -> pd.DataFrame:
         family=("family", "first"),
         decision=("decision", "first"),
         least_exact=("exact_fraction", "min"),
+        peak_mem_bytes=("peak_mem_bytes", "max"),
+        **{name: (name, "mean") for name in DIMS_PER_CALL[1:]},
         busy=("busy", "sum"),
         in_law=("in_law", "first"),
     ).reset_index()
@@ -74,6 +81,10 @@ def speedup(repetitions: pd.DataFrame) -> pd.DataFrame:
     for name in MEASURES:  # Student's interval does not know what is possible
         table[f"{name}_low"] = table[f"{name}_low"].clip(lower=0)
     table["calls_percent_high"] = table["calls_percent_high"].clip(upper=100)
+    count = table["trainings"].where(table["trainings"] > 1, table["repetitions"])
+    reach = -special.stdtrit(count - 1, 0.025) * table["seconds_std"] / np.sqrt(count)
+    table["seconds_cv"] = table["seconds_std"] / table["seconds"]
+    table["seconds_t_low"], table["seconds_t_high"] = table["seconds"] - reach, table["seconds"] + reach
     table["equal"] = table.pop("least_exact").fillna(1.0) >= 1
     table["query"] = _queries(repetitions, codes)
     table = table.rename(columns={"label": "sampler"})
@@ -94,6 +105,11 @@ _NUMBERS = [
         for end in ("", "_std", "_low", "_high")
         if end != "_std" or name not in RATIOS
     ),
+    *DIMS_PER_CALL[1:],
+    "seconds_cv",
+    "seconds_t_low",
+    "seconds_t_high",
+    "peak_mem_bytes",
     "equal",
     "in_law",
     "busy",

@@ -26,7 +26,14 @@ STATUSES = {
     "unverified": "unverified data",
     "sample": "sample data, not the official sets",
 }
-UNITS = {"calls_percent": "ARM calls (%)", "work": "full passes", "seconds": "ms a sample"}
+EXACT = ("same sample", "law", "NO")
+"""Every sample is that of ancestral sampling; samples have its distribution and are others; neither."""
+UNITS = {
+    "calls_percent": "ARM calls (%)",
+    "dims_per_call": "dims a call",
+    "work": "full passes",
+    "seconds": "ms a sample",
+}
 UNITS |= {"speedup": "over ancestral", "over_paper": "over the paper's"}
 
 
@@ -109,7 +116,7 @@ def paper_tables(speedup: pd.DataFrame, models: pd.DataFrame, references: pd.Dat
         for status in sorted(set(both), key=[*STATUSES, "unknown"].index):
             rows, of = (part[(part["kind"] == kind) & (part["data_status"] == status)] for part in (speedup, models))
             columns = _published_columns(rows, references)
-            headings = ["sampler", "batch", "samples", *UNITS.values(), "equal to ancestral"]
+            headings = ["sampler", "batch", "samples", *UNITS.values(), "peak MiB", "exact"]
             headings += [f"published {UNITS[quantity]}" for quantity in columns]
             if kind == "ablation":
                 headings.insert(0, "variant")
@@ -179,7 +186,8 @@ def _cells(
     row: pd.Series, references: pd.DataFrame | None, columns: Sequence[str], *, with_variant: bool
 ) -> list[Cell]:
     variant = [Cell(row["variant"], value=row["variant"])] if with_variant else []
-    equal = "in law" if row["in_law"] else "yes" if row["equal"] else "NO"
+    exact = EXACT[1 if row["in_law"] else 0 if row["equal"] else 2]
+    memory = row["peak_mem_bytes"] / 2**20
     cells = [
         *variant,
         Cell(row["sampler"], value=row["sampler"]),
@@ -187,7 +195,7 @@ def _cells(
         Cell(str(row["samples"]), value=row["samples"]),
     ]
     cells += [measured(row, name) for name in MEASURES]
-    cells.append(Cell(equal, value=equal))
+    cells += [Cell(DASH) if pd.isna(memory) else Cell(f"{memory:.0f}", value=memory), Cell(exact, value=exact)]
     for quantity in columns:
         found = published(references, quantity, row) if references is not None else None
         if found is not None and quantity == "seconds":  # papers give those of a batch

@@ -167,10 +167,12 @@ _TIMINGS = [
         FLOAT64,
         True,
         "",
-        "share of the samples with an ancestral twin that equal it; null if resampled",
+        "share of the samples with an ancestral twin that equal it; null if exact in law only",
     ),
     Column("smallest_gap", FLOAT64, True, "logits", "smallest top-2 gap at a first mismatch"),
     Column("busy", BOOL, True, meaning="something else used the machine"),
+    Column("dims_per_call", pa.list_(INT32), True, "calls", "entry k: those that made k dims of a sample final"),
+    Column("peak_mem_bytes", INT64, True, "bytes", "during the repetition"),
     *_PROVENANCE,
 ]
 
@@ -208,7 +210,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "trials": _schema("trials", 5, _TRIALS),
     "curves": _schema("curves", 5, _CURVES),
     "autoencoders": _schema("autoencoders", 4, _AUTOENCODERS),
-    "timings": _schema("timings", 6, _TIMINGS),
+    "timings": _schema("timings", 7, _TIMINGS),
     "mistakes": _schema("mistakes", 6, _MISTAKES),
     "samples": _schema("samples", 7, _SAMPLES),
 }

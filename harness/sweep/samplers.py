@@ -14,11 +14,13 @@ from arm_core.errors import InputError
 from arm_core.registry import FORECASTERS
 from harness.sweep.components import OptionError, make_config
 
-WithoutForecasts = Literal["ancestral", "jacobi", "gs_jacobi", "jacobi_gs", "cached_sequential"]
+WithoutForecasts = Literal["ancestral", "jacobi", "gs_jacobi", "jacobi_gs", "cached_sequential", "sjd", "scd"]
 """Ancestral sampling, and samplers of other papers (`arm_core.samplers`)."""
 LEARNED = ("learned", "gated")
 """The forecasters that are made of a checkpoint's modules."""
 BLOCKS = ("gs_jacobi", "jacobi_gs")
+DRAFTED = ("sjd", "scd")
+"""Samplers that accept drafts by the ratio of two probabilities."""
 DECISION = ("temperature", "top_k", "top_p", "min_p", "guidance", "context")
 """The settings that change samples; all others change only what they cost."""
 Dims = Annotated[int, Field(ge=1)]
@@ -32,15 +34,20 @@ class SamplerSpec(BaseModel):
         forecaster: its name or reference.
         block: dims of a block, of `gs_jacobi` and `jacobi_gs`; None: a row of the image.
         window: dims that a call evaluates of a sample on top of cached ones; `auto`, for streams: chosen by measuring;
-            `image`: all of them, finished samples dropped; None: whole images, and a batch waits for its slowest.
+            `image`: all of them, finished samples dropped; None: whole images, and a batch waits for its slowest. Of
+            `sjd` and `scd` dims, None: a row of the image.
         stream: samples go through slots, a finished one is replaced; timed at the numbers of `slots`.
         horizon: of `learned` and `gated`: how many modules; `auto` measures it on held-out noise; None uses all.
         resampled: fresh noise at every call (exact in law only), an ablation.
+        coupling: of `scd`: how the drafts of two calls are drawn together; None: gumbel.
+        first: of `sjd` and `scd`: drafts of dims that no call has seen; None: uniform draws.
         options: of a forecaster of one's own; of `gated` its `gate`.
         temperature: that logits are divided by; 0: the likeliest category.
         top_k, top_p, min_p: leave out unlikely categories of each row (`arm_core.top_k` and its like).
         guidance: scale of classifier-free guidance (`arm_core.arms.Guided`), with a `context`.
         context: a class label, of all samples.
+        certified: every sample is proved in float64 (`arm_core.samplers.certified`).
+        draft_dtype: of the ARM that draws what is proved; None: that of the job.
         variants: of a sweep that it is for; None: all. A job's sampler has none.
     """
 
@@ -52,6 +59,8 @@ class SamplerSpec(BaseModel):
     stream: bool = False
     horizon: Dims | Literal["auto"] | None = None
     resampled: bool = False
+    coupling: Literal["gumbel", "maximal"] | None = None
+    first: Literal["row_above"] | None = None
     options: dict[str, Any] = {}
     temperature: Annotated[float, Field(ge=0)] = 1.0
     top_k: Dims | None = None
@@ -59,6 +68,8 @@ class SamplerSpec(BaseModel):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     guidance: float | None = None
     context: Annotated[int, Field(ge=0)] | None = None
+    certified: bool = False
+    draft_dtype: Literal["float32", "bfloat16"] | None = None
     variants: Annotated[list[str], Field(min_length=1)] | None = None
 
     @model_validator(mode="before")
@@ -78,9 +89,14 @@ class SamplerSpec(BaseModel):
         return self.model_dump(include=set(DECISION), exclude_defaults=True)
 
     @property
+    def in_law(self) -> bool:
+        """Whether its samples have the ARM's distribution and are those of no noise: there is nothing to equal."""
+        return self.resampled or self.sampler in DRAFTED
+
+    @property
     def needs_spans(self) -> bool:
         """Whether it can only run on an ARM that evaluates spans on top of cached activations."""
-        return self.sampler in ("gs_jacobi", "cached_sequential") or isinstance(self.window, int)
+        return self.sampler in ("gs_jacobi", "cached_sequential", *DRAFTED) or isinstance(self.window, int)
 
 
 def complete(given: SamplerSpec, *, horizon: int | None, remedy: str) -> SamplerSpec:
@@ -114,22 +130,31 @@ def _misfits(given: SamplerSpec) -> Iterator[tuple[str, str]]:
     """(setting, why) of settings that do not go together."""
     if given.guidance is not None and given.context is None:
         yield "guidance", "needs a `context:` to guide to; add a class label"
+    if given.draft_dtype is not None and not given.certified:
+        yield "draft_dtype", "needs a proof; add `certified: true`"
     if given.forecaster is None:
         if given.sampler is None:
             yield "", "needs a `forecaster:`, or a `sampler:`"
         taken = ["sampler", *(["block"] if given.sampler in BLOCKS else []), *DECISION]
+        if given.sampler in DRAFTED:
+            taken[1:1] = ["window", "stream", "first", *(["coupling"] if given.sampler == "scd" else [])]
+            if isinstance(given.window, str):
+                yield "window", f"{given.sampler} takes dims, got {given.window}"
+        elif given.sampler != "ancestral":
+            taken += ["certified", "draft_dtype"]
         for name in sorted(given.model_fields_set - {*taken, "variants"}):
             yield name, f"{given.sampler} takes {', '.join(taken)} only; leave it out"
         return
     if given.sampler is not None or given.forecaster in get_args(WithoutForecasts):
         yield "", "ancestral and the samplers of other papers take no forecaster; write just the sampler"
-    if given.block is not None:
-        yield "block", "is for gs_jacobi and jacobi_gs; a forecaster takes `window`"
+    for key, whose in {"block": BLOCKS, "coupling": DRAFTED[1:], "first": DRAFTED}.items():
+        if getattr(given, key) is not None:
+            yield key, f"is for {' and '.join(whose)}; leave it out"
     if given.window == "auto" and not given.stream:
         yield "window", "auto is for streams; add `stream: true`, or give dims"
-    if given.resampled and (given.stream or given.window is not None):
-        key = "stream" if given.stream else "window"
-        yield key, "fresh noise at every call knows no windows or slots; leave it out"
+    if given.resampled and (given.stream or given.window is not None or given.certified):
+        key = "stream" if given.stream else "window" if given.window is not None else "certified"
+        yield key, "fresh noise at every call knows no windows, slots or proofs; leave it out"
     if given.forecaster in LEARNED:
         yield from _misfit_options(given)
     elif given.horizon is not None:

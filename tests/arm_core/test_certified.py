@@ -26,7 +26,7 @@ from arm_core.forecasters import (
     row_above,
     zeros,
 )
-from arm_core.samplers import cached_sequential_sample, gs_jacobi_sample, jacobi_gs_sample, jacobi_sample
+from arm_core.samplers import cached_sequential_sample, certified, gs_jacobi_sample, jacobi_gs_sample, jacobi_sample
 from arm_core.testing import randomise
 from tests.conftest import ContextArm, SpanTableArm, TableSpans
 
@@ -164,6 +164,21 @@ def test_contexts_reach_the_proof():
     got = sample_many(arm, count=5, seed=SEED, slots=2, window=3, context=contexts, certified=True)
     assert torch.equal(got.x, in_float64(arm, 5, context=contexts))
     assert (got.repairs == 0).all()
+
+
+def test_a_bound_proves_what_was_close_and_spares_the_rest(monkeypatch):
+    monkeypatch.setattr(certified, "CALIBRATED", 8)
+    arm = PixelCNN(LAYOUT, PixelCNNConfig(resnets=1, filters=12)).eval()
+    randomise(arm, scale=0.2)
+    with torch.no_grad():
+        arm.head.bias += 2.0**12  # a resolution of 1/2048: some decisions are as close
+    options = {"count": 96, "seed": SEED, "slots": 8, "window": 12}
+    plain, trace = sample_many(arm, **options), sample_many(arm, certified="bound", **options)
+    spared = trace.arm_work < plain.arm_work + 0.5
+    assert 0 < spared.sum() < 88 and not trace.repairs[spared].any()
+    assert torch.equal(trace.x, sample_many(copy.deepcopy(arm).double(), **options).x)
+    with pytest.raises(InputError, match="certified='bound' knows nothing of processors"):
+        sample_many(arm, certified="bound", logits_processor=top_k(2), **options)
 
 
 class FaultySpans(TableSpans):

@@ -20,7 +20,14 @@ from transformers import (
 from arm_core import InputError, Layout, load_arm, predictive_sample, sample_many, sample_noise, save_arm, top_k
 from arm_core.arms import Guided, TransformersARM, TransformersConfig, TransformersDecoder
 from arm_core.decision import Decision
-from arm_core.forecasters import fixed_point
+from arm_core.forecasters import (
+    ForecastingConfig,
+    ForecastingModules,
+    LearnedForecaster,
+    fixed_point,
+    fixed_point_above,
+    row_above,
+)
 from arm_core.gumbel import DenseNoise
 from arm_core.samplers.mode import sampling_mode
 from arm_core.samplers.recorded import Steps
@@ -252,6 +259,41 @@ def test_a_decoder_trains_like_any_arm():
     bits = [step.figures["train_bits_per_dim"] for step in fit(training, images)]
     assert bits[0] > 1.2 and bits[-1] < 0.2
     assert all(parameter.grad is not None for parameter in arm.parameters())
+
+
+@pytest.mark.parametrize("inputs", [("hidden",), ("hidden", "noise")])
+def test_forecasting_modules_on_hidden_states_change_no_sample_whatever_they_forecast(inputs):
+    arm, noise = arm_of(), noise_for()
+    modules = ForecastingModules(LAYOUT, ForecastingConfig(3, 8, inputs=inputs), arm.hidden_features).double()
+    randomise(modules)
+    expected = plain_loop(arm.model, PROMPTS, noise)
+    for window in (3, 8, LAYOUT.dims):
+        learned = LearnedForecaster(modules, fallback=fixed_point_above)
+        drawn = predictive_sample(arm, noise, learned, window=window, context=PROMPTS)
+        assert torch.equal(drawn.x, expected)
+        streamed = sample_many(
+            arm, count=len(PROMPTS), seed=0, slots=2, window=window, forecaster=learned, context=PROMPTS
+        )
+        assert torch.equal(streamed.x, expected)
+
+
+def test_forecasting_modules_learn_from_the_hidden_states_of_a_decoder():
+    torch.manual_seed(0)
+    layout = Layout(1, 4, 4, 3)
+    arm = TransformersDecoder(layout, TransformersConfig(width=16, heads=2, layers=2))
+    modules = ForecastingModules(layout, ForecastingConfig(2, 8, inputs=("hidden", "noise")), arm.hidden_features)
+    training = Training(arm, modules, TrainingConfig(iterations=40, batch_size=8, learning_rate=1e-2), seed=0)
+    steps = list(fit(training, torch.randint(3, (32, 16), dtype=torch.uint8)))
+    first, last = (steps[k].figures["forecasting_kl_nats"] for k in (0, -1))
+    assert last < 0.5 * first
+
+
+@pytest.mark.parametrize("forecaster", [row_above, fixed_point_above])
+def test_the_row_above_is_a_draft_in_windows_as_on_whole_images(forecaster):
+    arm, noise = arm_of(), noise_for()
+    expected = plain_loop(arm.model, PROMPTS, noise)
+    for window in (2, 6, LAYOUT.dims):
+        assert torch.equal(predictive_sample(arm, noise, forecaster, window=window, context=PROMPTS).x, expected)
 
 
 def test_labels_are_the_tokens_after_the_start_token():

@@ -15,6 +15,7 @@ from harness.report.selection import select
 from harness.report.statistics import speedup
 from harness.store import Store
 from harness.sweep import SamplerSpec, load_sweep, make_plan
+from tests.arm_core.test_certified import SEED, near_ties
 from tests.conftest import ConstantArm, TableArm
 from tests.harness.rows import ANCESTRAL
 
@@ -364,3 +365,21 @@ def test_classes_without_labels_are_refused(small_sweep, tmp_path):
     assert run_job(train, tmp_path, threads=1) == "failed"
     (error,) = Store(tmp_path).read("trials")["error"]
     assert error == "InputError: PixelCNN learns classes, and the data of photo_patches have no labels"
+
+
+def test_certified_samplers_draw_what_float64_draws_and_are_compared_with_it():
+    arm = near_ties()
+    checkpoint = Checkpoint(arm, None, None, {}, "")
+    entries = [
+        {"forecaster": "fixed_point"},
+        {"forecaster": "zeros", "window": 12, "stream": True, "draft_dtype": "bfloat16"},
+        {"sampler": "gs_jacobi", "block": 12},
+    ]
+    bench = Bench.__new__(Bench)
+    bench.arm, bench.checkpoint = arm, checkpoint
+    for entry in entries:
+        spec, found = SamplerSpec(**entry, certified=True), {}
+        for each in (spec, spec.model_copy(update={"certified": False, "draft_dtype": None, "stream": True})):
+            trace = make_sampler(each, checkpoint)(Draw.of(arm, SEED, 16))
+            found[each.certified] = bench._compared(each, {"seed": SEED}, trace, {})["exact_fraction"]
+        assert found[True] == 1 and (found[False] < 1 or spec.sampler), entry

@@ -78,7 +78,7 @@ def test_nothing_is_logged_unless_it_is_asked_for(small_sweep):
     from harness.execution.loggers import loggers
 
     assert load_sweep(small_sweep).logging == LoggingSpec()
-    assert loggers(LoggingSpec(), "small", print) == []
+    assert loggers(LoggingSpec(), "small", small_sweep.parent, print) == []
 
 
 @pytest.mark.parametrize("package", ["mlflow", "wandb"])
@@ -155,7 +155,7 @@ def test_weights_and_biases_keeps_runs_while_it_is_offline(small_sweep, tmp_path
     command = [sys.executable, "-m", "harness", "sweep", small_sweep, "--no-dashboard", "--store", tmp_path / "runs"]
     run = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0 and "has ended" not in run.stdout, run.stdout + run.stderr
-    (kept,) = (tmp_path / "runs").glob("ray/*/*/wandb/offline-run-*/run-*.wandb")
+    (kept,) = (tmp_path / "runs").glob("wandb/offline-run-*/run-*.wandb")
     content = kept.read_bytes()
     assert b"valid_bits_per_dim" in content and b"training.learning_rate" in content
 

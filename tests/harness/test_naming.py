@@ -21,6 +21,12 @@ OWN = {"forecaster": "m.py:C", "window": 8, "stream": True, "options": {"rows": 
         ({"forecaster": "fixed_point", "window": "image"}, "fixed point, finished dropped", "ours"),
         ({"forecaster": "fixed_point", "stream": True}, "fixed point, slots", "ours"),
         (OURS, "fixed point above, auto window, slots", "ours"),
+        ({**OURS, "certified": True}, "fixed point above, auto window, slots, certified", "ours"),
+        (
+            {"forecaster": "zeros", "certified": True, "draft_dtype": "bfloat16"},
+            "forecast zeros, certified, bfloat16 drafts",
+            "paper",
+        ),
         ({"sampler": "gs_jacobi", "block": 28}, "GS-Jacobi, block 28", "others"),
         ("cached_sequential", "cached sequential", "others"),
         ({"forecaster": "gated", "horizon": 2, "options": {"gate": 1.0}}, "gated, T=2, gate 1.0", "paper"),

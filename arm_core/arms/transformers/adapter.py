@@ -86,8 +86,9 @@ class TransformersARM(AutoregressiveModel):
         """
         head = self.model.get_output_embeddings()
         pick = _Rows(head, wanted, slice(self.offset, self.offset + self.layout.categories))
-        shell = copy.copy(self.model)  # the same weights and forward with another head: the model itself never changes
-        shell._modules = {name: pick if part is head else part for name, part in self.model._modules.items()}
+        parts = {name: pick if part is head else part for name, part in self.model._modules.items()}
+        shell = object.__new__(type(self.model))  # the same weights and forward: the model itself never changes
+        shell.__dict__.update(self.model.__dict__, _modules=parts)
         logits = shell(input_ids=tokens, return_dict=True, **inputs).logits.squeeze(0)
         return ArmOutput(logits.to(torch.promote_types(logits.dtype, torch.float32)), pick.hidden)
 
@@ -152,6 +153,8 @@ class KeyValues:
             self.memory.last.fill_(arm.start)
         self.memory.room = 0 if compact else self.memory.most
         self.ahead = torch.arange(self.window, device=like.device)
+        self.read = torch.zeros((), dtype=like.dtype, device=like.device)
+        self.unread = torch.full_like(self.read, torch.finfo(like.dtype).min)
         self.cost = _Cost(arm)
 
     @property
@@ -207,7 +210,8 @@ class KeyValues:
         if self.compact:
             reach = int((stop[slots] + skip[:, 0]).max())
             memory.reserve(reach)
-            wanted, where = inside, where[inside]
+            wanted = None if bool(inside.all()) else inside
+            where = where.flatten() if wanted is None else where[inside]
         else:
             reach, wanted, where = memory.room, None, torch.where(inside, where, len(memory.every) * dims).flatten()
         everyone = len(slots) == len(memory.every)
@@ -220,9 +224,10 @@ class KeyValues:
         """Tokens (n, width) of slots at their places, of which those inside count; the rest only fill up the shape."""
         position = place.clamp_max(reach - 1)
         unread = torch.arange(reach, device=self.device) > position[:, None, :, None]
-        mask = torch.zeros(unread.shape, dtype=self.dtype, device=self.device)
-        mask.masked_fill_(unread, torch.finfo(self.dtype).min)
-        cache = _Places(self.memory, slots, torch.where(inside, place, self.memory.room), reach)
+        mask, memory = torch.where(unread, self.unread, self.read), self.memory
+        places = torch.where(inside, place, memory.room)  # of a slot; then of all of them, as they lie in memory
+        places = (memory.every if slots is None else slots)[:, None] * (memory.room + 1) + places
+        cache = _Places(memory, slots, places.flatten(), reach)
         given = {self.arm.cache_argument: cache, "use_cache": True, "attention_mask": mask, "position_ids": position}
         with torch.no_grad():
             return self.arm.rows(tokens, wanted, **given)
@@ -262,10 +267,9 @@ class _Places(Cache):
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Any, ...]:
         """Keys and values (n, heads, width, features) of a layer in; those of all places out."""
-        new = [key_states.transpose(1, 2), value_states.transpose(1, 2)]
-        rows, seen = self.memory.every if self.slots is None else self.slots, []
+        new, seen = [key_states.transpose(1, 2), value_states.transpose(1, 2)], []
         for kept, part in zip(self.memory.of_layer(layer_idx, new), new, strict=True):
-            kept[rows[:, None], self.places] = part
+            kept.flatten(0, 1).index_copy_(0, self.places, part.flatten(0, 1))
             read = kept[:, : self.reach] if self.slots is None else kept[self.slots, : self.reach]
             seen.append(read.transpose(1, 2))
         return tuple(seen)

@@ -16,12 +16,17 @@ from arm_core.samplers.work import Work
 
 
 class Options(TypedDict, total=False):
-    """What every sampler takes beside its own keywords; see `predictive_sample`."""
+    """What every sampler takes beside its own keywords; see `ancestral_sample`."""
 
     prefix: Int[Tensor, "batch known"] | None
     temperature: float | int
     logits_processor: Processors | None
     context: Contexts | None
+
+
+class Provable(Options, total=False):
+    """The same with those of samplers whose samples can be proved."""
+
     certified: Certified
     draft_dtype: torch.dtype | None
 

@@ -8,7 +8,6 @@ A draft of dimension i must be independent of all that decides when i becomes fi
 So what is drawn for a rejected draft must come from fresh noise, even where drafts share noise from call to call.
 """
 
-from dataclasses import fields
 from typing import Any, Literal, Unpack
 
 import torch
@@ -170,4 +169,4 @@ def drafted_sample(
         if batch == 0:
             return work.trace()
     parts = [traces[row] for row in range(batch)]
-    return SampleTrace(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(SampleTrace)))
+    return SampleTrace.joined(parts)

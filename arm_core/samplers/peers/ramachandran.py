@@ -13,12 +13,12 @@ from arm_core.fixed_point import fixed_point
 from arm_core.samplers.certified import certifiable
 from arm_core.samplers.mode import sampling_mode
 from arm_core.samplers.options import Noise
-from arm_core.samplers.peers.batch import Options, begin_batch
+from arm_core.samplers.peers.batch import Provable, begin_batch
 from arm_core.samplers.step import step
 
 
 @certifiable
-def cached_sequential_sample(arm: AutoregressiveModel, noise: Noise, **options: Unpack[Options]) -> SampleTrace:
+def cached_sequential_sample(arm: AutoregressiveModel, noise: Noise, **options: Unpack[Provable]) -> SampleTrace:
     """One dimension after the other, on top of cached activations: each call evaluates one granule of every sample.
 
     About one full pass in all, and as many calls as ancestral sampling, however well the next dimension could be

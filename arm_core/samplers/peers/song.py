@@ -13,11 +13,11 @@ from arm_core.fixed_point import fixed_point
 from arm_core.samplers.certified import certifiable
 from arm_core.samplers.mode import sampling_mode
 from arm_core.samplers.options import Noise
-from arm_core.samplers.peers.batch import Options, begin_batch, checked_block, trace_without_frontier
+from arm_core.samplers.peers.batch import Provable, begin_batch, checked_block, trace_without_frontier
 from arm_core.samplers.step import step
 
 
-def jacobi_sample(arm: AutoregressiveModel, noise: Noise, **options: Unpack[Options]) -> SampleTrace:
+def jacobi_sample(arm: AutoregressiveModel, noise: Noise, **options: Unpack[Provable]) -> SampleTrace:
     """Evaluate the whole batch anew until nothing in it changes, from zeros.
 
     Also how flax's PixelCNN++ example sampled (examples/pixelcnn, until 2022).
@@ -39,7 +39,7 @@ def jacobi_sample(arm: AutoregressiveModel, noise: Noise, **options: Unpack[Opti
 
 
 @certifiable
-def gs_jacobi_sample(arm: AutoregressiveModel, noise: Noise, *, block: int, **options: Unpack[Options]) -> SampleTrace:
+def gs_jacobi_sample(arm: AutoregressiveModel, noise: Noise, *, block: int, **options: Unpack[Provable]) -> SampleTrace:
     """Blocks of dims one after the other, each iterated until nothing changes in it (Song et al., GS-Jacobi).
 
     The blocks before are cached, so that an iteration costs a block and not an image.
@@ -61,7 +61,7 @@ def gs_jacobi_sample(arm: AutoregressiveModel, noise: Noise, *, block: int, **op
 
 
 @certifiable
-def jacobi_gs_sample(arm: AutoregressiveModel, noise: Noise, *, block: int, **options: Unpack[Options]) -> SampleTrace:
+def jacobi_gs_sample(arm: AutoregressiveModel, noise: Noise, *, block: int, **options: Unpack[Provable]) -> SampleTrace:
     """All blocks of dims at once, a dim of each a call, until a whole sweep changes nothing (Song et al., Jacobi-GS).
 
     A call evaluates whole images. The authors cache a network that updates one column of all rows; with such a cache

@@ -85,6 +85,11 @@ def _of_samplers(context: _Context, table: Table) -> Iterator[Drawing]:
             f"{name}-width", "Calls, work and time against batch size or slots", caption, name, query,
             charts.against_width(groups, context.style),
         )  # fmt: skip
+        caption = "A line a sampler, a point a batch size or number of slots: how long a sample is on its way, and "
+        caption += "how many are finished a second. Up and left is better."
+        yield Drawing(
+            f"{name}-pareto", "Latency and throughput", caption, name, query, charts.pareto(groups, context.style)
+        )
     if len(timed):
         yield from _compared(context, table, timed, query)
 
@@ -162,8 +167,8 @@ def _shown_runs(context: _Context) -> pd.DataFrame:
 
 
 def _of_images(context: _Context, store: Store, shown: pd.DataFrame) -> Iterator[Drawing]:
-    """The distribution of calls per image."""
-    columns = ["job", "sampler", "batch_size", "dims", "is_warmup", "arm_calls"]
+    """The distributions of calls per image, and of dims per call."""
+    columns = ["job", "sampler", "batch_size", "dims", "is_warmup", "arm_calls", "dims_per_call"]
     rows = store.read("timings", jobs=set(shown["job"]), columns=columns, unreadable={})
     rows = rows[~rows["is_warmup"].fillna(True).astype(bool)]
     rows = rows.assign(label=_labels(rows))
@@ -173,8 +178,6 @@ def _of_images(context: _Context, store: Store, shown: pd.DataFrame) -> Iterator
     ]  # smaller ones repeat its images
     if rows.empty:
         return
-    rows = rows.explode("arm_calls")
-    rows = rows.assign(arm_calls_percent=100 * rows["arm_calls"].astype(float) / rows["dims"].astype(float))
     known = set(context.style)
     about = shown[["job", *GROUP, "kind", "data_status"]]
     rows = rows[rows["label"].isin(known)].merge(about, on="job").rename(columns={"sampler": "_", "label": "sampler"})
@@ -186,6 +189,10 @@ def _of_images(context: _Context, store: Store, shown: pd.DataFrame) -> Iterator
         yield Drawing(
             f"{place}-images", "Calls per image", caption, place, query, charts.calls_per_image(groups, context.style)
         )
+        if part["dims_per_call"].notna().any():
+            caption = "The share of an image's calls that made at least so many of its dimensions final."
+            plot = charts.dims_per_call(groups, context.style)
+            yield Drawing(f"{place}-lengths", "Dims a call", caption, place, query, plot)
 
 
 def _of_samples(context: _Context, store: Store, shown: pd.DataFrame) -> Iterator[Drawing]:

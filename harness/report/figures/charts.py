@@ -82,6 +82,44 @@ def against_width(groups: Groups, style: dict[str, Style]) -> Plot:
     return plot
 
 
+def dims_per_call(groups: Groups, style: dict[str, Style]) -> Plot:
+    """A panel a dataset, a line a sampler: the share of calls that made at least so many dims final.
+
+    Args:
+        groups: (key, rows of `timings`).
+        style: of the samplers.
+    """
+    plot, axes = panels(len(groups))
+    for ax, (key, group) in zip(axes, groups, strict=True):
+        for name in sorted(set(group["sampler"]), key=rank):
+            lists = group.loc[group["sampler"] == name, "dims_per_call"].dropna()
+            counts = pd.DataFrame(list(map(list, lists))).sum().to_numpy(float)
+            share, look = counts[::-1].cumsum()[::-1] / max(counts.sum(), 1), style[name]
+            line: dict[str, Any] = {"color": look.colour, "ls": look.dash, "lw": 1.3, "marker": look.marker, "ms": 3.5}
+            ax.plot(range(1, len(share)), share[1:], markevery=max(1, len(share) // 6), label=name, **line)
+        ax.set(title=title(key), ylim=(0, 1.02), xscale="log")
+        ax.xaxis.set_major_formatter("{x:g}")
+    plot.supxlabel("dims that a call makes final", fontsize=9)
+    plot.supylabel("share of the calls with at least so many", fontsize=9)
+    legend(plot, axes)
+    return plot
+
+
+def pareto(groups: Groups, style: dict[str, Style]) -> Plot:
+    """A panel a dataset: ms that a sample is on its way (width x seconds a sample) against samples a second."""
+    plot, axes = panels(len(groups))
+    for ax, (key, group) in zip(axes, groups, strict=True):
+        for name in sorted(set(group["sampler"]), key=rank):
+            rows, look = group[group["sampler"] == name].sort_values("batch_size"), style[name]
+            line = {"color": look.colour, "marker": look.marker, "ls": look.dash, "ms": 4, "lw": 1.3}
+            ax.plot(1000 * rows["batch_size"] * rows["seconds"], 1 / rows["seconds"], label=name, **line)
+        ax.set(title=title(key), xscale="log", yscale="log")
+    plot.supxlabel("ms from the start of a sample to its end", fontsize=9)
+    plot.supylabel("samples a second", fontsize=9)
+    legend(plot, axes)
+    return plot
+
+
 def _lines(ax: Axes, group: pd.DataFrame, x: str, y: str, style: dict[str, Style]) -> None:
     for name in sorted(set(group["sampler"]), key=rank):
         rows, look = group[group["sampler"] == name].sort_values(x), style[name]
@@ -143,13 +181,14 @@ def calls_per_image(groups: Groups, style: dict[str, Style]) -> Plot:
     """A panel a dataset, a line a sampler: the share of images that were final after so many calls.
 
     Args:
-        groups: (key, rows with `sampler` and `arm_calls_percent`, one an image).
+        groups: (key, rows of `timings`).
         style: of the samplers.
     """
     plot, axes = panels(len(groups))
     for ax, (key, group) in zip(axes, groups, strict=True):
         for name in sorted(set(group["sampler"]), key=rank):
-            calls = np.sort(group.loc[group["sampler"] == name, "arm_calls_percent"].to_numpy(float))
+            rows = group[group["sampler"] == name]
+            calls = np.sort(100 * np.concatenate(list(rows["arm_calls"])) / float(rows["dims"].iloc[0]))
             share = np.arange(1, len(calls) + 1) / len(calls)
             look = style[name]
             ends: dict[str, Any] = {"marker": look.marker, "markevery": max(1, len(calls) // 6), "ms": 3.5}

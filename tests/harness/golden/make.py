@@ -93,7 +93,8 @@ def time(store, job, train_job, sweep, dataset, *, seeds, variant="default", cha
                     run_order=len(timings), **named,
                     arm_calls=calls.tolist(), arm_work=[float(calls.max())] * batch, mistakes=(calls - 1).tolist(),
                     wall_s=round(float(calls.max() * (1 + batch / 2) * generator.uniform(0.009, 0.011)), 5),
-                    exact_fraction=None if "resampled" in name else 1.0, smallest_gap=None,
+                    dims_per_call=np.bincount([n for c in calls for n in [1] * (c - 1) + [dims - c + 1]]).tolist(),
+                    peak_mem_bytes=2**26 + 2**20 * batch, exact_fraction=None if "resampled" in name else 1.0, smallest_gap=None,
                 )
             )  # fmt: skip
         for k in range(4):

@@ -1,0 +1,76 @@
+"""`harness verify`: whether the samples of a card are those of its weights, seed and ids, on this machine."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from arm_core import AutoregressiveModel, Checkpoint, InputError, Layout, SamplerState, predictive_sample
+from arm_core.samplers.certified import in_dtype
+from harness.commands.card import Card, read_card, sha256_of, weights_sha256
+from harness.commands.sample import Sampling
+from harness.console import CONSOLE
+from harness.jobs.sampling import Draw, arm_of, options_of
+from harness.sweep import SamplerSpec
+from harness.sweep.jobs import Pretrained
+
+
+def verify(
+    place: Path, *, checkpoint: Path | None, samples: Path | None, slots: int, arm: str | None,
+    pretrained: Pretrained | None = None,
+) -> int:  # fmt: skip
+    """Draw the samples of a card again, or prove those that are given; returns the exit code.
+
+    Raises:
+        InputError: there is no such card or checkpoint, or the weights are others than those of the card.
+    """
+    card = read_card(place)
+    folder = Path(card.checkpoint) if checkpoint is None else checkpoint
+    spec = SamplerSpec(forecaster="fixed_point_above", window="auto", stream=True, certified=True, **card.decision)
+    how = Sampling(folder.absolute(), arm, spec, slots, card.seed, pretrained)
+    loaded = how.load()
+    if weights_sha256(loaded.arm) != card.weights_sha256 or loaded.arm.layout != Layout(**card.layout):
+        raise InputError(f"{folder} holds other weights than those of {place}; give --checkpoint")
+    contexts = None if spec.context is None else sha256_of(np.full(card.count, spec.context))
+    if contexts != card.context_sha256:
+        raise InputError(f"{place} was changed: its contexts are not those of its context_sha256")
+    ids = range(card.first_id, card.first_id + card.count)
+    x = _drawn(how, loaded, ids) if samples is None else _given(samples, card)
+    verb = "drawn again" if samples is None else "proved"
+    equal = sha256_of(x) == card.x_sha256 and (samples is None or _hold(how, loaded, x, ids))
+    word = "are those of" if equal else "differ from those of"
+    CONSOLE.print(f"{card.count} samples, {verb} in float64, {word} {place}", soft_wrap=True)
+    return 0 if equal else 1
+
+
+def _drawn(how: Sampling, loaded: Checkpoint, ids: range) -> np.ndarray:
+    x = np.zeros((len(ids), loaded.arm.layout.dims), np.int64)
+    for number, value, _ in how.draw(loaded, ids):
+        x[number - ids.start] = value
+    return x
+
+
+def _given(samples: Path, card: Card) -> np.ndarray:
+    with np.load(samples, allow_pickle=False) as arrays:
+        images = arrays["latents" if "latents" in arrays else "images"]
+    layout = Layout(**card.layout)
+    if images.shape != (card.count, layout.channels, layout.height, layout.width):
+        raise InputError(f"{samples} holds samples of shape {images.shape}, the card is of {card.count} of {layout}")
+    return layout.flatten(torch.from_numpy(images.astype(np.int64))).numpy()
+
+
+def _hold(how: Sampling, loaded: Checkpoint, x: np.ndarray, ids: range) -> bool:
+    """Whether every sample, taken as a forecast, is what float64 draws: one pass each, if so."""
+    arm = in_dtype(arm_of(how.spec, loaded), torch.float64)
+    parts = range(0, len(ids), how.slots)
+    return all(_confirmed(how, arm, x[first : first + how.slots], ids[first : first + how.slots]) for first in parts)
+
+
+def _confirmed(how: Sampling, arm: AutoregressiveModel, samples: np.ndarray, ids: range) -> bool:
+    noise = Draw.noise_of(arm, how.seed, ids)
+    x = torch.from_numpy(samples).to(noise.device)
+
+    def forecast(state: SamplerState) -> torch.Tensor:
+        return torch.where(state.evaluated, state.outputs, x)
+
+    return torch.equal(predictive_sample(arm, noise, forecast, **options_of(how.spec, arm, len(x))).x, x)
