@@ -323,9 +323,14 @@ def _fault(source: Source, item: dict[str, Any]) -> str:
 
 def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
     """The model that describes a place of the file."""
-    if place[:2] == ("timing", "samplers") and len(place) == 3:
-        return SamplerSpec
-    of: dict[str, type[BaseModel]] = {"resources": Resources, "logging": LoggingSpec, "timing": TimingSpec}
-    entries: dict[str, type[BaseModel]] = {"resources": Role, "checkpoints": CheckpointSpec, "variants": VariantSpec}
-    known = {1: of | {"search": SearchSpec}, 2: entries}.get(len(place), {})
-    return known.get(str(place[0]), Sweep) if place else Sweep
+    named: dict[Any, type[BaseModel]] = {}
+    match place:
+        case ("timing", "samplers", _):
+            return SamplerSpec
+        case ("search", *_):
+            return SearchSpec
+        case (_,):
+            named = {"resources": Resources, "timing": TimingSpec, "logging": LoggingSpec}
+        case (_, _):
+            named = {"resources": Role, "checkpoints": CheckpointSpec, "variants": VariantSpec}
+    return named.get(place[0], Sweep) if place else Sweep
