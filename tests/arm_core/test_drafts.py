@@ -121,3 +121,13 @@ def test_an_empty_batch_takes_no_call_and_what_does_not_fit_is_refused(sample):
         sample(arm, batch=1, generator=seeded(), window=0)
     with pytest.raises(InputError, match="leaves no category of dimension 0"):
         sample(arm, batch=1, generator=seeded(), window=4, logits_processor=lambda rows: rows - torch.inf)
+
+
+@pytest.mark.parametrize(
+    ("option", "why"), [("temprature", "valid: prefix, temperature"), ("certified", "in law only")]
+)
+@each
+def test_an_option_that_is_none_is_refused_not_ignored(sample, option, why):
+    arm = SpanTableArm(LAYOUT, 2)
+    with pytest.raises(TypeError, match=why):
+        sample(arm, batch=1, generator=seeded(), window=8, **{option: True})

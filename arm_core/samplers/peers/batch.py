@@ -38,13 +38,28 @@ def begin_batch(arm: AutoregressiveModel, noise: Noise, block: int, forecaster: 
         InputError: an option does not fit, or the ARM has no spans and the block is not the whole image.
     """
     source = noise_source(arm, noise)
-    context = options.get("context")
-    prefix = check_conditions(arm, len(source), options.get("prefix"), context)
-    decision = Decision(options.get("logits_processor"), options.get("temperature", 1.0))
+    prefix, context, decision = asked(arm, len(source), options)
     rows = list(range(len(source)))
     work = Work(arm, len(rows), span_cache(arm, len(rows), checked_block(block)), forecaster, source, decision)
     work.begin(rows, rows, prefix, context)
     return work
+
+
+def asked(
+    arm: AutoregressiveModel, count: int, options: Options
+) -> tuple[Int[Tensor, "count known"] | None, Contexts | None, Decision]:
+    """The prefix, the contexts and the decision of `count` samples.
+
+    Raises:
+        TypeError: an option is none of `Options`; a misspelled one would be ignored.
+        InputError: an option does not fit.
+    """
+    for name in options.keys() - Options.__annotations__.keys():
+        why = " (exact in law only: there is no sample to prove)" if name in Provable.__annotations__ else ""
+        raise TypeError(f"unexpected keyword {name!r}{why}; valid: {', '.join(Options.__annotations__)}")
+    context = options.get("context")
+    prefix = check_conditions(arm, count, options.get("prefix"), context)
+    return prefix, context, Decision(options.get("logits_processor"), options.get("temperature", 1.0))
 
 
 def checked_block(block: int) -> int:

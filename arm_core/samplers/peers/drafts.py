@@ -15,12 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from arm_core.contracts import AutoregressiveModel, Forecaster, SamplerState, SampleTrace, SpanOutput, select_contexts
-from arm_core.decision import Decision
 from arm_core.errors import InputError
 from arm_core.gumbel import DenseNoise, KeyedNoise, standard_gumbel
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import check_conditions, noise_dtype, span_cache
-from arm_core.samplers.peers.batch import Options
+from arm_core.samplers.options import noise_dtype, span_cache
+from arm_core.samplers.peers.batch import Options, asked
 from arm_core.samplers.step import step
 from arm_core.samplers.work import Work
 
@@ -137,9 +136,7 @@ def drafted_sample(
     """What `sjd_sample` and `scd_sample` return; see there."""
     if batch < 0 or (slots is not None and slots < 1):
         raise InputError(f"batch must be at least 0 and slots, if any, at least 1, got {batch} and {slots}")
-    context = options.get("context")
-    prefix = check_conditions(arm, batch, options.get("prefix"), context)
-    decision = Decision(options.get("logits_processor"), options.get("temperature", 1.0))
+    prefix, context, decision = asked(arm, batch, options)
     weight = next((p for p in arm.parameters() if p.is_floating_point()), None)  # an ARM may have none
     dtype = torch.float64 if weight is None else noise_dtype(weight.dtype)
     if coupling == "gumbel":
