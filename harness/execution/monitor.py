@@ -3,6 +3,7 @@
 On a terminal a bar a job; elsewhere a line when a job starts, every ten seconds, and when it ends.
 """
 
+import json
 import os
 import platform
 import sys
@@ -20,6 +21,7 @@ from rich.table import Table
 
 from harness.execution.background import repeating
 from harness.execution.remaining import seconds_left
+from harness.jobs import checkpoint_of
 from harness.jobs.progress import Progress, read_progress
 from harness.store import Store, job_folder
 
@@ -140,7 +142,7 @@ def status_table(store: Store, sweep: str, record: Mapping[str, Any]) -> Table:
     for name in ("job", "kind", "state", "progress"):
         table.add_column(name)
     for job, state, detail in [entry for entry in states if not long or entry[1] != "done"][:MOST_LINES]:
-        table.add_row(job["title"], job["kind"], state, detail)
+        table.add_row(job["title"], job["kind"], state, _found(store.root, job["id"]) if state == "done" else detail)
     table.show_header = table.row_count > 0
     table.box = table.box if table.row_count else None
     return table
@@ -159,6 +161,17 @@ def _state(root: Path, job_id: str, progress: Progress | None, outcomes: Mapping
     details = {"failed": f"see {folder / 'log.txt'}", "lost": "files of it are gone; run the sweep again"}
     details["damaged"] = f"{folder / 'done.json'} is damaged; delete {folder} and run the sweep again"
     return outcome, details.get(outcome, "")
+
+
+def _found(root: Path, job_id: str) -> str:
+    """How good the ARM of a training is, and where its checkpoint lies; nothing of other jobs."""
+    place = checkpoint_of(root, job_id)
+    try:
+        saved = json.loads((place / "manifest.json").read_bytes())  # by itself: status must not wait for torch
+        bits = saved["content"]["metadata"].get("valid_bits_per_dim")
+    except (OSError, ValueError, KeyError):
+        return ""
+    return f"{bits:.3f} bits/dim, {place}" if bits is not None else str(place)
 
 
 def _is_alive(progress: Progress, silent: float) -> bool:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:  # what only a running job needs is imported there: who watche
     from harness.jobs.steps import Report
     from harness.sweep.jobs import Job
 
+CHECKPOINT = "checkpoint"
+
 __all__ = ["checkpoint_of", "ended_rows", "job_folder", "log_of", "run_job"]
 
 
 def checkpoint_of(root: Path, train_job: str) -> Path:
     """Where a training job leaves its checkpoint."""
-    from harness.jobs.train import CHECKPOINT
-
     return job_folder(root, train_job) / CHECKPOINT
 
 

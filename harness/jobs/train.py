@@ -15,7 +15,7 @@ from arm_core.data.base import SPLITS
 from arm_core.forecasters import ForecastingConfig, ForecastingModules
 from arm_core.registry import ARMS, config_type
 from arm_core.training import Training, TrainingConfig, evaluate
-from harness.jobs import lease
+from harness.jobs import CHECKPOINT, lease
 from harness.jobs.latents import load_autoencoder, load_data, load_latents
 from harness.jobs.machine import device_of_this_job, peak_memory, provenance
 from harness.jobs.progress import Reporter
@@ -24,7 +24,6 @@ from harness.jobs.steps import Curves, Report, best_point, load_best, take_steps
 from harness.sweep.components import fill, make_config
 from harness.sweep.jobs import TrainJob
 
-CHECKPOINT = "checkpoint"
 SCORE = "valid_bits_per_dim"
 
 

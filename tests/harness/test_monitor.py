@@ -10,8 +10,10 @@ from dataclasses import asdict, replace
 import pytest
 from rich.console import Console
 
+from arm_core import Layout, save_arm
+from arm_core.arms import PixelCNN, PixelCNNConfig
 from harness.execution.monitor import MOST_SILENT_S, STALE_S, describe, duration, status_table, watching
-from harness.jobs import job_folder
+from harness.jobs import checkpoint_of, job_folder
 from harness.jobs.progress import Progress
 from harness.store import Store
 from harness.sweep import load_sweep, make_plan
@@ -80,6 +82,13 @@ def test_status_tells_running_from_stopped_failed_done_and_waiting(tmp_path):
     for name in ("done.json", "progress.json"):
         (job_folder(store.root, "a") / name).unlink()
     assert "waiting" in table_of(store)
+
+
+def test_status_says_how_good_a_trained_arm_is_and_where_it_lies(tmp_path):
+    store, arm = Store(tmp_path), PixelCNN(Layout(1, 4, 4, 2), PixelCNNConfig(resnets=1, filters=4))
+    shown(store, progress(state="done"), "done")
+    save_arm(arm, checkpoint_of(tmp_path, "a"), metadata={"valid_bits_per_dim": 1.23456})
+    assert f"1.235 bits/dim, {checkpoint_of(tmp_path, 'a')}" in table_of(store)
 
 
 def test_a_bar_shows_text_that_looks_like_markup_as_it_stands(small_sweep, tmp_path):
