@@ -30,7 +30,9 @@ def suggest(kind: str, name: str, valid: Iterable[str]) -> InputError:
     names = sorted(valid)
     close = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return InputError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(names)}.")
+    return InputError(
+        f"unknown {kind} {name!r}.{hint} Valid: {', '.join(repr(name) if ',' in name else name for name in names)}."
+    )
 
 
 @dataclass(frozen=True)

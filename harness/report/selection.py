@@ -207,10 +207,11 @@ def _fit(rows: pd.DataFrame, wanted: dict[str, set[str]], seed: str) -> pd.DataF
 def _fit_samplers(repetitions: pd.DataFrame, wanted: dict[str, set[str]]) -> pd.DataFrame:
     for key, column in (("sampler", "label"), ("batch_size", "batch_size")):
         if values := wanted.get(key):
-            valid = set(repetitions[column].astype(str))
-            for value in sorted(values - valid):
-                raise suggest(f"{key} in --only", value, valid)
-            repetitions = repetitions[repetitions[column].astype(str).isin(values)]
+            labels = repetitions[column].astype(str)
+            families = labels.str.partition(", ")[0]  # "learned" is "learned, T=2" and "learned, T=4"
+            for value in sorted(values - set(labels) - set(families)):
+                raise suggest(f"{key} in --only", value, set(labels))
+            repetitions = repetitions[labels.isin(values) | families.isin(values)]
     return repetitions
 
 

@@ -185,6 +185,18 @@ def test_only_what_was_asked_for_is_reported(store):
     assert set(found.repetitions["job"]) == {"b"} and found.repetitions["speedup"].tolist() == [4.0, 4.0]
 
 
+def test_a_family_of_samplers_is_named_without_its_settings(store):
+    rows = [timing_row()] + [
+        timing_row(sampler=json.dumps({"forecaster": "learned", "horizon": t}), run_order=t) for t in (2, 4)
+    ]
+    write_named(store, "a", {"timings": [*rows, timing_row(sampler=FIXED_POINT, run_order=5)]})
+    found = select(store, only=["sampler=learned"]).repetitions
+    assert set(found["label"]) == {"learned, T=2", "learned, T=4"}
+    assert set(select(store, only=["sampler=learned, T=2"]).repetitions["label"]) == {"learned, T=2"}
+    with pytest.raises(InputError, match=r"Valid: .*'learned, T=2', 'learned, T=4'"):
+        select(store, only=["sampler=learnt"])
+
+
 @pytest.mark.parametrize(
     ("only", "message"),
     [
