@@ -336,7 +336,13 @@ def verify_card(card: Path, **options: Any) -> None:
     type=click.IntRange(min=1),
     help="Samples that a stream draws in each slot.",
 )
-@click.option("--patience", default=60.0, show_default=True, help="Leave out runs of more seconds than this.")
+@click.option(
+    "--patience",
+    default=60.0,
+    show_default=True,
+    type=Finite(0, min_open=True),
+    help="Leave out runs of more seconds than this.",
+)
 @click.option("--arm", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
 @_pretrained_options
 @STORE

@@ -147,7 +147,7 @@ def test_the_page_can_be_read_without_seeing_it(drawn):
 @pytest.mark.slow
 def test_every_figure_is_there_in_three_formats_and_belongs_to_a_table(drawn):
     out, report = drawn
-    stems = {f"table2-sample-{name}" for name in ("speedup", "calls", "width", "curves", "images")}
+    stems = {f"table2-sample-{name}" for name in ("speedup", "calls", "width", "pareto", "lengths", "curves", "images")}
     stems |= {"autoencoder-curves", *(f"photos-{name}" for name in ("mistakes", "convergence", "places"))}
     figures = {str(path.relative_to(out)) for path in report.files if path.parent.name == "figures"}
     assert figures == {f"figures/{stem}.{kind}" for stem in stems for kind in ("png", "svg", "pdf")}

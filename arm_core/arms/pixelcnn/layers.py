@@ -259,7 +259,7 @@ def _check(layout: Layout, config: PixelCNNConfig) -> None:
             raise InputError(
                 f"PixelCNN: {name} must be a multiple of 4 (it halves twice), got {extent}; nearest: {nearest}"
             )
-    for name, least in (("resnets", 1), ("filters", 0), ("classes", 0)):
+    for name, least in (("resnets", 1), ("filters", -(2**63)), ("classes", 0)):  # the rule of filters follows
         whole(f"PixelCNN: {name}", getattr(config, name), least)
     if config.filters < 1 or config.filters % layout.channels:
         nearest = max(1, round(config.filters / layout.channels)) * layout.channels
