@@ -36,6 +36,7 @@ _STYLE: dict[str, Any] = {
     "figure.constrained_layout.use": True,
 }
 _DPI = 200  # of the PNG files
+_LINE = 0.17  # inches of a line of a legend
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def marks(values: Iterable[Any]) -> dict[Any, Style]:
 
 
 def legend(plot: Plot, axes: Sequence[Axes], *, columns: int = 4) -> None:
-    """One legend for all panels, above them."""
+    """One legend for all panels, above them; the plot grows with its lines, so that the panels keep their height."""
     handles: dict[str, Any] = {}
     for ax in axes:
         for handle, text in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -150,6 +151,6 @@ def legend(plot: Plot, axes: Sequence[Axes], *, columns: int = 4) -> None:
     wide = max((len(text) for text in handles), default=1)
     room = max(1, int(plot.get_figwidth() * 16 // (wide + 6)))
     if handles:
-        plot.legend(
-            handles.values(), handles.keys(), loc="outside upper center", ncols=min(columns, room, len(handles))
-        )
+        columns = min(columns, room, len(handles))
+        plot.set_figheight(plot.get_figheight() + _LINE * (-(-len(handles) // columns) - 1))
+        plot.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns)
