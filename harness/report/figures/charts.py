@@ -1,6 +1,7 @@
 """Figures of many runs: speed-up, calls, work and time against width, curves, calls per image."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ def dims_per_call(groups: Groups, style: dict[str, Style]) -> Plot:
     for ax, (key, group) in zip(axes, groups, strict=True):
         for name in sorted(set(group["sampler"]), key=rank):
             lists = group.loc[group["sampler"] == name, "dims_per_call"].dropna()
-            counts = pd.DataFrame(list(map(list, lists))).sum().to_numpy(float)
+            counts = np.array([sum(column) for column in zip_longest(*lists, fillvalue=0)], dtype=float)
             share, look = counts[::-1].cumsum()[::-1] / max(counts.sum(), 1), style[name]
             line: dict[str, Any] = {"color": look.colour, "ls": look.dash, "lw": 1.3, "marker": look.marker, "ms": 3.5}
             ax.plot(range(1, len(share)), share[1:], markevery=max(1, len(share) // 6), label=name, **line)
