@@ -21,7 +21,7 @@ from arm_core.gumbel import DenseNoise, sample_noise
 from arm_core.layout import Layout
 from arm_core.samplers import ancestral_sample, predictive_sample, sample_many
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import noise_dtype, weight_of
+from arm_core.samplers.options import noise_dtype_of
 from arm_core.samplers.step import step
 from arm_core.samplers.work import Work
 
@@ -97,7 +97,7 @@ def _ancestral(
     arm: AutoregressiveModel, count: int, seed: int, context: Contexts | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Noise as samplers want it, and the ancestral samples under it."""
-    dtype = noise_dtype(weight_of(arm, torch.empty(0, dtype=torch.float64)).dtype)
+    dtype = noise_dtype_of(arm)
     noise = sample_noise(arm.layout, seed=seed, sample_ids=range(count), dtype=dtype)
     return noise, ancestral_sample(arm, noise, context=context).x
 

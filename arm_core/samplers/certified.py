@@ -29,7 +29,7 @@ from arm_core.decision import Decision
 from arm_core.errors import InputError
 from arm_core.fixed_point import fixed_point
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import Noise, check_end, noise_dtype, noise_source, span_cache, weight_of
+from arm_core.samplers.options import Noise, check_end, noise_dtype, noise_dtype_of, noise_source, span_cache, weight_of
 from arm_core.samplers.step import step
 from arm_core.samplers.window import WindowChoice
 from arm_core.samplers.work import WholeImages, Work
@@ -75,7 +75,7 @@ def in_dtype(module: M, dtype: torch.dtype | None) -> M:
 
 def drafting(forecaster: Forecaster, arm: AutoregressiveModel) -> Forecaster:
     """The forecaster for an ARM in another dtype: its modules, if it has some, as this ARM's states want them."""
-    dtype = noise_dtype(weight_of(arm, torch.empty(0, dtype=torch.float64)).dtype)
+    dtype = noise_dtype_of(arm)
     modules = {name: part for name, part in getattr(forecaster, "__dict__", {}).items() if isinstance(part, nn.Module)}
     moved = {name: in_dtype(part, dtype) for name, part in modules.items()}
     if all(moved[name] is part for name, part in modules.items()):

@@ -48,6 +48,11 @@ def noise_dtype(weights: torch.dtype) -> torch.dtype:
     return torch.promote_types(weights, torch.float32)
 
 
+def noise_dtype_of(arm: nn.Module) -> torch.dtype:
+    """Of the noise for this ARM; float64 if it has no weights."""
+    return noise_dtype(weight_of(arm, torch.empty(0, dtype=torch.float64)).dtype)
+
+
 def _check_prefix(layout: Layout, prefix: Tensor, count: int) -> Int[Tensor, "count known"]:
     """The prefix of each sample, or an InputError unless it is integers, all valid categories, of known <= dims.
 

@@ -67,8 +67,8 @@ def sample_many(
     finished = [sample.trace for sample in sorted(stream, key=lambda sample: sample.sample_id)]
     if not finished:
         nothing = _noise(arm, seed, range(0))
-        whole = span_cache(arm, 0, arm.layout.dims)
-        return Work(arm, 0, whole, fixed_point_above, nothing, Decision()).trace()
+        image = span_cache(arm, 0, arm.layout.dims)
+        return Work(arm, 0, image, fixed_point_above, nothing, Decision()).trace()
     return SampleTrace.joined(finished)
 
 

@@ -18,7 +18,7 @@ from arm_core.contracts import AutoregressiveModel, Forecaster, SamplerState, Sa
 from arm_core.errors import InputError
 from arm_core.gumbel import DenseNoise, KeyedNoise, standard_gumbel
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import noise_dtype, span_cache
+from arm_core.samplers.options import noise_dtype_of, span_cache
 from arm_core.samplers.peers.batch import Options, asked
 from arm_core.samplers.step import step
 from arm_core.samplers.work import Work
@@ -137,8 +137,7 @@ def drafted_sample(
     if batch < 0 or (slots is not None and slots < 1):
         raise InputError(f"batch must be at least 0 and slots, if any, at least 1, got {batch} and {slots}")
     prefix, context, decision = asked(arm, batch, options)
-    weight = next((p for p in arm.parameters() if p.is_floating_point()), None)  # an ARM may have none
-    dtype = torch.float64 if weight is None else noise_dtype(weight.dtype)
+    dtype = noise_dtype_of(arm)
     if coupling == "gumbel":
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         noise: Any = KeyedNoise(arm.layout, seed=seed, sample_ids=range(batch), dtype=dtype, device=generator.device)
