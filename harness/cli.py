@@ -268,6 +268,8 @@ def nodes(file: Path | None, store: Path, **options: Any) -> None:
     help="Keep the likeliest categories that together have probability P.",
 )
 @click.option("--min-p", type=Finite(0, 1), help="Keep categories at least P times as likely as the likeliest.")
+@click.option("--prefix", type=Place(), help="Images to complete: a .npz, .npy or picture. Sample i completes image i.")
+@click.option("--keep", type=int, metavar="ROWS", help="With --prefix: rows that are kept; the upper half if left out.")
 @click.option("--context", type=click.IntRange(min=0), help="The class of all samples, for a conditional ARM.")
 @click.option("--guidance", type=Finite(), help="Scale of classifier-free guidance to the class.")
 @click.option("--certified", is_flag=True, help="Prove every sample in float64: the same on every machine.")
@@ -289,6 +291,7 @@ def sample(checkpoint: Path, **options: Any) -> None:
     Examples:
       harness sample runs/jobs/JOB/checkpoint --seed 10 --count 16 --out grid.png
       harness sample results/checkpoint --animate how.gif
+      harness sample results/checkpoint --prefix digits.npz --keep 14 --out completed.png
       harness sample runs/jobs/JOB/checkpoint --top-k 1 --context 3 --guidance 2 --out threes.png
       harness sample runs/jobs/JOB/checkpoint --count 100000 --slots 64 --workers 8 --out samples.npz
       harness sample my-llama/ --layout 1x16x16x1024 --start 1 --offset 4 --out tokens.npz

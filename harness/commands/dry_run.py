@@ -27,7 +27,7 @@ from harness.execution.monitor import duration
 from harness.jobs.checkpoints import load
 from harness.jobs.train import learns_labels, networks
 from harness.store import Store
-from harness.sweep import AutoencoderJob, Job, Plan, Sweep, TimingJob, TrainJob
+from harness.sweep import AutoencoderJob, Job, Plan, SamplerSpec, Sweep, TimingJob, TrainJob
 from harness.sweep.components import fill
 from harness.sweep.plan import LEFT_OUT, Named
 
@@ -181,9 +181,19 @@ def _check_timing(built: Built, job: TimingJob, name: Named) -> None:
         arm = built.models.get(str(job.train_job))
     if arm is None:
         return
-    for index, spec in enumerate(job.samplers):
+    for spec in job.samplers:
+        index = _entry_of(spec, built.sweep)
         for why in _unfit(arm, spec.needs_spans, spec.context):
             built.problems.append(str(built.sweep.error(("timing", "samplers", index), f"{name.title}: {why}")))
+
+
+def _entry_of(spec: SamplerSpec, sweep: Sweep) -> int:
+    """The number of the entry of the file that a sampler is of; a model may run only some of them."""
+    assert sweep.timing is not None
+    as_file = [given.model_copy(update={"variants": None}) for given in sweep.timing.samplers]
+    return next(
+        index for index, given in enumerate(as_file) if spec.model_copy(update={"horizon": given.horizon}) == given
+    )
 
 
 def _unfit(arm: AutoregressiveModel, needs_spans: bool, context: int | None) -> Iterator[str]:
