@@ -144,7 +144,7 @@ class _Reader:
         except ValueError as error:  # a date that does not exist, or more digits than Python reads
             raise InputError(f"{where}: {text[:20]} cannot be read ({error}); put text in quotes") from None
         exponent = isinstance(value, float) and old == text  # 2e-3: 1.1 wants a dot and a sign, people do not
-        letter = value == text and node.style is None and text in ("y", "Y", "n", "N")  # true and false in 1.1, but not in PyYAML
+        letter = value == text and node.style is None and text in ("y", "Y", "n", "N")  # not so in PyYAML
         if letter or (repr(old) != repr(value) and not exponent):
             also = str(text in "yY").lower() if letter else _said(old)
             raise InputError(
