@@ -23,6 +23,7 @@ from arm_core.data.patches import token_layout
 from arm_core.data.prepare import preparation
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
 from harness.console import CONSOLE
+from harness.console import show as show_table
 from harness.execution.monitor import duration
 from harness.jobs.checkpoints import load
 from harness.jobs.train import learns_labels, networks
@@ -82,7 +83,7 @@ def show(plan: Plan, sweep: Sweep, store: Store, *, verbose: bool) -> int:
     with CONSOLE.status("Building the models ..."):
         built = build(plan, sweep)
     seconds = estimates(plan, built, store)
-    CONSOLE.print(_table(plan, built, seconds))
+    show_table(_table(plan, built, seconds), named=2)
     if len(plan.jobs) > SHOWN:
         CONSOLE.print(f"and {len(plan.jobs) - SHOWN} more jobs")
     if verbose:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from arm_core.errors import InputError
-from harness.console import CONSOLE
+from harness.console import CONSOLE, show
 from harness.store import Store
 
 
@@ -37,13 +37,15 @@ def run_report(
         figures=figures,
     )
     for lead in report.leads[:SHOWN]:
-        CONSOLE.print(formats.terminal_lead(lead))
+        show(formats.terminal_lead(lead), named=2)
     for table in report.tables:
         for part in formats.terminal(table, most=SHOWN):
-            CONSOLE.print(part)
+            show(part)
     if report.comparison is not None:
-        CONSOLE.print(formats.markdown(report.comparison, SHOWN))
-    for note in [*report.footnotes, *report.left_out]:
+        for part in formats.terminal_comparison(report.comparison, most=SHOWN):
+            show(part)
+    notes = report.comparison.notes if report.comparison is not None else []
+    for note in [*notes, *report.footnotes, *report.left_out]:
         CONSOLE.print(f"- {note}", soft_wrap=True)
     if not report.tables:
         CONSOLE.print(
@@ -65,4 +67,4 @@ def show_status(root: Path) -> None:
     if not sweeps:
         raise InputError(f"no sweep has been run on the store {root}; start with: harness sweep sweeps/quickstart.yaml")
     for name, record in sweeps.items():
-        CONSOLE.print(status_table(store, name, record))
+        show(status_table(store, name, record), named=2)
