@@ -149,7 +149,7 @@ class SpanCells:
             begin, end = torch.cat([begin, torch.zeros_like(fill)]), torch.cat([end, fill])
         numbers = begin.flatten().index_select(0, self.range) + self.ahead
         inside = numbers < end.flatten().index_select(0, self.range)
-        tables, outside = (self.slots, self.first_row, self.first_place, self.nowhere), None
+        tables, outside = [self.slots, self.first_row, self.first_place, self.nowhere], None
         if self.compact:
             index = inside.nonzero().flatten()
             numbers, *tables = (table.index_select(0, index) for table in (numbers, *tables))

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from arm_core.elementwise import Rows
 
-
 ENOUGH = 2**20
 """Multiply-adds from which on oneDNN is the faster one: a call of it costs 11 microseconds more."""
 
@@ -23,7 +22,9 @@ class Product:
         bias: (outputs,); None: zeros.
     """
 
-    def __init__(self, matrix: Float[Tensor, "features outputs"], bias: Float[Tensor, " outputs"] | None = None) -> None:
+    def __init__(
+        self, matrix: Float[Tensor, "features outputs"], bias: Float[Tensor, " outputs"] | None = None
+    ) -> None:
         self.matrix, self.bias = matrix.contiguous(), matrix.new_zeros(matrix.shape[1]) if bias is None else bias
         self.cost = matrix.numel()
         self._packed = torch.ops.mkldnn._reorder_linear_weight(matrix.T.contiguous()) if self.prepares(matrix) else None

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from arm_core.arms.pixelcnn.cells import LEVELS, CellPair, Cells, Grid, SpanCells, build_grids
 from arm_core.arms.pixelcnn.layers import Block, GatedResnet, Resample, Stem, Trunk, label_rows
+from arm_core.arms.pixelcnn.product import Product
 from arm_core.causal_conv import CausalConv2d, CausalConvTranspose2d
 from arm_core.contracts import Contexts, SpanOutput
 from arm_core.elementwise import Rows, concat_elu_of_rows
-from arm_core.arms.pixelcnn.product import Product
 from arm_core.layout import Layout
 
 
@@ -126,12 +126,11 @@ class ActivationCache:
 
     def __init__(self, grid: Grid, features: int, width: int, like: Tensor) -> None:
         self.rows = like.new_zeros(grid.places, features)
-        self.wide = _wide(self.rows)
         self.stretches = self.rows.as_strided((grid.places - width + 1, width * features), (features, 1))
 
     def put(self, values: Rows, at: Cells) -> None:
         """Keep the values of these cells."""
-        self.wide.index_copy_(0, at.places, _wide(values))
+        _wide(self.rows).index_copy_(0, at.places, _wide(values))
 
     def at(self, cells: Cells) -> Rows:
         """What is kept of these cells."""
@@ -167,7 +166,10 @@ class _Resnet:
         if net.skip is not None:
             bias = bias + _bias(net.skip)
             self.skips = [Product(weight[:, :, 0, 0].T) for weight in net.skip_weights(skips)]
-        self.inward, self.outward = Product(_matrix(net.inward), bias), Product(_matrix(net.outward), _bias(net.outward))
+        self.inward, self.outward = (
+            Product(_matrix(net.inward), bias),
+            Product(_matrix(net.outward), _bias(net.outward)),
+        )
         self.labels: tuple[Tensor, Tensor] | None = None  # what each label, and the one of each slot, adds to the gates
         if net.label is not None:
             by_label = net.label_biases()
