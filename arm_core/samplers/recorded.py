@@ -59,16 +59,17 @@ class Steps:
         self._taken: dict[int, int] = {}
         self._version = work.version
 
-    def __call__(self, width: int | None = None) -> bool:
+    def __call__(self, width: int | None = None, seam: int | None = None) -> bool:
         """One step; whether it took as long as every later one of this width will take.
 
         Args:
             width: of the spans in dims; None: all that the cache takes.
+            seam: see `step`; not where steps are recorded, since fixed shapes gain nothing by it.
         """
         if self.record is None and self.work.x.is_cuda and self.work.recordable:
             self.record = CudaGraphs()
         if self.record is None:
-            step(self.work, *self._spans(width))
+            step(self.work, *self._spans(width), seam=seam)
             return True
         if self.work.version != self._version:
             self._replays, self._taken, self._version = {}, {}, self.work.version
