@@ -182,6 +182,7 @@ def sweep(**options: Any) -> None:
 @click.option("--mix", multiple=True, metavar="WHAT", help="Compare across device, version, checkpoint or status.")
 @click.option("--reference", type=Place(), help="Published numbers to stand beside ours (CSV).")
 @click.option("--diff", "other", metavar="STORE", type=Place(), help="Say what changed since STORE.")
+@click.option("--animate", type=Place(), help="Show how samplers draw: a checkpoint, or a .gif that `sample` made.")
 @click.option(
     "--figures",
     default=6,
@@ -198,6 +199,7 @@ def report(store: Path, out: Path, **options: Any) -> None:
       harness report --sweep table1@laptop --sweep ablations --out reports/tables
       harness report --only dataset=mnist5k --reference published.csv
       harness report --diff runs-of-last-week/
+      harness report --animate runs/jobs/JOB/checkpoint
     """
     from harness.commands.report import run_report
 
