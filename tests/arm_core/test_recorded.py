@@ -274,22 +274,31 @@ def test_what_cannot_be_recorded_is_not():
     ).recordable
 
 
-@pytest.mark.parametrize("compact", [True, False])
-def test_the_cells_of_a_span_are_those_whose_first_pixel_lies_in_it(compact):
-    height, width, window = 8, 12, 15
+@pytest.mark.parametrize(("compact", "rounded", "window"), [(True, False, 15), (False, False, 15), (True, True, 58)])
+def test_the_cells_of_a_span_are_those_whose_first_pixel_lies_in_it(compact, rounded, window):
+    height, width = 8, 12
     grids = build_grids(Layout(1, height, width, 2), 2, window, torch.device("cpu"))
-    cells = SpanCells(grids, 2, window, compact=compact)
+    cells = SpanCells(grids, 2, window, compact=compact, rounded=rounded)
+    filled = 0
     for first in range(height * width):
         start, stop = torch.tensor([first, 90]), torch.tensor([min(first + window, height * width), 90])
-        levels, _ = cells(start, stop)
+        levels, counts, padding = cells(start, stop)
+        found = []
         for level, pair in enumerate(levels):
             pixel = (grids[level].row * width + grids[level].column) << level
             inside = (pixel >= start[0]) & (pixel < stop[0])
             rows = (inside & (grids[level].column == 0)).view(-1, grids[level].width).any(dim=1)
-            for got, expected in ((pair.ul, inside), (pair.u, rows.repeat_interleave(grids[level].width))):
+            for got, expected in ((pair.u, rows.repeat_interleave(grids[level].width)), (pair.ul, inside)):
                 kept = got.places != got.slots * grids[level].per_slot + grids[level].nowhere
                 assert torch.equal(got.numbers[kept], expected.nonzero().flatten())
                 assert not got.slots[kept].any()
+                found.append(kept)
+        if compact:
+            assert counts == [int(kept.sum()) for kept in found]
+            filled += sum(len(kept) for kept in found) - sum(counts)
+        if padding is not None:
+            assert torch.equal(padding, ~found[1])
+    assert (filled > 0) == rounded
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
