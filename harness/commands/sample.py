@@ -114,9 +114,9 @@ def sample(
     if animate is not None:
         _animate(asked, animate)
     if out is not None:
-        drawn = draw_samples(asked, count, out, workers=workers, address=address)
+        loaded, drawn = draw_samples(asked, count, out, workers=workers, address=address)
         if card:
-            write_card(out.with_suffix(".card.json"), card_of(checkpoint, asked.load(), spec, seed, drawn))
+            write_card(out.with_suffix(".card.json"), card_of(checkpoint, loaded, spec, seed, drawn))
 
 
 def _animate(how: Sampling, out: Path) -> None:
@@ -133,8 +133,8 @@ def _animate(how: Sampling, out: Path) -> None:
     CONSOLE.print(f"Samples from {films[1].end:.0f} full passes of the network: {made}: {out}", soft_wrap=True)
 
 
-def draw_samples(how: Sampling, count: int, out: Path, *, workers: int, address: str) -> np.ndarray:
-    """Draw samples 0 .. count - 1 into a picture or arrays; returns them flat."""
+def draw_samples(how: Sampling, count: int, out: Path, *, workers: int, address: str) -> tuple[Checkpoint, np.ndarray]:
+    """Draw samples 0 .. count - 1 into a picture or arrays; returns what was loaded, and the samples, flat."""
     if out.suffix not in (".png", ".npz"):
         raise InputError(f"--out must end in .png (a grid) or .npz (arrays), got {out}")
     loaded = how.load()
@@ -170,7 +170,7 @@ def draw_samples(how: Sampling, count: int, out: Path, *, workers: int, address:
         f"that ancestral sampling takes): {out}",
         soft_wrap=True,
     )
-    return values
+    return loaded, values
 
 
 def _on_workers(how: Sampling, count: int, workers: int, address: str) -> Iterator[tuple[int, np.ndarray, int]]:
