@@ -13,11 +13,12 @@ from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import click
 import torch
 from rich.table import Table
+from torch import Tensor
 
 from arm_core import (
     AutoregressiveModel,
@@ -107,7 +108,7 @@ def near_ties(layout: Layout, **config: Any) -> PixelCNN:
     randomise(arm, scale=0.2)
     with torch.no_grad():
         arm.head.weight *= 16
-        arm.head.bias += OFFSET
+        cast(Tensor, arm.head.bias).add_(OFFSET)
     return arm
 
 
@@ -135,7 +136,7 @@ def ties(layout: Layout, count: int) -> list[dict[str, Any]]:
     for dtype, (name, slots, window) in product((torch.float32, torch.bfloat16), hows):
         how: dict[str, Any] = {"slots": slots, "window": window, "draft_dtype": dtype}
         trace = sample_many(arm, count=count, seed=SEED, forecaster=forecasters(arm)[name], certified=True, **how)
-        about = {"layout": size, "drafts": str(dtype).removeprefix("torch."), "forecaster": name}
+        about: dict[str, Any] = {"layout": size, "drafts": str(dtype).removeprefix("torch."), "forecaster": name}
         about |= {"slots": slots, "window": window or "chosen", "samples": count}
         found = {"repaired": int((trace.repairs > 0).sum()), "repairs": int(trace.repairs.sum())}
         rows.append({**about, **found, "equal to float64": int((trace.x == expected).all(dim=1).sum())})

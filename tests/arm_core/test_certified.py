@@ -51,6 +51,7 @@ def test_the_arm_is_one_that_needs_a_proof(arm, expected):
     assert (plain.x != expected).any(1).sum() >= 4 and not plain.repairs.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draft_dtype", [None, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("slots", "window"), [(1, 12), (7, None), (24, 1), (64, LAYOUT.dims)])
 def test_certified_streams_are_the_float64_samples(arm, expected, slots, window, draft_dtype):
@@ -63,6 +64,7 @@ def test_certified_streams_are_the_float64_samples(arm, expected, slots, window,
     assert (trace.converged_at[:, -1] == trace.arm_calls).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", forecasters(near_ties(LAYOUT)))
 def test_whatever_forecasts(arm, expected, name, dtype):
@@ -133,6 +135,7 @@ def test_contexts_reach_the_proof():
     assert (got.repairs == 0).all()
 
 
+@pytest.mark.slow
 def test_a_bound_proves_what_was_close_and_spares_the_rest(monkeypatch):
     monkeypatch.setattr(certified, "CALIBRATED", 8)
     arm = PixelCNN(LAYOUT, PixelCNNConfig(resnets=1, filters=12)).eval()

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from click.testing import CliRunner
 
 from arm_core import Layout, save_arm
@@ -19,6 +20,7 @@ def figures(tmp_path, *arguments):
     return json.loads((tmp_path / "figures.json").read_text()), result.output
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_samples(tmp_path):
     save_arm(near_ties(LAYOUT), tmp_path / "arm")
     small = ["--count", 8, "--slots", 4, "--samples-per-slot", 1, "--repetitions", 1]
@@ -32,6 +34,7 @@ def test_the_figures_are_those_of_the_samples(tmp_path):
     assert "bfloat16" in output
 
 
+@pytest.mark.slow
 def test_arms_made_for_near_ties(tmp_path, monkeypatch):
     """All slots, windows, forecasters and drafts are in tests/arm_core/test_certified.py, and in the full run."""
     monkeypatch.setattr(certified, "TIED", {Layout(3, 4, 4, 256): 3})

@@ -27,6 +27,7 @@ def test_the_golden_samples_of_the_checkpoint_are_drawn_again(card):
     assert f"16 samples, drawn again in float64, are those of {card}" in result.output
 
 
+@pytest.mark.slow
 def test_a_card_says_what_its_samples_follow_from_and_samples_are_held_to_it(tmp_path):
     drawn = run("sample", CHECKPOINT, "--count", 3, "--seed", 4, "--top-p", 0.9, "--out", tmp_path / "x.npz", "--card")
     assert drawn.exit_code == 0, drawn.output

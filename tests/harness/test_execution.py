@@ -262,7 +262,7 @@ def test_a_worker_that_always_dies_becomes_a_failed_row(local_ray, small_sweep, 
     assert len(re.findall(r"UTC: process \d+ on .* begins", row["log_tail"])) == 3
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_a_killed_driver_loses_nothing_that_was_finished(small_sweep, tmp_path):
     """A sweep that is killed after its training goes on with the timing alone."""
     import subprocess

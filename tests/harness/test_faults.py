@@ -155,6 +155,7 @@ def test_a_sweep_that_is_stopped_keeps_what_it_has_and_prints_the_line_that_goes
     assert list(folder.glob("state-?/manifest.json"))
 
 
+@pytest.mark.slow
 def test_a_second_sweep_on_a_store_is_refused_and_the_first_goes_on(training_only, tmp_path):
     with Store(tmp_path).locked():
         second = sweep(training_only, tmp_path)
