@@ -50,6 +50,8 @@ class AutoregressiveModel(nn.Module):
     """Whether `forward` on a GPU can be recorded as a CUDA graph, see `arm_core.samplers.recorded`."""
     granule: int | None = None
     """Dims that spans of this ARM begin and end on (a PixelCNN: the channels of a pixel); None: it has no spans."""
+    seam: int | None = None
+    """Dims of a row, where a span that goes on into the next one costs much more than its dims; None: it does not."""
 
     def span_cache(self, slots: int, window: int) -> "SpanCache":
         """An empty cache for `slots` samples, to evaluate spans of at most `window` dims, rounded up to granules.

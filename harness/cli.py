@@ -182,6 +182,7 @@ def sweep(**options: Any) -> None:
 @click.option("--mix", multiple=True, metavar="WHAT", help="Compare across device, version, checkpoint or status.")
 @click.option("--reference", type=Place(), help="Published numbers to stand beside ours (CSV).")
 @click.option("--diff", "other", metavar="STORE", type=Place(), help="Say what changed since STORE.")
+@click.option("--animate", type=Place(), help="Show how samplers draw: a checkpoint, or a .gif that `sample` made.")
 @click.option(
     "--figures",
     default=6,
@@ -198,6 +199,7 @@ def report(store: Path, out: Path, **options: Any) -> None:
       harness report --sweep table1@laptop --sweep ablations --out reports/tables
       harness report --only dataset=mnist5k --reference published.csv
       harness report --diff runs-of-last-week/
+      harness report --animate runs/jobs/JOB/checkpoint
     """
     from harness.commands.report import run_report
 
@@ -268,6 +270,8 @@ def nodes(file: Path | None, store: Path, **options: Any) -> None:
     help="Keep the likeliest categories that together have probability P.",
 )
 @click.option("--min-p", type=Finite(0, 1), help="Keep categories at least P times as likely as the likeliest.")
+@click.option("--prefix", type=Place(), help="Images to complete: a .npz, .npy or picture. Sample i completes image i.")
+@click.option("--keep", type=int, metavar="ROWS", help="With --prefix: rows that are kept; the upper half if left out.")
 @click.option("--context", type=click.IntRange(min=0), help="The class of all samples, for a conditional ARM.")
 @click.option("--guidance", type=Finite(), help="Scale of classifier-free guidance to the class.")
 @click.option("--certified", is_flag=True, help="Prove every sample in float64: the same on every machine.")
@@ -289,6 +293,7 @@ def sample(checkpoint: Path, **options: Any) -> None:
     Examples:
       harness sample runs/jobs/JOB/checkpoint --seed 10 --count 16 --out grid.png
       harness sample results/checkpoint --animate how.gif
+      harness sample results/checkpoint --prefix digits.npz --keep 14 --out completed.png
       harness sample runs/jobs/JOB/checkpoint --top-k 1 --context 3 --guidance 2 --out threes.png
       harness sample runs/jobs/JOB/checkpoint --count 100000 --slots 64 --workers 8 --out samples.npz
       harness sample my-llama/ --layout 1x16x16x1024 --start 1 --offset 4 --out tokens.npz

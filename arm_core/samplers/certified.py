@@ -212,7 +212,7 @@ class Proof:
     def _repaired(self, drafts: list[_Draft]) -> list[_Draft]:
         """Drafts taken on from what is known of them, by spans that begin with what the proof said of the rest."""
         if self._repairs is None:
-            window = WindowChoice(self.arm, None, self.slots).window
+            window = WindowChoice(self.arm, None, self.slots).rung.window
             self._repairs = self._work(self.slots, span_cache(self.arm, self.slots, window), self._forecast)
         work = self._repairs
         self._said[: len(drafts)] = torch.cat([draft.trace.x for draft in drafts])

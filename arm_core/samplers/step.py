@@ -19,7 +19,14 @@ Waiting = Bool[Tensor, " slots"] | None
 
 
 def step(
-    work: Work, start: Slots, width: int, *, limit: Slots | None = None, guess: Guess = None, waiting: Waiting = None
+    work: Work,
+    start: Slots,
+    width: int,
+    *,
+    seam: int | None = None,
+    limit: Slots | None = None,
+    guess: Guess = None,
+    waiting: Waiting = None,
 ) -> Bool[Tensor, "slots width"]:
     """A forecaster guesses the rest of the sequence, and the sampler keeps the prefix that the ARM confirms.
 
@@ -29,6 +36,7 @@ def step(
     Args:
         work: changed in place.
         start, width: of the span of each slot, in dims: a multiple of the ARM's granule, `dims` for none.
+        seam: spans end at the last multiple of it that they reach, if they reach one (None: at their width).
         limit: up to where a frontier may move at most (None: the end of the span).
         guess: of the forecaster, if it has been asked already.
         waiting: the slots that bear the cost of the call (None: those that are not finished).
@@ -36,7 +44,7 @@ def step(
     Returns:
         Where the spans' outputs differ from what was fed.
     """
-    state, places = work.state, work.place(start, width)
+    state, places = work.state, work.place(start, width, seam)
     is_known, x = places < state.known[:, None], work.x.gather(1, places)
     guess = guesses(work.forecaster, state) if guess is None else guess
     fed = torch.where(is_known, x, guess.gather(1, places.clamp_max(work.dims - 1)))

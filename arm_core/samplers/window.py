@@ -3,11 +3,12 @@
 A window can change from call to call without changing a sample, so it is chosen on the samples that are wanted anyway:
 neighbours on a ladder of windows take turns for a few calls each, and the one that has confirmed the most dimensions a
 second is used until they are compared again, after ever longer pauses. The ladder reaches from one granule (cached
-sequential sampling) to some rows.
+sequential sampling) to some rows. Where crossing into a new row is dear, windows of up to a row end with the row.
 """
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from arm_core.contracts import AutoregressiveModel
 from arm_core.errors import whole
@@ -27,6 +28,13 @@ MARGIN = 1.05
 """How many times faster a neighbour must be than the window in use."""
 LOGITS = 2**25
 """Most logits of a call, over all slots; wider windows are not tried."""
+
+
+class Rung(NamedTuple):
+    """Of the ladder: a window in dims, and the seam that ends its spans, see `step`."""
+
+    window: int
+    seam: int | None
 
 
 class WindowChoice:
@@ -49,16 +57,21 @@ class WindowChoice:
     ) -> None:
         dims, row = arm.layout.dims, arm.layout.width * arm.layout.channels
         self.clock = clock
+        on_gpu = any(parameter.is_cuda for parameter in arm.parameters())
         if window is not None or arm.granule is None:
-            self.ladder = [dims if window is None else whole("window", window, 1)]
+            self.ladder = [Rung(dims if window is None else whole("window", window, 1), None)]
         else:
             granules = {1, *(max(1, round(rows * row / arm.granule)) for rows in ROWS)}
             most = max(1, LOGITS // (slots * arm.granule * arm.layout.categories))  # granules of a slot
-            self.ladder = sorted({min(granule * arm.granule, dims) for granule in granules if granule <= most})
-        on_gpu = any(parameter.is_cuda for parameter in arm.parameters())
+            windows = {min(granule * arm.granule, dims) for granule in granules if granule <= most}
+            seam = None if on_gpu else arm.seam
+            rungs = [Rung(each, seam if seam and each <= seam else None) for each in windows]
+            if seam in windows:
+                rungs.append(Rung(seam, None))
+            self.ladder = sorted(rungs, key=lambda rung: (rung.window, rung.seam is None))
         start = row * (START_ON_GPU if on_gpu else next(rows for fewest, rows in START if slots <= fewest))
-        self.center = min(range(len(self.ladder)), key=lambda place: abs(self.ladder[place] - start))
-        self.widest = self.ladder[-1]
+        self.center = min(range(len(self.ladder)), key=lambda place: abs(self.ladder[place].window - start))
+        self.widest = self.ladder[-1].window
         self.confirmed, self.seconds = [0.0] * len(self.ladder), [0.0] * len(self.ladder)
         self.turns, self.pause, self.rest = self._turns(), PAUSE, 0
 
@@ -72,21 +85,21 @@ class WindowChoice:
         return [place for place in self._near for _ in range(TURN)] if len(self._near) > 1 else []
 
     @property
-    def window(self) -> int:
+    def rung(self) -> Rung:
         """Of the next call."""
         return self.ladder[self.turns[0] if self.turns else self.center]
 
     def step(self, take: Steps) -> None:
         """One call with the window whose turn it is."""
         if not self.turns:
-            take(self.window)
+            take(*self.rung)
             self.rest -= 1
             if self.rest == 0:
                 self.turns = self._turns()
             return
-        window, place, work = self.window, self.turns[0], take.work
+        rung, place, work = self.rung, self.turns[0], take.work
         before, started = work.progress(), self.clock()
-        is_usual = take(window)
+        is_usual = take(*rung)
         confirmed = work.progress() - before
         if not is_usual:
             return  # what a recording takes says nothing of later calls: the turn is still to come

@@ -211,12 +211,20 @@ class Work:
         parts = (self._caches[len(self.ahead)], self.noise, self.decision)
         return all(getattr(part, "recordable", False) for part in parts)
 
-    def place(self, start: Int[Tensor, " slots"], width: int) -> Int[Tensor, "slots width"]:
-        """Set the spans of the next evaluation; returns their dims, and `dims`, which is not kept, past the image."""
+    def place(self, start: Int[Tensor, " slots"], width: int, seam: int | None = None) -> Int[Tensor, "slots width"]:
+        """Set the spans of the next evaluation; returns their dims, and `dims`, which is not kept, past their ends.
+
+        A span ends at its width or the end of the image; with a seam at the last multiple of it that it reaches.
+        """
+        stop = (start + width).clamp_max(self.dims)
+        if seam is not None:
+            last = stop.div(seam, rounding_mode="floor") * seam
+            stop = torch.where(last > start, last, stop)
         self.state.start.copy_(start)
-        self.state.stop.copy_((start + width).clamp_max(self.dims))
-        self.reached.copy_(self.state.stop)
-        return (start[:, None] + self.ahead[:width]).clamp_max(self.dims)
+        self.state.stop.copy_(stop)
+        self.reached.copy_(stop)
+        places = start[:, None] + self.ahead[:width]
+        return torch.where(places < stop[:, None], places, self.dims)
 
     def feed(self, places: Int[Tensor, "slots width"], fed: Int[Tensor, "slots width"]) -> Int[Tensor, "slots width"]:
         """Let the next evaluation see these values; returns what was put out there before, -1 where nothing was."""

@@ -25,8 +25,9 @@ from arm_core.decision import Decision
 from arm_core.forecasters import fixed_point_above, row_above, zeros
 from arm_core.gumbel import DenseNoise
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.recorded import Steps
+from arm_core.samplers.recorded import WARM_UP, Steps
 from arm_core.samplers.step import step
+from arm_core.samplers.tape import Tape, taped
 from arm_core.samplers.work import SlotNoise, WholeImages, Work
 from arm_core.testing import randomise
 
@@ -58,7 +59,7 @@ def is_tensor(value):
 
 
 class Recordings:
-    """Stands in for CUDA graphs: nothing happens while a step is recorded, and a replay takes it again."""
+    """Stands in for CUDA graphs: a replay takes the step again."""
 
     def __init__(self):
         self.recorded = self.replayed = 0
@@ -72,6 +73,7 @@ class Recordings:
                 call()
             assert region.seen > 100
 
+        replay()
         return replay
 
 
@@ -181,7 +183,8 @@ def work_in_fixed_shapes(arm, forecaster, *, whole=False, options=None):
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "logits_processor": [top_k(2), top_p(0.9), min_p(0.1)]}])
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("forecaster", [fixed_point_above, row_above, zeros, lambda state: state.outputs.roll(1, 1)])
-def test_replayed_steps_give_the_ancestral_samples(forecaster, whole, options):
+def test_replayed_steps_give_the_ancestral_samples(forecaster, whole, options, monkeypatch):
+    monkeypatch.setitem(WARM_UP, "cpu", 2)
     arm = pixelcnn(LAYOUTS[0])
     noise = sample_noise(arm.layout, seed=0, sample_ids=range(3), dtype=torch.float64)
     with sampling_mode(arm):
@@ -193,9 +196,57 @@ def test_replayed_steps_give_the_ancestral_samples(forecaster, whole, options):
             usual.append(take(widths[0]))
     assert torch.equal(work.trace().x, ancestral_sample(arm, noise, **options).x)
     shapes = 1 if whole else 2
-    assert usual == [False] * min(len(usual), 3 * shapes) + [True] * max(0, len(usual) - 3 * shapes)
-    assert recordings.replayed == max(0, len(usual) - 2 * shapes)
+    eager = 2 * shapes
+    assert usual == [not eager <= call < eager + shapes for call in range(len(usual))]
+    assert recordings.replayed == max(0, len(usual) - eager)
     assert recordings.recorded <= shapes and (whole or recordings.replayed > 5)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "logits_processor": [top_k(2), top_p(0.9), min_p(0.1)]}])
+@pytest.mark.parametrize("forecaster", [fixed_point_above, lambda state: state.outputs.roll(1, 1)])
+def test_taped_steps_do_what_steps_do(forecaster, options, monkeypatch):
+    """Every buffer of the work, call by call and bit for bit, of a PixelCNN in fixed shapes."""
+    monkeypatch.setitem(WARM_UP, "cpu", 2)
+    arm = pixelcnn(LAYOUTS[0])
+    with sampling_mode(arm):
+        works = [work_in_fixed_shapes(arm, forecaster, options=options) for _ in range(2)]
+        plain, recorded = Steps(works[0], record=lambda call: call() or call), Steps(works[1])
+        calls = 0
+        while not all(works[0].finished()):
+            plain(8)
+            recorded(8)
+            calls += 1
+            for name in ("x", "fed", "outputs", "evaluated", "converged_at", "settled_at", "mistakes", "calls", "work"):
+                assert torch.equal(getattr(works[0], name), getattr(works[1], name)), (calls, name)
+    assert calls > 7 and recorded.record is taped and len(recorded._replays) == 1
+
+
+def test_a_tape_runs_on_the_memory_that_it_saw():
+    kept, given = torch.zeros(4, 3), torch.ones(3)
+
+    def call():
+        given.copy_(given.double().float() * 2)  # a conversion there and back
+        best, at = torch.stack([given, kept[1]]).max(dim=0)  # two results, of a list of tensors
+        parts = torch.split(best + at, [1, 2])
+        kept[:, 1:][2].copy_(parts[1])  # a view of memory that stays
+        kept.index_copy_(0, torch.arange(1), torch.cat(parts)[None].to(kept.dtype))
+
+    with torch.inference_mode():
+        replay = taped(call)
+        assert given.tolist() == [2.0] * 3 and kept[0].tolist() == [2.0] * 3
+        given[1] = 5.0
+        replay()
+        assert given.tolist() == [4.0, 10.0, 4.0]
+        assert kept[0].tolist() == [4.0, 10.0, 4.0] and kept[2].tolist() == [0.0, 10.0, 4.0]
+
+
+def test_what_a_tape_leaves_out():
+    kept = torch.zeros(4, 3)
+    with torch.inference_mode(), Tape() as tape:
+        kept[1:].float().T.add_(1)  # three views and a conversion of memory that stays; one operation
+    assert len(tape.lines) == 1
+    tape.code()()
+    assert kept.tolist() == [[0.0] * 3] + [[2.0] * 3] * 3
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -224,22 +275,31 @@ def test_what_cannot_be_recorded_is_not():
     ).recordable
 
 
-@pytest.mark.parametrize("compact", [True, False])
-def test_the_cells_of_a_span_are_those_whose_first_pixel_lies_in_it(compact):
-    height, width, window = 8, 12, 15
+@pytest.mark.parametrize(("compact", "rounded", "window"), [(True, False, 15), (False, False, 15), (True, True, 58)])
+def test_the_cells_of_a_span_are_those_whose_first_pixel_lies_in_it(compact, rounded, window):
+    height, width = 8, 12
     grids = build_grids(Layout(1, height, width, 2), 2, window, torch.device("cpu"))
-    cells = SpanCells(grids, 2, window, compact=compact)
+    cells = SpanCells(grids, 2, window, compact=compact, rounded=rounded)
+    filled = 0
     for first in range(height * width):
         start, stop = torch.tensor([first, 90]), torch.tensor([min(first + window, height * width), 90])
-        levels, _ = cells(start, stop)
+        levels, counts, padding = cells(start, stop)
+        found = []
         for level, pair in enumerate(levels):
             pixel = (grids[level].row * width + grids[level].column) << level
             inside = (pixel >= start[0]) & (pixel < stop[0])
             rows = (inside & (grids[level].column == 0)).view(-1, grids[level].width).any(dim=1)
-            for got, expected in ((pair.ul, inside), (pair.u, rows.repeat_interleave(grids[level].width))):
+            for got, expected in ((pair.u, rows.repeat_interleave(grids[level].width)), (pair.ul, inside)):
                 kept = got.places != got.slots * grids[level].per_slot + grids[level].nowhere
                 assert torch.equal(got.numbers[kept], expected.nonzero().flatten())
                 assert not got.slots[kept].any()
+                found.append(kept)
+        if compact:
+            assert counts == [int(kept.sum()) for kept in found]
+            filled += sum(len(kept) for kept in found) - sum(counts)
+        if padding is not None:
+            assert torch.equal(padding, ~found[1])
+    assert (filled > 0) == rounded
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")

@@ -285,7 +285,7 @@ def test_the_window_that_confirms_most_a_second_is_chosen(seconds, place):
             choice.step(take)
 
     go_on(TURN * 3 * len(choice.ladder))
-    assert choice.window == choice.ladder[place] and not choice.turns
+    assert choice.rung == choice.ladder[place] and not choice.turns
     rests = choice.pause
     go_on(8 * PAUSE)
     assert choice.center == range(len(choice.ladder))[place]
@@ -296,7 +296,9 @@ def test_a_window_that_is_asked_for_is_used_and_recorded():
     arm = pixelcnn(Layout(1, 8, 8, 3))
     assert sample_many(arm, count=3, seed=0, slots=2, window=11).window.tolist() == [11] * 3
     assert sample_many(arm, count=3, seed=0, slots=2, window=64).window.tolist() == [64] * 3
-    assert set(sample_many(arm, count=9, seed=0, slots=2).window.tolist()) <= set(WindowChoice(arm, None, 2).ladder)
+    assert set(sample_many(arm, count=9, seed=0, slots=2).window.tolist()) <= {
+        rung.window for rung in WindowChoice(arm, None, 2).ladder
+    }
 
 
 @pytest.mark.slow

@@ -241,6 +241,19 @@ def test_columns_that_an_older_schema_lacks_are_dashes(golden, tmp_path, figures
     assert "data of unknown origin" in text and "fixed point" in text
 
 
+def test_latex_is_for_print(golden, tmp_path):
+    report = write_report(golden, tmp_path / "out", figures=0)
+    for table in report.tables:
+        text = formats.latex(table)
+        assert "scriptsize" not in text and "MiB" not in text
+        rows = [line for line in text.splitlines() if " & " in line]
+        heads, cells = rows[0].split(" & "), [row.removesuffix(r" \\").split(" & ") for row in rows]
+        assert len(heads) <= 8 and {len(row) for row in cells} == {len(heads)}
+        assert all((r"\pm" in cell) + ("[" in cell) <= 1 for row in cells for cell in row)
+        assert ("exact" in rows[0]) == ("& law" in text), "said once where all are the same"
+        assert ("Every sample is that of ancestral sampling." in text) != ("& law" in text)
+
+
 def test_markdown_and_latex_escape_what_has_a_meaning_there():
     assert "a\\|b" in formats.markdown_rows(["x"], [["a|b"]])
     assert formats.tex("50 % of a_b {#1} ±") == r"50 \% of a\_b \{\#1\} $\pm$"

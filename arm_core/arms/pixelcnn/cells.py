@@ -93,18 +93,25 @@ class SpanCells:
         window: pixels of a span.
         compact: leave out what a span does not cover; otherwise every call has the same shapes, as a captured CUDA
             graph needs, and what is not covered is computed in vain.
+        rounded: with `compact`, fill up the cells of each kind to one of a few counts (by an eighth at most): what has
+            to be prepared for every new shape then soon is.
     """
 
-    def __init__(self, grids: list[Grid], slots: int, window: int, *, compact: bool) -> None:
-        self.compact, device = compact, grids[0].place.device
+    def __init__(self, grids: list[Grid], slots: int, window: int, *, compact: bool, rounded: bool = False) -> None:
+        self.compact, self.rounded, device = compact, compact and rounded, grids[0].place.device
         self.before = self._cells_before(grids)
         wide = min(window, grids[0].cells)
         room = (self.before[wide:] - self.before[:-wide]).amax(dim=0)  # the most cells of each kind in a span
-        kind = torch.arange(2 * LEVELS, device=device).repeat_interleave(slots * room)
         self.room = (slots * room).tolist()
-        place = torch.arange(len(kind), device=device) - (slots * (room.cumsum(0) - room))[kind]
-        self.slots, self.ahead = place.div(room[kind], rounding_mode="floor"), place % room[kind]
-        self.range = self.slots * (2 * LEVELS) + kind
+        entries = slots * room
+        if self.rounded:  # what fills up are cells of one more slot
+            entries += entries.div(8, rounding_mode="floor")
+        kind = torch.arange(2 * LEVELS, device=device).repeat_interleave(entries)
+        place = torch.arange(len(kind), device=device) - (entries.cumsum(0) - entries)[kind]
+        self.slots = place.div(room[kind], rounding_mode="floor").clamp_max(slots)
+        self.ahead = place - self.slots * room[kind]
+        self.range, self.fills = self.slots * (2 * LEVELS) + kind, self.slots == slots
+        self.slots = self.slots.masked_fill(self.fills, 0)
         sizes = torch.tensor([[grid.cells, grid.per_slot, grid.nowhere] for grid in grids for _ in range(2)]).to(device)
         self.first_row = (sizes[:, 0].cumsum(0) - sizes[:, 0])[kind]
         self.first_place = sizes[kind, 1] * self.slots
@@ -128,31 +135,41 @@ class SpanCells:
 
     def __call__(
         self, first: Int[Tensor, " slots"], stop: Int[Tensor, " slots"]
-    ) -> tuple[list[CellPair], Bool[Tensor, " n"] | None]:
-        """The cells by level, and which of the finest ul only fill up the shape (None: none do).
+    ) -> tuple[list[CellPair], list[int], Bool[Tensor, " n"] | None]:
+        """The cells by level; how many are computed of each kind; which of the finest ul only fill up (None: none do).
 
         Args:
             first, stop: in pixels; a slot's span is [first, stop), empty where they are equal.
         """
         begin, end = (self.before.index_select(0, at) for at in (first, stop))
+        sizes = counts = (end - begin).sum(dim=0).tolist() if self.compact else self.room
+        if self.rounded:
+            sizes = [_round_up(count) for count in counts]
+            fill = begin.new_tensor([[size - count for size, count in zip(sizes, counts, strict=True)]])
+            begin, end = torch.cat([begin, torch.zeros_like(fill)]), torch.cat([end, fill])
         numbers = begin.flatten().index_select(0, self.range) + self.ahead
         inside = numbers < end.flatten().index_select(0, self.range)
-        slots, first_row, first_place, sizes, padding = self.slots, self.first_row, self.first_place, self.room, None
+        tables, outside = [self.slots, self.first_row, self.first_place, self.nowhere], None
         if self.compact:
             index = inside.nonzero().flatten()
-            numbers, slots, first_row, first_place = (
-                table.index_select(0, index) for table in (numbers, slots, first_row, first_place)
-            )
-            sizes = (end - begin).sum(dim=0).tolist()
-        else:
-            outside = inside.logical_not()
-            numbers, padding = numbers.masked_fill(outside, 0), outside.split(sizes)[1]
+            numbers, *tables = (table.index_select(0, index) for table in (numbers, *tables))
+        if not self.compact or sizes != counts:
+            outside = self.fills.index_select(0, index) if self.compact else inside.logical_not()
+            numbers = numbers.masked_fill(outside, 0)
+        slots, first_row, first_place, nowhere = tables
         row = numbers + first_row
         places = self.place.index_select(0, row) + first_place
-        if not self.compact:
-            places = torch.where(inside, places, self.nowhere)
+        if outside is not None:
+            places = torch.where(outside, nowhere, places)
         reads = (self.taps.index_select(0, row) + first_place[:, None]).flatten().split([2 * size for size in sizes])
         kinds = [
             Cells(*parts) for parts in zip(*(of.split(sizes) for of in (numbers, slots, places)), reads, strict=True)
         ]
-        return [CellPair(*kinds[place : place + 2]) for place in range(0, 2 * LEVELS, 2)], padding
+        at = [CellPair(*kinds[place : place + 2]) for place in range(0, 2 * LEVELS, 2)]
+        return at, counts, None if outside is None else outside.split(sizes)[1]
+
+
+def _round_up(count: int) -> int:
+    """To one of eight counts an octave; below 32 as it is."""
+    step = 1 << max(0, count.bit_length() - 4) if count >= 32 else 1
+    return -(-count // step) * step

@@ -234,6 +234,7 @@ class Trunk(AutoregressiveModel):
         _check(layout, config)
         super().__init__(layout, config.filters // layout.channels)
         self.config, self.granule = config, layout.channels
+        self.seam = layout.width * layout.channels  # where a row begins, all of that row of u is evaluated
         groups = channel_groups(config.filters, layout.channels)
         logit_groups = channel_groups(layout.channels * layout.categories, layout.channels)
 
