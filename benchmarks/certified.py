@@ -50,7 +50,7 @@ from harness.console import CONSOLE
 
 SEED = 10
 PARTS = ("exact", "cost", "drafts", "ties")
-TIED = {Layout(3, 16, 16, 256): 24, Layout(3, 32, 32, 256): 6}
+TIED = {Layout(3, 16, 16, 256): 8, Layout(3, 32, 32, 256): 2}
 """Layouts of ARMs made for near ties, and how many samples of each are drawn."""
 SLOTS = (1, 5, 64)
 OFFSET = 2.0**20

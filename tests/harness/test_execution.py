@@ -244,6 +244,7 @@ def test_trainings_that_follow_one_another_share_a_process_and_count_their_memor
     ]
     assert len(began) == 3 and len({tuple(each) for each in began}) == 1, "Tune's reuse_actors"
     assert "Trial" not in "".join(capfd.readouterr()), "Tune says that a trial without reports has ended"
+    assert not list(store.root.glob("ray/*/*/events.out.tfevents.*")), "Tune writes them unless it is told not to"
 
 
 DEADLY = PLUGIN.replace("and not marker.exists()", "")
