@@ -22,9 +22,11 @@ test: lint
 	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "not ray and not nightly"
 	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "ray and not nightly"
 
-# Thousands of damaged stores and odd sweep files, and two dozen kills of a sweep on a cluster.
+# Thousands of damaged stores and odd sweep files, laws over many samples, two dozen kills of a sweep on a cluster; and the
+# slow tests with the shapes of all tensors checked, which at each push they are in the other tests only.
 nightly: .venv/installed
 	$(BIN)/python -m pytest -q -n 0 -s -m nightly
+	CHECK_SHAPES=1 $(BIN)/python -m pytest -q -m "slow and not ray and not nightly"
 	CHAOS_KILLS=24 CHAOS_SEED=$$(date +%j) $(BIN)/python -m pytest -q -n 0 -s tests/harness/test_chaos.py
 
 fast: .venv/installed

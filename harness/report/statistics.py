@@ -52,9 +52,9 @@ def speedup(repetitions: pd.DataFrame) -> pd.DataFrame:
         trainings, repetitions, samples (drawn in each), and for each of `MEASURES` mean, `_std` (Bessel-corrected, over
         units; not of ratios), `_low` and `_high` (`mean_interval`); the percentiles of `DIMS_PER_CALL` (means over
         repetitions), seconds_cv (std / mean), seconds_t_low and seconds_t_high (Student's t, beside the bootstrap),
-        peak_mem_bytes (the most of a repetition); equal (every sample equal to the ancestral one),
-        in_law (nothing to be equal to), busy (repetitions during which others used the machine), query (the rows of
-        `timings` behind it, for pandas).
+        peak_mem_bytes (the most of a repetition), repaired (share of the samples that a proof overruled; nan without
+        proofs); equal (every sample equal to the ancestral one), in_law (nothing to be equal to), busy
+        (repetitions during which others used the machine), query (the rows of `timings` behind it, for pandas).
     """
     by = ["kind", "data_status", *GROUP, "label", "batch_size"]
     groups = repetitions.groupby(by, dropna=False, observed=True, sort=False)
@@ -65,6 +65,7 @@ def speedup(repetitions: pd.DataFrame) -> pd.DataFrame:
         family=("family", "first"),
         decision=("decision", "first"),
         least_exact=("exact_fraction", "min"),
+        repaired=("repaired", "mean"),
         peak_mem_bytes=("peak_mem_bytes", "max"),
         **{name: (name, "mean") for name in DIMS_PER_CALL[1:]},
         busy=("busy", "sum"),
@@ -110,6 +111,7 @@ _NUMBERS = [
     "seconds_t_low",
     "seconds_t_high",
     "peak_mem_bytes",
+    "repaired",
     "equal",
     "in_law",
     "busy",

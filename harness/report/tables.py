@@ -195,7 +195,8 @@ def _cells(
         Cell(str(row["samples"]), value=row["samples"]),
     ]
     cells += [measured(row, name) for name in MEASURES]
-    cells += [Cell(DASH) if pd.isna(memory) else Cell(f"{memory:.0f}", value=memory), Cell(exact, value=exact)]
+    proof = "" if pd.isna(row["repaired"]) else f"{row['repaired']:.1%} repaired"
+    cells += [Cell(DASH) if pd.isna(memory) else Cell(f"{memory:.0f}", value=memory), Cell(exact, proof, exact)]
     for quantity in columns:
         found = published(references, quantity, row) if references is not None else None
         if found is not None and quantity == "seconds":  # papers give those of a batch

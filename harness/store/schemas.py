@@ -162,6 +162,7 @@ _TIMINGS = [
     Column("arm_work", pa.list_(FLOAT64), True, "full passes", "full-pass equivalents per sample"),
     Column("mistakes", pa.list_(INT32), True, "dims", "per sample"),
     Column("windows", pa.list_(INT32), True, "dims", "per sample: the window in use when it finished"),
+    Column("repairs", pa.list_(INT32), True, "repairs", "per sample, where it was proved; part of its work"),
     Column(
         "exact_fraction",
         FLOAT64,
@@ -210,7 +211,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "trials": _schema("trials", 5, _TRIALS),
     "curves": _schema("curves", 5, _CURVES),
     "autoencoders": _schema("autoencoders", 4, _AUTOENCODERS),
-    "timings": _schema("timings", 7, _TIMINGS),
+    "timings": _schema("timings", 8, _TIMINGS),
     "mistakes": _schema("mistakes", 6, _MISTAKES),
     "samples": _schema("samples", 7, _SAMPLES),
 }

@@ -8,10 +8,12 @@ from arm_core.samplers.peers.drafts import DraftedWork
 from benchmarks.law import ARMS, FALSE_FAILURE, SAMPLERS, chi_square, every_sequence, fits, law_of
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("samples", [1500, pytest.param(20_000, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_samplers_have_the_law_of_the_arm_whatever_window_and_decision(name):
+def test_samplers_have_the_law_of_the_arm_whatever_window_and_decision(name, samples):
     """Draws are seeded; over seeds a right sampler fails with a probability of 16 x 1e-6."""
-    for about, fit in fits({name: SAMPLERS[name]}, samples=3000):
+    for about, fit in fits({name: SAMPLERS[name]}, samples=samples):
         assert fit.p_value > FALSE_FAILURE, (about, fit)
 
 
@@ -19,6 +21,7 @@ def fails(name):
     return any(fit.p_value < FALSE_FAILURE for _, fit in fits({name: SAMPLERS[name]}, samples=4000))
 
 
+@pytest.mark.slow
 def test_the_noise_of_a_rejected_draft_in_the_place_of_fresh_noise_is_caught(monkeypatch):
     """What vLLM shipped (#47386, #54282): drafts share noise, and the test by ratio draws the rest with it."""
 

@@ -32,6 +32,15 @@ def one_thread(monkeypatch):
 
 
 @pytest.fixture
+def figures_once(monkeypatch):
+    """Figures are drawn as PNG alone, and not in three formats, which is most of the time that a report takes."""
+    from harness.report.figures import style
+
+    monkeypatch.setattr(style.FigureCanvasSVG, "print_svg", lambda self, place, **options: place.touch())
+    monkeypatch.setattr(style.FigureCanvasPdf, "print_pdf", lambda self, place, **options: place.touch())
+
+
+@pytest.fixture
 def small_sweep(tmp_path, sample_data) -> Path:
     """The path of a sweep file of one tiny training and its timings."""
     file = tmp_path / "small.yaml"

@@ -51,6 +51,7 @@ def test_every_frame_shows_the_samples_that_ancestral_sampling_gives(kind, tmp_p
         assert picture.n_frames > 10
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_committed_checkpoint_is_small_enough_for_a_page(tmp_path):
     out = tmp_path / "how.gif"
     result = CliRunner().invoke(main, ["sample", "results/checkpoint", "--animate", str(out), "--slots", "2"])

@@ -41,7 +41,7 @@ def test_a_sweep_runs_once_and_then_says_that_nothing_is_to_do(small_sweep, tmp_
     assert second.exit_code == 0
     assert "0 of 2 jobs to run" in second.output and "done before" in second.output and "Nothing to do" in second.output
     assert "done" in run("status", "--store", store).output
-    report = run("report", "--store", store, "--out", tmp_path / "out")
+    report = run("report", "--store", store, "--out", tmp_path / "out", "--figures", 0)
     assert report.exit_code == 0, report.output
     assert "fixed point" in report.output and "index.html" in report.output
 

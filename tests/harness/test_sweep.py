@@ -298,6 +298,7 @@ def test_a_content_hash_does_not_depend_on_the_order_of_keys(content):
     assert content_hash(content) == content_hash(dict(reversed(content.items())))
 
 
+@pytest.mark.slow
 def test_ids_are_the_same_in_another_process(plan_of, tmp_path):
     plan = plan_of(BASE)
     code = (

@@ -18,6 +18,9 @@ from arm_core.contracts import ArmOutput, AutoregressiveModel, Contexts, SpanOut
 from arm_core.errors import InputError
 from arm_core.layout import Layout
 
+FIXED_WORK = 2**28
+"""Multiplications of a call up to which the Python of a model costs a CPU more than what fixed shapes add to them."""
+
 
 class TransformersARM(AutoregressiveModel):
     """A decoder of `transformers` over the dimensions of a layout: category c is the token offset + c.
@@ -70,9 +73,14 @@ class TransformersARM(AutoregressiveModel):
         return ArmOutput(logits.unflatten(0, x.shape), hidden.unflatten(0, x.shape))
 
     def span_cache(self, slots: int, window: int, *, compact: bool | None = None) -> "KeyValues":
-        """See `AutoregressiveModel`. If not `compact` calls have fixed shapes: so on a GPU, if the model allows it."""
-        fixed = self.fixed_shapes and next(self.parameters()).is_cuda
-        return KeyValues(self, slots, window, compact=not fixed if compact is None else compact)
+        """See `AutoregressiveModel`. If not `compact` calls have fixed shapes: so on a GPU, and on a CPU where they are
+        small, if the model allows it.
+        """
+        if compact is None:
+            rows, cost = slots * min(window, self.layout.dims), _Cost(self)
+            small = cost.of(rows, self.layout.dims, rows) * cost.whole <= FIXED_WORK
+            compact = not (self.fixed_shapes and (small or next(self.parameters()).is_cuda))
+        return KeyValues(self, slots, window, compact=compact)
 
     def example_contexts(self, count: int) -> Contexts:
         """Prompts of one to three tokens, as far as the model has positions for them."""
