@@ -3,9 +3,9 @@
 A window can change from call to call without changing a sample, so it is chosen on the samples that are wanted anyway:
 neighbours on a ladder of windows take turns for a few calls, and the one that confirms the most dimensions a second is
 used until they are compared again, after ever longer pauses. What a call of one window confirmed also tells what a
-smaller one would have: as much, but no more than it covers. So neighbours are compared on the same calls, and only their
-times are their own. The ladder reaches from one granule (cached sequential sampling) to some rows. Where crossing into a
-new row is dear, windows of up to a row end with the row.
+smaller one would have: as much, but no more than it covers. So neighbours are compared on the same calls, and only
+their times are their own. The ladder reaches from one granule (cached sequential sampling) to some rows. Where crossing
+into a new row is dear, windows of up to a row end with the row.
 """
 
 import time
