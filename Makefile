@@ -20,7 +20,7 @@ gpu:
 
 test: lint
 	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "not ray and not nightly"
-	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "ray and not nightly"
+	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "ray and not nightly" tests/harness
 
 # Thousands of damaged stores and odd sweep files, laws over many samples, two dozen kills of a sweep on a cluster; and the
 # slow tests with the shapes of all tensors checked, which at each push they are in the other tests only.
