@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +99,11 @@ def refusals() -> Iterator[None]:
 
 class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
-        with refusals():
+        with refusals(), warnings.catch_warnings():
+            show = warnings.showwarning
+            warnings.showwarning = lambda message, category, *place: (
+                click.echo(f"Note: {message}", err=True) if category is UserWarning else show(message, category, *place)
+            )
             return super().invoke(ctx)
 
 

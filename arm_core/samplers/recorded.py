@@ -63,16 +63,17 @@ class Steps:
         self._taken: dict[int, int] = {}
         self._version = work.version
 
-    def __call__(self, width: int | None = None, seam: int | None = None) -> bool:
+    def __call__(self, width: int | None = None, seam: int | None = None, *, trial: bool = False) -> bool:
         """One step; whether it took as long as others of this width, or had its recording to bear.
 
         Args:
             width: of the spans in dims; None: all that the cache takes.
             seam: see `step`; not where steps are recorded, since fixed shapes gain nothing by it.
+            trial: few steps of this width may come, so that none is recorded as a tape.
         """
         if self.record is None and self.work.recordable:
             self.record = CudaGraphs() if self.work.x.is_cuda else None if self.whole else taped
-        if self.record is None:
+        if self.record is None or (trial and self.record is taped):
             step(self.work, *self._spans(width), seam=seam)
             return True
         if self.work.version != self._version:

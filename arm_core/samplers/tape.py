@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakIdKeyDictionary
 
 
 def taped(call: Callable[[], None]) -> Callable[[], None]:
@@ -32,7 +31,7 @@ class Tape(TorchDispatchMode):
         self.lines: list[tuple[str, list[str]]] = []  # what is done, and the results that it makes or reads
         self.constants: dict[str, Any] = {}
         self._named: dict[int, str] = {}  # constants by identity
-        self._results, self._made = WeakIdKeyDictionary(), 0  # tensor that some line made -> its name
+        self._made = 0  # results so far; each tensor bears its name, and the tape that gave it
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -41,7 +40,7 @@ class Tape(TorchDispatchMode):
         if not func._schema.is_mutable:
             if any(result is one for one in tensors):  # a conversion to what it was
                 return result
-            if tensors and all(one not in self._results for one in tensors) and _is_view(result, tensors):
+            if tensors and all(self._result(one) is None for one in tensors) and _is_view(result, tensors):
                 return result  # of memory that stays: a constant itself
         names: list[str] = []
         given = [self._name(one, names) for one in args]
@@ -66,10 +65,15 @@ class Tape(TorchDispatchMode):
     def _name(self, value: Any, names: list[str]) -> str:
         if isinstance(value, tuple | list) and any(isinstance(one, Tensor) for one in value):
             return f"[{', '.join(self._name(one, names) for one in value)}]"
-        if isinstance(value, Tensor) and value in self._results:
-            names.append(self._results[value])
-            return names[-1]
-        return self._constant(value)
+        name = self._result(value) if isinstance(value, Tensor) else None
+        if name is None:
+            return self._constant(value)
+        names.append(name)
+        return name
+
+    def _result(self, tensor: Tensor) -> str | None:
+        tape, name = getattr(tensor, "_taped", (None, None))
+        return name if tape is self else None
 
     def _target(self, result: Any, given: list[Tensor], names: list[str]) -> str:
         if isinstance(result, tuple | list):
@@ -77,8 +81,8 @@ class Tape(TorchDispatchMode):
         if not isinstance(result, Tensor) or any(result is one for one in given):
             return "_"
         self._made += 1
-        self._results[result] = f"v{self._made}"
-        names.append(self._results[result])
+        names.append(f"v{self._made}")
+        result._taped = self, names[-1]  # type: ignore[attr-defined]
         return names[-1]
 
     def _constant(self, value: Any) -> str:

@@ -25,7 +25,7 @@ from harness.sweep.spec import DatasetSpec, LoggingSpec, Sweep
 
 TRAINING_FORMAT = 3
 """Raise it when training gives other weights from the same settings."""
-SAMPLING_FORMAT = 3
+SAMPLING_FORMAT = 4
 """Raise it when timings mean something else."""
 
 

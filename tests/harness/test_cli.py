@@ -146,6 +146,17 @@ def test_a_flipped_byte_is_one_message_and_exit_code_2(checkpoint, tmp_path):
     assert result.exit_code == 2 and "is damaged" in result.output and "Traceback" not in result.output
 
 
+def test_what_was_left_out_of_a_folder_is_a_note_and_no_line_of_ours(tmp_path, monkeypatch):
+    monkeypatch.setenv("ARM_DATA", str(tmp_path / "data"))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "notes.txt").write_text("hi")
+    for number in range(10):
+        Image.new("L", (4, 4)).save(tmp_path / "photos" / f"{number}.png")
+    result = run("data", "verify", f"folder:{tmp_path / 'photos'}")
+    assert result.exit_code == 0 and "\nNote: folder:" in f"\n{result.output}"
+    assert "UserWarning" not in result.output and "load_dataset(" not in result.output
+
+
 @pytest.mark.parametrize("command", ["sweep", "report", "status", "sample", "check"])
 def test_every_command_explains_itself(command):
     result = run(command, "--help")
