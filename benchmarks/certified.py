@@ -72,7 +72,7 @@ def exact(arm: AutoregressiveModel, ids: range, *, slots: int) -> list[dict[str,
         rows.append({"sampler": name, **_figures(trace, [time.perf_counter() - started])})
     for row in rows:
         equal = (drawn[row["sampler"]].x == drawn["float64"].x).all(dim=1)
-        row["equal_to_float64"] = equal.double().mean().item()
+        row |= {"first_id": ids.start, "equal_to_float64": equal.double().mean().item()}
     return rows
 
 

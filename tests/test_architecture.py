@@ -81,6 +81,11 @@ def test_status_and_report_answer_without_torch():
     assert not {"torch", "ray"} & set(loaded)
 
 
+def test_tests_with_ray_are_where_make_looks_for_them():
+    marked = [path for path in files("tests") if "mark." + "ray" in path.read_text()]
+    assert marked and all(path.parent == ROOT / "tests" / "harness" for path in marked)
+
+
 def test_every_public_name_is_there_and_no_other():
     import arm_core
 

@@ -3,9 +3,9 @@
 A window can change from call to call without changing a sample, so it is chosen on the samples that are wanted anyway:
 neighbours on a ladder of windows take turns for a few calls, and the one that confirms the most dimensions a second is
 used until they are compared again, after ever longer pauses. What a call of one window confirmed also tells what a
-smaller one would have: as much, but no more than it covers. So neighbours are compared on the same calls, and only their
-times are their own. The ladder reaches from one granule (cached sequential sampling) to some rows. Where crossing into a
-new row is dear, windows of up to a row end with the row.
+smaller one would have: as much, but no more than it covers. So neighbours are compared on the same calls, and only
+their times are their own. The ladder reaches from one granule (cached sequential sampling) to some rows. Where crossing
+into a new row is dear, windows of up to a row end with the row.
 """
 
 import time
@@ -28,7 +28,7 @@ START_ON_GPU = 2.0
 """Rows to begin with where a call costs what its launches cost (measured on an H200, 1 to 1,024 slots)."""
 TURN = 3
 """Calls of each window in a comparison."""
-PAUSE = 32
+PAUSE = 48
 """Calls before the first comparison; after each that changes nothing twice as many as before it."""
 MARGIN = 1.05
 """How many times faster a neighbour must be than the window in use."""

@@ -173,7 +173,9 @@ _TIMINGS = [
     Column("smallest_gap", FLOAT64, True, "logits", "smallest top-2 gap at a first mismatch"),
     Column("busy", BOOL, True, meaning="something else used the machine"),
     Column("dims_per_call", pa.list_(INT32), True, "calls", "entry k: those that made k dims of a sample final"),
+    Column("mistaken_per_call", pa.list_(INT32), True, "calls", "entry k: those of them that a wrong forecast ended"),
     Column("peak_mem_bytes", INT64, True, "bytes", "during the repetition"),
+    Column("energy_j", FLOAT64, True, "J", "during the repetition: of the GPU, or of all processor packages"),
     *_PROVENANCE,
 ]
 
