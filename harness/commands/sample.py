@@ -241,7 +241,7 @@ def _on_workers(
 
     size = min(PER_SHARD * how.slots, -(-count // workers))
     shards = [range(start, min(start + size, count)) for start in range(0, count, size)]
-    CONSOLE.print("Starting Ray ..." if address == "local" else f"Connecting to Ray at {address} ...")
+    CONSOLE.print("Starting Ray ..." if address == "local" else f"Connecting to Ray at {address} ...", soft_wrap=True)
     with ray.connected(address, dashboard=False):
         for drawn in spread(_drawn, [(how, shard) for shard in shards], workers):
             told(1)
