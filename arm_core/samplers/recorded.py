@@ -1,4 +1,5 @@
-"""Steps that are recorded once and replayed: as a CUDA graph a step costs one launch instead of hundreds.
+"""Steps that are recorded once and replayed: as a CUDA graph a step costs one launch instead of hundreds, as a tape on
+a CPU it is spared the Python of a small model (`arm_core.samplers.tape`).
 
 What is recorded is a whole step with all that it changes in place; samples are the same. Whatever takes part says that
 it can be recorded by an attribute `recordable`: ARMs, span caches, noise, processors, forecasters. It means that all
@@ -11,12 +12,14 @@ from collections.abc import Callable
 import torch
 
 from arm_core.samplers.step import guesses, step
+from arm_core.samplers.tape import taped
 from arm_core.samplers.work import Work
 
-WARM_UP = 2
-"""Steps of each width before its recording, in which the libraries set up what they need."""
+WARM_UP = {"cpu": 6, "cuda": 2}
+"""Steps of each width before its recording, by device: on a GPU the libraries set up in them what they need, on a CPU
+a recording costs what some ten replays save."""
 Record = Callable[[Callable[[], None]], Callable[[], None]]
-"""What a call does, as something that does it again."""
+"""Carries a call out, and returns what does it again."""
 
 
 class CudaGraphs:
@@ -26,7 +29,7 @@ class CudaGraphs:
         self.stream, self.pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
 
     def __call__(self, call: Callable[[], None]) -> Callable[[], None]:
-        """What replays the call, which itself is not carried out."""
+        """What replays the call, after the first time."""
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
         with torch.cuda.stream(self.stream):
@@ -37,6 +40,7 @@ class CudaGraphs:
                 graph.capture_end()
         torch.cuda.synchronize()
         replay: Callable[[], None] = graph.replay
+        replay()  # nothing was carried out so far
         return replay
 
 
@@ -46,7 +50,7 @@ class Steps:
     Args:
         work: changed in place.
         whole: every step covers the whole image of every slot.
-        record: how steps are recorded; None: as CUDA graphs where that is possible, and not at all elsewhere.
+        record: how steps are recorded; None: as CUDA graphs or tapes where that is possible, and not at all elsewhere.
     """
 
     def __init__(self, work: Work, *, whole: bool = False, record: Record | None = None) -> None:
@@ -59,16 +63,17 @@ class Steps:
         self._taken: dict[int, int] = {}
         self._version = work.version
 
-    def __call__(self, width: int | None = None, seam: int | None = None) -> bool:
-        """One step; whether it took as long as every later one of this width will take.
+    def __call__(self, width: int | None = None, seam: int | None = None, *, trial: bool = False) -> bool:
+        """One step; whether it took as long as others of this width, or had its recording to bear.
 
         Args:
             width: of the spans in dims; None: all that the cache takes.
             seam: see `step`; not where steps are recorded, since fixed shapes gain nothing by it.
+            trial: few steps of this width may come, so that none is recorded as a tape.
         """
-        if self.record is None and self.work.x.is_cuda and self.work.recordable:
-            self.record = CudaGraphs()
-        if self.record is None:
+        if self.record is None and self.work.recordable:
+            self.record = CudaGraphs() if self.work.x.is_cuda else None if self.whole else taped
+        if self.record is None or (trial and self.record is taped):
             step(self.work, *self._spans(width), seam=seam)
             return True
         if self.work.version != self._version:
@@ -80,13 +85,12 @@ class Steps:
         if wide in self._replays:
             self._replays[wide]()
             return True
-        self._taken[wide] = self._taken.get(wide, 0) + 1
-        if self._taken[wide] > WARM_UP:
+        self._taken[wide], device = self._taken.get(wide, 0) + 1, self.work.x.device.type
+        if self._taken[wide] > WARM_UP.get(device, 2):
             self._replays[wide] = self.record(lambda: self._step(wide))
-            self._replays[wide]()
-        else:
-            self._step(wide)
-        return False
+            return False
+        self._step(wide)
+        return device == "cpu"
 
     def _step(self, wide: int) -> None:
         step(self.work, *self._spans(wide), guess=self._guess)

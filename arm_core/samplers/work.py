@@ -198,7 +198,7 @@ class Work:
         Args:
             width: dims, rounded up to granules; None or more than the cache takes: all that it takes.
         """
-        start = torch.minimum(self.state.known, self.reached).div(self.granule, rounding_mode="floor") * self.granule
+        start = self.progress().div(self.granule, rounding_mode="floor") * self.granule
         return torch.where(self.state.known < self.dims, start, self.dims), self.wide(width)
 
     def wide(self, width: int | None) -> int:
@@ -216,15 +216,20 @@ class Work:
 
         A span ends at its width or the end of the image; with a seam at the last multiple of it that it reaches.
         """
-        stop = (start + width).clamp_max(self.dims)
-        if seam is not None:
-            last = stop.div(seam, rounding_mode="floor") * seam
-            stop = torch.where(last > start, last, stop)
+        stop = self.ends(start, width, seam)
         self.state.start.copy_(start)
         self.state.stop.copy_(stop)
         self.reached.copy_(stop)
         places = start[:, None] + self.ahead[:width]
         return torch.where(places < stop[:, None], places, self.dims)
+
+    def ends(self, start: Int[Tensor, " n"], width: int, seam: int | None = None) -> Int[Tensor, " n"]:
+        """Where spans end, see `place`."""
+        stop = (start + width).clamp_max(self.dims)
+        if seam is None:
+            return stop
+        last = stop.div(seam, rounding_mode="floor") * seam
+        return torch.where(last > start, last, stop)
 
     def feed(self, places: Int[Tensor, "slots width"], fed: Int[Tensor, "slots width"]) -> Int[Tensor, "slots width"]:
         """Let the next evaluation see these values; returns what was put out there before, -1 where nothing was."""
@@ -287,9 +292,9 @@ class Work:
             buffer[: self.slots, : self.dims].masked_fill_(after, 0)
         state.known.masked_fill_(first[:, 0] < self.dims, self.dims)
 
-    def progress(self) -> int:
-        """Dims that are final, over all slots; of a prefix those that have been evaluated. Waits for the device."""
-        return int(torch.minimum(self.state.known, self.reached).sum())
+    def progress(self) -> Int[Tensor, " slots"]:
+        """Dims of each slot that are final; of a prefix those that have been evaluated."""
+        return torch.minimum(self.state.known, self.reached)
 
     def finished(self) -> list[bool]:
         """Which slots hold a finished sample, or none."""

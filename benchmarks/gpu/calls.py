@@ -110,7 +110,7 @@ def _steps(model: Model, make: Callable[[], SpanCache], slots: int) -> Call:
         take()
         return work.finished()
 
-    for _ in range(2 * WARM_UP):
+    for _ in range(2 * WARM_UP.get(weight.device.type, 2)):
         call()
     return call
 

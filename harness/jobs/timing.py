@@ -210,6 +210,7 @@ class Bench:
                 "arm_work": trace.arm_work.tolist(),
                 "mistakes": trace.mistakes.sum(1).tolist(),
                 "windows": trace.window.tolist(),
+                "repairs": trace.repairs.tolist() if spec.certified else None,
                 "dims_per_call": dims_per_call(trace),
                 "mistaken_per_call": dims_per_call(trace, mistaken=True),
                 "peak_mem_bytes": memory,

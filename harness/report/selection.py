@@ -34,7 +34,7 @@ _OF_ROWS = ["job", "status", "is_warmup", "sampler", "batch_size", "samples", "s
 _NAMES = ["job", *GROUP]
 _OF_ROWS += ["dims", "wall_s", "exact_fraction", "smallest_gap", "busy", "peak_mem_bytes", "energy_j"]
 _OF_ROWS = [name for name in _OF_ROWS if name in SCHEMAS["timings"].names]
-_LISTS = {"arm_calls", "arm_work", "mistakes", "dims_per_call", "mistaken_per_call"}
+_LISTS = {"arm_calls", "arm_work", "mistakes", "dims_per_call", "mistaken_per_call", "repairs"}
 _OF_RUNS = [name for name in SCHEMAS["timings"].names if name not in {*_OF_ROWS, *_LISTS} - {"job", "status", "dims"}]
 
 
@@ -136,12 +136,13 @@ def _names(store: Store, sweeps: Sequence[str]) -> tuple[pd.DataFrame, list[str]
 def _timings(store: Store, jobs: set[str]) -> pd.DataFrame:
     """The counted timings, a number in place of each list: what the batch took, what its samples did on average."""
     unreadable: dict[Path, str] = {}  # they are not among the jobs
-    lists = ["arm_calls", "arm_work", "dims_per_call", "mistaken_per_call"]
+    lists = ["arm_calls", "arm_work", "dims_per_call", "mistaken_per_call", "repairs"]
     frame, ragged = store.read_ragged("timings", _OF_ROWS, lists, jobs=jobs, unreadable=unreadable)
-    calls, work, histogram, mistaken = ragged
+    calls, work, histogram, mistaken, repairs = ragged
     frame = frame.assign(
         batch_calls=_reduced(calls, np.maximum),
         work=_reduced(work, np.add) / np.maximum(work.lengths, 1),
+        repaired=_reduced(repairs._replace(values=1.0 * (repairs.values > 0)), np.add) / np.maximum(repairs.lengths, 1),
         **_of_histograms(histogram),
         **_hit_rates(histogram, mistaken),
     )
@@ -282,8 +283,9 @@ def _repetitions(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     Columns: job, those of `GROUP`, kind, data_status, train_seed, sampler (described), those of `naming.Named`,
     batch_size (slots, where samples went through slots), seed, samples, calls_percent (of the slowest sample, in
     percent of the dimensions), those of `DIMS_PER_CALL` and `HIT_RATES`, joules (a sample), work (full passes a
-    sample), seconds (a sample), those of `RATIOS`, peak_mem_bytes, exact_fraction, smallest_gap, busy, in_law. Rows
-    that repeat a sampler in one run count as one, their mean.
+    sample), seconds (a sample), those of `RATIOS`, peak_mem_bytes, exact_fraction, repaired (share of the samples that
+    a proof overruled; nan without proofs), smallest_gap, busy, in_law. Rows that repeat a sampler in one run count as
+    one, their mean.
     """
     of, described = pd.factorize(rows["sampler"])  # a million rows share a few descriptions
     names = [named(str(each)) for each in described]
@@ -299,6 +301,7 @@ def _repetitions(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         peak_mem_bytes=rows["peak_mem_bytes"].astype(float),
         seconds=rows["wall_s"].astype(float) / rows["samples"].clip(lower=1),
         exact_fraction=rows["exact_fraction"].astype(float),
+        repaired=rows["repaired"],
         smallest_gap=rows["smallest_gap"].astype(float),
         busy=rows["busy"].fillna(False).astype(bool),
     )

@@ -57,9 +57,10 @@ def speedup(repetitions: pd.DataFrame) -> pd.DataFrame:
         Columns: those of `GROUP`, kind, data_status, sampler, family and decision (`naming.Named`), batch_size,
         trainings, repetitions, samples (drawn in each), and for each of `MEASURES` mean, `_std` (Bessel-corrected, over
         units; not of ratios), `_low` and `_high` (`mean_interval`); `AVERAGED`, seconds_cv (std / mean), seconds_t_low
-        and seconds_t_high (Student's t, beside the bootstrap), peak_mem_bytes (the most of a repetition); equal (every
-        sample equal to the ancestral one), in_law (nothing to be equal to), busy (repetitions during which others used
-        the machine), query (the rows of `timings` behind it, for pandas).
+        and seconds_t_high (Student's t, beside the bootstrap), peak_mem_bytes (the most of a repetition), repaired
+        (share of the samples that a proof overruled; nan without proofs); equal (every sample equal to the ancestral
+        one), in_law (nothing to be equal to), busy (repetitions during which others used the machine), query (the rows
+        of `timings` behind it, for pandas).
     """
     by = ["kind", "data_status", *GROUP, "label", "batch_size"]
     groups = repetitions.groupby(by, dropna=False, observed=True, sort=False)
@@ -70,6 +71,7 @@ def speedup(repetitions: pd.DataFrame) -> pd.DataFrame:
         family=("family", "first"),
         decision=("decision", "first"),
         least_exact=("exact_fraction", "min"),
+        repaired=("repaired", "mean"),
         peak_mem_bytes=("peak_mem_bytes", "max"),
         **{name: (name, "mean") for name in AVERAGED},
         busy=("busy", "sum"),
@@ -115,6 +117,7 @@ _NUMBERS = [
     "seconds_t_low",
     "seconds_t_high",
     "peak_mem_bytes",
+    "repaired",
     "equal",
     "in_law",
     "busy",

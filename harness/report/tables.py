@@ -196,9 +196,10 @@ def _cells(
         Cell(str(row["samples"]), value=row["samples"]),
     ]
     cells += [measured(row, name) for name in MEASURES]
+    proof = "" if pd.isna(row["repaired"]) else f"{row['repaired']:.1%} repaired"
     cells += [Cell(DASH) if pd.isna(memory) else Cell(f"{memory:.0f}", value=memory)]
     cells += [measured(row, "joules")] if "J a sample" in headings else []
-    cells += [Cell(exact, value=exact)]
+    cells += [Cell(exact, proof, exact)]
     for quantity in columns:
         found = published(references, quantity, row) if references is not None else None
         if found is not None and quantity == "seconds":  # papers give those of a batch

@@ -162,6 +162,7 @@ _TIMINGS = [
     Column("arm_work", pa.list_(FLOAT64), True, "full passes", "full-pass equivalents per sample"),
     Column("mistakes", pa.list_(INT32), True, "dims", "per sample"),
     Column("windows", pa.list_(INT32), True, "dims", "per sample: the window in use when it finished"),
+    Column("repairs", pa.list_(INT32), True, "repairs", "per sample, where it was proved; part of its work"),
     Column(
         "exact_fraction",
         FLOAT64,

@@ -25,8 +25,9 @@ from arm_core.decision import Decision
 from arm_core.forecasters import fixed_point_above, row_above, zeros
 from arm_core.gumbel import DenseNoise
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.recorded import Steps
+from arm_core.samplers.recorded import WARM_UP, Steps
 from arm_core.samplers.step import step
+from arm_core.samplers.tape import Tape, taped
 from arm_core.samplers.work import SlotNoise, WholeImages, Work
 from arm_core.testing import randomise
 
@@ -58,7 +59,7 @@ def is_tensor(value):
 
 
 class Recordings:
-    """Stands in for CUDA graphs: nothing happens while a step is recorded, and a replay takes it again."""
+    """Stands in for CUDA graphs: a replay takes the step again."""
 
     def __init__(self):
         self.recorded = self.replayed = 0
@@ -72,6 +73,7 @@ class Recordings:
                 call()
             assert region.seen > 100
 
+        replay()
         return replay
 
 
@@ -177,10 +179,12 @@ def work_in_fixed_shapes(arm, forecaster, *, whole=False, options=None):
     return work
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "logits_processor": [top_k(2), top_p(0.9), min_p(0.1)]}])
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("forecaster", [fixed_point_above, row_above, zeros, lambda state: state.outputs.roll(1, 1)])
-def test_replayed_steps_give_the_ancestral_samples(forecaster, whole, options):
+def test_replayed_steps_give_the_ancestral_samples(forecaster, whole, options, monkeypatch):
+    monkeypatch.setitem(WARM_UP, "cpu", 2)
     arm = pixelcnn(LAYOUTS[0])
     noise = sample_noise(arm.layout, seed=0, sample_ids=range(3), dtype=torch.float64)
     with sampling_mode(arm):
@@ -192,9 +196,57 @@ def test_replayed_steps_give_the_ancestral_samples(forecaster, whole, options):
             usual.append(take(widths[0]))
     assert torch.equal(work.trace().x, ancestral_sample(arm, noise, **options).x)
     shapes = 1 if whole else 2
-    assert usual == [False] * min(len(usual), 3 * shapes) + [True] * max(0, len(usual) - 3 * shapes)
-    assert recordings.replayed == max(0, len(usual) - 2 * shapes)
+    eager = 2 * shapes
+    assert usual == [not eager <= call < eager + shapes for call in range(len(usual))]
+    assert recordings.replayed == max(0, len(usual) - eager)
     assert recordings.recorded <= shapes and (whole or recordings.replayed > 5)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "logits_processor": [top_k(2), top_p(0.9), min_p(0.1)]}])
+@pytest.mark.parametrize("forecaster", [fixed_point_above, lambda state: state.outputs.roll(1, 1)])
+def test_taped_steps_do_what_steps_do(forecaster, options, monkeypatch):
+    """Every buffer of the work, call by call and bit for bit, of a PixelCNN in fixed shapes."""
+    monkeypatch.setitem(WARM_UP, "cpu", 2)
+    arm = pixelcnn(LAYOUTS[0])
+    with sampling_mode(arm):
+        works = [work_in_fixed_shapes(arm, forecaster, options=options) for _ in range(2)]
+        plain, recorded = Steps(works[0], record=lambda call: call() or call), Steps(works[1])
+        calls = 0
+        while not all(works[0].finished()):
+            plain(8)
+            recorded(8)
+            calls += 1
+            for name in ("x", "fed", "outputs", "evaluated", "converged_at", "settled_at", "mistakes", "calls", "work"):
+                assert torch.equal(getattr(works[0], name), getattr(works[1], name)), (calls, name)
+    assert calls > 7 and recorded.record is taped and len(recorded._replays) == 1
+
+
+def test_a_tape_runs_on_the_memory_that_it_saw():
+    kept, given = torch.zeros(4, 3), torch.ones(3)
+
+    def call():
+        given.copy_(given.double().float() * 2)  # a conversion there and back
+        best, at = torch.stack([given, kept[1]]).max(dim=0)  # two results, of a list of tensors
+        parts = torch.split(best + at, [1, 2])
+        kept[:, 1:][2].copy_(parts[1])  # a view of memory that stays
+        kept.index_copy_(0, torch.arange(1), torch.cat(parts)[None].to(kept.dtype))
+
+    with torch.inference_mode():
+        replay = taped(call)
+        assert given.tolist() == [2.0] * 3 and kept[0].tolist() == [2.0] * 3
+        given[1] = 5.0
+        replay()
+        assert given.tolist() == [4.0, 10.0, 4.0]
+        assert kept[0].tolist() == [4.0, 10.0, 4.0] and kept[2].tolist() == [0.0, 10.0, 4.0]
+
+
+def test_what_a_tape_leaves_out():
+    kept = torch.zeros(4, 3)
+    with torch.inference_mode(), Tape() as tape:
+        kept[1:].float().T.add_(1)  # three views and a conversion of memory that stays; one operation
+    assert len(tape.lines) == 1
+    tape.code()()
+    assert kept.tolist() == [[0.0] * 3] + [[2.0] * 3] * 3
 
 
 @pytest.mark.parametrize("whole", [False, True])

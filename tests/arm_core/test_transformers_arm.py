@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from functools import partial
 
 import pytest
 import torch
@@ -19,6 +18,7 @@ from transformers import (
 
 from arm_core import InputError, Layout, load_arm, predictive_sample, sample_many, sample_noise, save_arm, top_k
 from arm_core.arms import Guided, TransformersARM, TransformersConfig, TransformersDecoder
+from arm_core.arms.transformers import adapter
 from arm_core.decision import Decision
 from arm_core.forecasters import (
     ForecastingConfig,
@@ -29,8 +29,10 @@ from arm_core.forecasters import (
     row_above,
 )
 from arm_core.gumbel import DenseNoise
+from arm_core.samplers import recorded
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.recorded import Steps
+from arm_core.samplers.recorded import WARM_UP, Steps
+from arm_core.samplers.tape import taped
 from arm_core.samplers.work import Work
 from arm_core.testing import arm_checks, randomise
 from arm_core.training import Training, TrainingConfig, fit
@@ -100,8 +102,8 @@ def plain_loop(model, prompts, noise, *, scale=1.0, temperature=1.0, keep=LAYOUT
     return x
 
 
-def noise_for():
-    return sample_noise(LAYOUT, seed=0, sample_ids=range(len(PROMPTS)), dtype=torch.float64)
+def noise_for(count=5):
+    return sample_noise(LAYOUT, seed=0, sample_ids=range(count), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -131,7 +133,7 @@ def test_guidance_gives_the_samples_of_a_plain_loop(family):
 def test_cached_and_uncached_logits_agree_with_the_models_own(family):
     arm = arm_of(family)
     x = torch.randint(7, (5, LAYOUT.dims), generator=torch.Generator().manual_seed(1))
-    cache, where = arm.span_cache(5, LAYOUT.dims), torch.tensor
+    cache, where = arm.span_cache(5, LAYOUT.dims, compact=True), torch.tensor
     cache.begin(list(range(5)), PROMPTS)
     cache.evaluate(x.flip(1), where([0, 0, 0, 0, 0]), where([16, 9, 16, 2, 0]))  # drafts, each at a place of its own
     spans = [cache.evaluate(x, where([0, 0, 0, 0, 0]), where([3, 0, 16, 1, 16]))]
@@ -162,7 +164,7 @@ def test_without_contexts_samples_follow_the_start_token():
 
 def test_keys_and_values_keep_their_grouped_heads_and_grow_as_far_as_samples_do():
     arm = arm_of(num_key_value_heads=2)
-    cache, x = arm.span_cache(2, 4), torch.zeros(2, LAYOUT.dims, dtype=torch.int64)
+    cache, x = arm.span_cache(2, 4, compact=True), torch.zeros(2, LAYOUT.dims, dtype=torch.int64)
     cache.begin([0, 1], [[1], [1, 2, 3, 4]])
     for first in range(0, LAYOUT.dims, 4):
         start = torch.full((2,), first)
@@ -191,17 +193,23 @@ def test_slots_begin_in_any_order():
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "falcon"])
-def test_recorded_steps_in_fixed_shapes_give_the_same_samples(family):
+def test_recorded_steps_in_fixed_shapes_give_the_same_samples(family, monkeypatch):
     """Samples that begin while others are in work, one with a prompt that needs more room: recordings are made anew."""
+    monkeypatch.setitem(WARM_UP, "cpu", 2)
     arm, prompts = arm_of(family), [*PROMPTS[:2], [4, 5, 6, 0, 2, 9]]
     expected = plain_loop(arm.model, prompts, noise_for()[:3], scale=2.0)
     guided = Guided(arm, scale=2.0, null_context=None)
-    arm.span_cache = partial(arm.span_cache, compact=False)
+    for record in (Recordings(), taped):
+        assert torch.equal(streamed(guided, prompts, record), expected)
+
+
+def streamed(guided, prompts, record):
+    """Three samples through two slots, by steps of changing widths that are recorded."""
+    calls = []
     with sampling_mode(guided):
         work = Work(guided, 2, guided.span_cache(2, 6), fixed_point, DenseNoise(noise_for()), Decision())
-        assert arm.fixed_shapes and work.recordable
-        recordings = Recordings()
-        take, widths, found = Steps(work, record=recordings), [3, 6], {}
+        assert work.recordable
+        take, widths, found = Steps(work, record=lambda call: calls.append(call) or record(call)), [3, 6], {}
         work.begin([0, 1], [0, 1], contexts=prompts[:2])
         holds = {0: 0, 1: 1}
         while holds:
@@ -212,8 +220,19 @@ def test_recorded_steps_in_fixed_shapes_give_the_same_samples(family):
                 if len(found) == 1:
                     work.begin([slot], [2], contexts=prompts[2:])
                     holds[slot] = 2
-    assert torch.equal(torch.stack([found[row] for row in range(3)]), expected)
-    assert recordings.recorded > len(widths) and recordings.replayed > 0
+    assert len(calls) > len(widths)
+    return torch.stack([found[row] for row in range(3)])
+
+
+def test_small_calls_have_fixed_shapes_and_large_ones_do_not(monkeypatch):
+    arm, calls = arm_of(), []
+    monkeypatch.setattr(recorded, "taped", lambda call: calls.append(call) or taped(call))
+    expected = sample_many(arm, count=8, seed=0, slots=1, window=3, context=PROMPTS[:1] * 8).x
+    assert len(calls) == 1 and torch.equal(expected, plain_loop(arm.model, PROMPTS[:1] * 8, noise_for(8)))
+    monkeypatch.setattr(adapter, "FIXED_WORK", 0)
+    assert arm.span_cache(1, 3).compact
+    assert torch.equal(sample_many(arm, count=8, seed=0, slots=1, window=3, context=PROMPTS[:1] * 8).x, expected)
+    assert len(calls) == 1
 
 
 def test_a_model_that_takes_something_from_the_host_is_not_recorded():

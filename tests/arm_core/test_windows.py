@@ -284,7 +284,7 @@ def test_the_window_that_confirms_most_a_second_is_chosen(seconds, place):
                 work.begin([0, 1], [0, 1])
             choice.step(take)
 
-    go_on(TURN * 3 * len(choice.ladder))
+    go_on(PAUSE + TURN * 3 * len(choice.ladder))
     assert choice.rung == choice.ladder[place] and not choice.turns
     rests = choice.pause
     go_on(8 * PAUSE)

@@ -22,10 +22,12 @@ from benchmarks.law import (
 )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("samples", [1500, pytest.param(20_000, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_samplers_have_the_law_of_the_arm_whatever_window_and_decision(name):
+def test_samplers_have_the_law_of_the_arm_whatever_window_and_decision(name, samples):
     """Draws are seeded; over seeds a right sampler fails with a probability of 16 x 1e-6."""
-    for about, fit in fits({name: SAMPLERS[name]}, samples=3000):
+    for about, fit in fits({name: SAMPLERS[name]}, samples=samples):
         assert fit.p_value > FALSE_FAILURE, (about, fit)
 
 

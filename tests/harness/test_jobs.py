@@ -17,7 +17,7 @@ from harness.report.selection import select
 from harness.report.statistics import speedup
 from harness.store import Store
 from harness.sweep import SamplerSpec, load_sweep, make_plan
-from tests.arm_core.test_certified import SEED, near_ties
+from tests.arm_core.test_certified import LAYOUT, SEED, near_ties
 from tests.conftest import ConstantArm, SpanTableArm, TableArm
 from tests.harness.rows import ANCESTRAL
 
@@ -406,7 +406,7 @@ def test_classes_without_labels_are_refused(small_sweep, tmp_path):
 
 
 def test_certified_samplers_draw_what_float64_draws_and_are_compared_with_it():
-    arm = near_ties()
+    arm = near_ties(LAYOUT)
     checkpoint = Checkpoint(arm, None, None, {}, "")
     entries = [
         {"forecaster": "fixed_point"},

@@ -24,6 +24,7 @@ def repetitions(*rows):
     frame = frame.assign(
         batch_calls=[max(calls) for calls in frame["arm_calls"]],
         work=[np.mean(work) for work in frame["arm_work"]],
+        repaired=np.nan,
         **_of_histograms(ragged(frame["dims_per_call"])),
         **_hit_rates(ragged(frame["dims_per_call"]), ragged(frame["mistaken_per_call"])),
     )

@@ -18,6 +18,9 @@ from arm_core.contracts import ArmOutput, AutoregressiveModel, Contexts, SpanOut
 from arm_core.errors import InputError
 from arm_core.layout import Layout
 
+FIXED_WORK = 2**28
+"""Multiplications of a call up to which the Python of a model costs a CPU more than what fixed shapes add to them."""
+
 
 class TransformersARM(AutoregressiveModel):
     """A decoder of `transformers` over the dimensions of a layout: category c is the token offset + c.
@@ -70,9 +73,14 @@ class TransformersARM(AutoregressiveModel):
         return ArmOutput(logits.unflatten(0, x.shape), hidden.unflatten(0, x.shape))
 
     def span_cache(self, slots: int, window: int, *, compact: bool | None = None) -> "KeyValues":
-        """See `AutoregressiveModel`. If not `compact` calls have fixed shapes: so on a GPU, if the model allows it."""
-        fixed = self.fixed_shapes and next(self.parameters()).is_cuda
-        return KeyValues(self, slots, window, compact=not fixed if compact is None else compact)
+        """See `AutoregressiveModel`. If not `compact` calls have fixed shapes: so on a GPU, and on a CPU where they are
+        small, if the model allows it.
+        """
+        if compact is None:
+            rows, cost = slots * min(window, self.layout.dims), _Cost(self)
+            small = cost.of(rows, self.layout.dims, rows) * cost.whole <= FIXED_WORK
+            compact = not (self.fixed_shapes and (small or next(self.parameters()).is_cuda))
+        return KeyValues(self, slots, window, compact=compact)
 
     def example_contexts(self, count: int) -> Contexts:
         """Prompts of one to three tokens, as far as the model has positions for them."""
@@ -196,26 +204,28 @@ class KeyValues:
     ) -> SpanOutput:
         """See `SpanCache`."""
         dims, memory = self.arm.layout.dims, self.memory
-        slots, width = memory.every, self.window
         if self.arm.start is None and not memory.is_told:
             self.arm.prompts(None, 1)  # raises
+        slots: Tensor | None = None  # all
+        width, parts = self.window, [memory.every, start, stop, x, memory.last, memory.skip]
         if self.compact:
-            slots = (start < stop).nonzero().flatten()
-            width = int((stop - start).max())
-        at = start[slots, None] + self.ahead[:width]
-        inside = at < stop[slots, None]
-        last, skip = memory.last[slots, None], memory.skip[slots, None]
-        tokens = torch.cat([last, x[slots, :-1] + self.arm.offset], dim=1).gather(1, at.clamp_max(dims - 1))
-        where = slots[:, None] * dims + at
+            width, busy = int((stop - start).max()), start < stop
+            if not bool(busy.all()):
+                slots = busy.nonzero().flatten()
+                parts = [part[slots] for part in parts]
+        slot, first, end, fed, last, skip = (part.unsqueeze(1) if part.ndim == 1 else part for part in parts)
+        at = first + self.ahead[:width]
+        inside = at < end
+        tokens = torch.cat([last, fed[:, :-1] + self.arm.offset], dim=1).gather(1, at.clamp_max(dims - 1))
+        where = slot * dims + at
         if self.compact:
-            reach = int((stop[slots] + skip[:, 0]).max())
+            reach = int((end + skip).max())
             memory.reserve(reach)
             wanted = None if bool(inside.all()) else inside
             where = where.flatten() if wanted is None else where[inside]
         else:
             reach, wanted, where = memory.room, None, torch.where(inside, where, len(memory.every) * dims).flatten()
-        everyone = len(slots) == len(memory.every)
-        logits, hidden = self._run(None if everyone else slots, tokens, skip + at, inside, wanted, reach)
+        logits, hidden = self._run(slots, tokens, skip + at, inside, wanted, reach)
         return SpanOutput(where, logits, hidden, self.cost.of(tokens.numel(), reach, len(where)))
 
     def _run(
