@@ -20,15 +20,18 @@ gpu:
 
 test: lint
 	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "not ray and not nightly"
-	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "ray and not nightly"
+	CI=$${CI:-1} $(BIN)/python -m pytest -q -m "ray and not nightly" tests/harness
 
-# Thousands of damaged stores and odd sweep files, and two dozen kills of a sweep on a cluster.
+# Thousands of damaged stores and odd sweep files, laws over many samples, two dozen kills of a sweep on a cluster; and the
+# slow tests with the shapes of all tensors checked, which at each push they are in the other tests only.
 nightly: .venv/installed
 	$(BIN)/python -m pytest -q -n 0 -s -m nightly
+	CHECK_SHAPES=1 $(BIN)/python -m pytest -q -m "slow and not ray and not nightly"
 	CHAOS_KILLS=24 CHAOS_SEED=$$(date +%j) $(BIN)/python -m pytest -q -n 0 -s tests/harness/test_chaos.py
 
+# In a minute: without slow tests, and without a check of every tensor's shape, which `make test` has.
 fast: .venv/installed
-	$(BIN)/python -m pytest -q -m "not ray and not slow and not nightly"
+	$(BIN)/python -m pytest -q --jaxtyping-packages= -m "not ray and not slow and not nightly"
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -270,7 +270,10 @@ def _class_name(cls: type) -> str:
 
 def _class_of(name: str, given: type[AutoregressiveModel] | None, path: str | Path) -> type[AutoregressiveModel]:
     if name in ARMS.entries:
-        return ARMS.resolve(name)
+        found = ARMS.resolve(name)
+        if given not in (None, found):
+            raise InputError(f"checkpoint {path} holds a {name}, not a {given.__name__}; leave that class (--arm) out")
+        return found
     if given is None:
         raise InputError(
             f"checkpoint {path} holds an ARM of the class {name}, which is not registered; "

@@ -3,28 +3,58 @@
 exact    10,000 certified samples of float32 streams, compared with those of a float64 stream
 cost     seconds a sample with and without a proof, and of the paper's algorithm, which take turns
 drafts   a line a dtype of the drafts: calls, repairs, milliseconds a sample
+ties     an ARM made for near ties, at sizes of its own: certified samples of all slots, windows, forecasters and drafts
+         against ancestral ones in float64
 """
 
 import json
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import click
 import torch
 from rich.table import Table
+from torch import Tensor
 
-from arm_core import AutoregressiveModel, SampleTrace, load_arm, predictive_sample, sample_many, sample_noise
-from arm_core.forecasters import fixed_point
+from arm_core import (
+    AutoregressiveModel,
+    Forecaster,
+    Layout,
+    SampleTrace,
+    ancestral_sample,
+    load_arm,
+    predictive_sample,
+    sample_many,
+    sample_noise,
+)
+from arm_core.arms import PixelCNN, PixelCNNConfig
+from arm_core.forecasters import (
+    ForecastingConfig,
+    ForecastingModules,
+    GatedForecaster,
+    LearnedForecaster,
+    fixed_point,
+    fixed_point_above,
+    row_above,
+    zeros,
+)
 from arm_core.samplers.certified import in_dtype
 from arm_core.samplers.options import noise_dtype
+from arm_core.testing import randomise
 from benchmarks.command import ROOT, Benchmark
 from harness.console import CONSOLE
 
 SEED = 10
-PARTS = ("exact", "cost", "drafts")
+PARTS = ("exact", "cost", "drafts", "ties")
+TIED = {Layout(3, 16, 16, 256): 8, Layout(3, 32, 32, 256): 2}
+"""Layouts of ARMs made for near ties, and how many samples of each are drawn."""
+SLOTS = (1, 5, 64)
+OFFSET = 2.0**20
+"""Added to all their logits: it leaves the distribution alone, and float32 a resolution of 1/8."""
 Draw = Callable[[int], SampleTrace]
 """From the number of a repetition, which has noise of its own, to samples."""
 
@@ -42,7 +72,7 @@ def exact(arm: AutoregressiveModel, ids: range, *, slots: int) -> list[dict[str,
         rows.append({"sampler": name, **_figures(trace, [time.perf_counter() - started])})
     for row in rows:
         equal = (drawn[row["sampler"]].x == drawn["float64"].x).all(dim=1)
-        row["equal_to_float64"] = equal.double().mean().item()
+        row |= {"first_id": ids.start, "equal_to_float64": equal.double().mean().item()}
     return rows
 
 
@@ -70,6 +100,47 @@ def drafts(arm: AutoregressiveModel, *, slots: int, per_slot: int, repetitions: 
                 name = f"{dtype} > {proof}".replace("torch.", "")
                 draws[name] = _stream(arm, slots, count, certified=proof, draft_dtype=dtype)
     return _in_turns(draws, repetitions)
+
+
+def near_ties(layout: Layout, **config: Any) -> PixelCNN:
+    """A PixelCNN of wild weights, most of whose float32 samples are not those of float64."""
+    arm = PixelCNN(layout, PixelCNNConfig(resnets=1, filters=12, **config)).eval()
+    randomise(arm, scale=0.2)
+    with torch.no_grad():
+        arm.head.weight *= 16
+        cast(Tensor, arm.head.bias).add_(OFFSET)
+    return arm
+
+
+def forecasters(arm: AutoregressiveModel) -> dict[str, Forecaster]:
+    """One of every kind; modules are as they begin."""
+    torch.manual_seed(0)
+    modules = ForecastingModules(arm.layout, ForecastingConfig(3, 12), arm.hidden_features)
+    guessed = {"fixed point": fixed_point, "fixed point above": fixed_point_above, "row above": row_above}
+    return {**guessed, "zeros": zeros, "learned": LearnedForecaster(modules), "gated": GatedForecaster(modules)}
+
+
+def ties(layout: Layout, count: int) -> list[dict[str, Any]]:
+    """Certified streams with drafts of both precisions, in every pair of slots and windows and by every forecaster.
+
+    A row a stream: how many of its samples were repaired, how often, and how many are the ancestral ones in float64.
+    """
+    arm, row = near_ties(layout), layout.width * layout.channels
+    size = f"{layout.channels}x{layout.height}x{layout.width}x{layout.categories}"
+    noise = sample_noise(layout, seed=SEED, sample_ids=range(count), dtype=torch.float64)
+    expected = ancestral_sample(in_dtype(arm, torch.float64), noise).x
+    windows: list[int | None] = [layout.channels, row, layout.dims, None]
+    hows = [("fixed point above", slots, window) for slots in SLOTS for window in windows]
+    hows += [(name, SLOTS[-1], row) for name in forecasters(arm) if name != "fixed point above"]
+    rows = []
+    for dtype, (name, slots, window) in product((torch.float32, torch.bfloat16), hows):
+        how: dict[str, Any] = {"slots": slots, "window": window, "draft_dtype": dtype}
+        trace = sample_many(arm, count=count, seed=SEED, forecaster=forecasters(arm)[name], certified=True, **how)
+        about: dict[str, Any] = {"layout": size, "drafts": str(dtype).removeprefix("torch."), "forecaster": name}
+        about |= {"slots": slots, "window": window or "chosen", "samples": count}
+        found = {"repaired": int((trace.repairs > 0).sum()), "repairs": int(trace.repairs.sum())}
+        rows.append({**about, **found, "equal to float64": int((trace.x == expected).all(dim=1).sum())})
+    return rows
 
 
 def _stream(arm: AutoregressiveModel, slots: int, count: int, **how: Any) -> Draw:
@@ -106,6 +177,11 @@ def _figures(trace: SampleTrace, seconds: list[float]) -> dict[str, Any]:
 
 def shown(part: str, rows: list[dict[str, Any]]) -> Table:
     """A part as people read it."""
+    if part == "ties":
+        listed = Table(*rows[0], title=part)
+        for row in rows:
+            listed.add_row(*map(str, row.values()))
+        return listed
     table = Table("sampler", "samples", "calls", "work", "repaired", "largest lead", "ms a sample", title=part)
     if "equal_to_float64" in rows[0]:
         table.add_column("equal to float64")
@@ -135,12 +211,15 @@ def main(
     Examples:
       python -m benchmarks.certified --part exact
       python -m benchmarks.certified --part cost --part drafts --out certified.json
+      python -m benchmarks.certified --part ties --out results/certified/ties.json
     """
     arm, found = load_arm(checkpoint), dict[str, Any]()
     timed = {"slots": slots or 16, "per_slot": samples_per_slot, "repetitions": repetitions}
     for part in parts or PARTS:
         if part == "exact":
             found[part] = exact(arm, range(first_id, first_id + count), slots=slots or 64)
+        elif part == "ties":
+            found[part] = [row for layout, samples in TIED.items() for row in ties(layout, samples)]
         else:
             found[part] = (cost if part == "cost" else drafts)(arm, **timed)
         CONSOLE.print(shown(part, found[part]))

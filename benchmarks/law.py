@@ -1,4 +1,8 @@
-"""Whether samplers have the law of the ARM: chi-square over all sequences of ARMs that can be enumerated."""
+"""Whether samplers have the law of the ARM: chi-square over all sequences of ARMs that can be enumerated.
+
+What the test can see depends on the first drafts. Uniform ones send a sample through so many laws that errors average
+out; certain ones (`first`) lead to each value from one law only, and there the errors add up, with any ARM.
+"""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -13,7 +17,8 @@ from arm_core import ArmOutput, AutoregressiveModel, Layout, SampleTrace, resamp
 from arm_core.contracts import SpanOutput
 from arm_core.decision import Decision, top_k
 from arm_core.forecasters import fixed_point, row_above
-from arm_core.samplers import scd_sample, sjd_sample
+from arm_core.samplers import pac_sample, scd_sample, sjd_sample
+from arm_core.samplers.peers.drafts import DraftedWork, drafted_sample
 from benchmarks.command import Benchmark
 from harness.console import CONSOLE
 
@@ -45,24 +50,6 @@ class Tables(AutoregressiveModel):
         return PassSpans(self, window)
 
 
-class Turn(Tables):
-    """Dim 0 is nearly always 0, which first drafts seldom are; what follows tells only whether it is.
-
-    So nearly every sample takes the same turn, from one law of its drafts to one other: errors of a sampler that would
-    average out elsewhere add up.
-    """
-
-    def __init__(self, layout: Layout, *, seed: int = 0) -> None:
-        super().__init__(layout, seed=seed)
-        self.table[:, :, 2:] = self.table[:, :, 1:2]
-
-    def forward(self, x: Tensor) -> ArmOutput:
-        """See `AutoregressiveModel`."""
-        logits, hidden = super().forward(x)
-        logits[:, 0, 0] += 5
-        return ArmOutput(logits, hidden)
-
-
 class PassSpans:
     """Spans of any ARM by whole passes: what they cost is counted as if they were cached."""
 
@@ -82,7 +69,7 @@ ARMS: dict[str, Callable[[], Tables]] = {
     "six": partial(Tables, Layout(1, 1, 6, 3), seed=3),
     "peaked": partial(Tables, Layout(1, 2, 2, 4), seed=5, scale=2.0),
     "colour": partial(Tables, Layout(2, 1, 3, 3), granule=2, seed=7),
-    "turn": partial(Turn, Layout(1, 1, 2, 6), seed=4),
+    "two": partial(Tables, Layout(1, 1, 2, 8), seed=4),
 }
 DECISIONS: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -92,20 +79,25 @@ Sampler = Callable[[AutoregressiveModel, int, int, int, dict[str, Any]], SampleT
 """(ARM, samples, window, seed, what decides rows) -> samples."""
 
 
-def _drafted(sample: Callable[..., SampleTrace], **settings: Any) -> Sampler:
+def drafted(sample: Callable[..., SampleTrace], **settings: Any) -> Sampler:
     return lambda arm, count, window, seed, options: sample(
         arm, batch=count, generator=torch.Generator().manual_seed(seed), window=window, **settings, **options
     )
 
 
 SAMPLERS: dict[str, Sampler] = {
-    "sjd": _drafted(sjd_sample),
-    "sjd, slots": _drafted(sjd_sample, slots=1000),
-    "sjd, row above": _drafted(sjd_sample, slots=1000, first=row_above),
-    "scd": _drafted(scd_sample),
-    "scd, slots": _drafted(scd_sample, slots=1000),
-    "scd, maximal": _drafted(scd_sample, coupling="maximal"),
-    "scd, maximal, slots": _drafted(scd_sample, coupling="maximal", slots=1000),
+    "sjd": drafted(sjd_sample),
+    "sjd, slots": drafted(sjd_sample, slots=1000),
+    "sjd, row above": drafted(sjd_sample, slots=1000, first=row_above),
+    "scd": drafted(scd_sample),
+    "scd, slots": drafted(scd_sample, slots=1000),
+    "scd, row above": drafted(scd_sample, slots=1000, first=row_above),
+    "scd, maximal": drafted(scd_sample, coupling="maximal"),
+    "scd, maximal, slots": drafted(scd_sample, coupling="maximal", slots=1000),
+    "scd, maximal, row above": drafted(scd_sample, coupling="maximal", slots=1000, first=row_above),
+    "pac": drafted(pac_sample),
+    "pac, slots": drafted(pac_sample, slots=1000),
+    "pac, row above": drafted(pac_sample, branches=2, depth=2, slots=1000, first=row_above),
     "resampled": lambda arm, count, window, seed, options: resampled_sample(
         arm, batch=count, generator=torch.Generator().manual_seed(seed), forecaster=fixed_point, **options
     ),
@@ -113,6 +105,26 @@ SAMPLERS: dict[str, Sampler] = {
         arm, count=count, seed=seed, slots=1000, window=window, **options
     ),
 }
+
+
+class SharedNoise(DraftedWork):
+    """The error that vLLM shipped (#47386, #54282): what replaces a rejected draft is drawn with the draft's noise."""
+
+    def _instead(self, weights: Tensor, slot: Tensor, dim: Tensor) -> Tensor:
+        return (weights.log() + self.noise.at(slot, dim)).argmax(dim=-1)
+
+
+PLANTED = drafted(drafted_sample, make=SharedNoise, coupling="gumbel", slots=None, first=row_above)
+PLANTED_SAMPLES = 60_000
+"""At which about nine in ten of `ordinary_arms` tell the planted error."""
+
+
+def ordinary_arms(count: int) -> Iterator[tuple[str, Tables]]:
+    """(what it is, the ARM) of random ARMs of three shapes and two scales, none chosen: their seeds are 0, 1, 2, ..."""
+    shapes = (Layout(1, 1, 2, 8), Layout(1, 1, 3, 4), Layout(1, 2, 2, 4))
+    for number, (layout, scale) in zip(range(count), itertools.cycle(itertools.product(shapes, (1.0, 2.0)))):
+        about = f"{layout.height}x{layout.width} of {layout.categories}, scale {scale:g}, seed {number}"
+        yield about, Tables(layout, seed=number, scale=scale)
 
 
 class Fit(NamedTuple):
@@ -162,6 +174,12 @@ def chi_square(x: Tensor, layout: Layout, law: Tensor) -> Fit:
     return Fit(float(statistic), freedom, float(p_value))
 
 
+def fit_of(sample: Sampler, arm: Tables, samples: int, *, seed: int = 0) -> Fit:
+    """The fit of a sampler on an ARM as it is, in windows of the whole image."""
+    x = sample(arm, samples, arm.layout.dims, seed, {}).x
+    return chi_square(x, arm.layout, law_of(arm, {}))
+
+
 def fits(samplers: dict[str, Sampler], *, samples: int, seed: int = 0) -> Iterator[tuple[tuple[str, ...], Fit]]:
     """((sampler, ARM, window, decision), fit) of each sampler on each ARM, two windows, with and without filters."""
     for arm_name, make in ARMS.items():
@@ -176,13 +194,23 @@ def fits(samplers: dict[str, Sampler], *, samples: int, seed: int = 0) -> Iterat
 
 @click.command(cls=Benchmark)
 @click.option("--samples", default=20_000, show_default=True, type=click.IntRange(min=100), help="Of each test.")
-def main(samples: int) -> None:
-    """Chi-square of every sampler on three ARMs with two windows, as they are and filtered.
+@click.option("--power", type=click.IntRange(min=1), help="Count how many of so many random ARMs tell a known error.")
+def main(samples: int, power: int | None) -> None:
+    """Chi-square of every sampler on four ARMs with two windows, as they are and filtered.
 
     \b
-    Example:
+    Examples:
       python -m benchmarks.law --samples 100000
+      python -m benchmarks.law --samples 60000 --power 30
     """
+    if power is not None:
+        caught = 0
+        for about, arm in ordinary_arms(power):
+            fit = fit_of(PLANTED, arm, samples)
+            caught += fit.p_value < FALSE_FAILURE
+            CONSOLE.print(f"{about}: p = {fit.p_value:.3g}", soft_wrap=True)
+        CONSOLE.print(f"{caught} of {power} tell shared noise at {samples:,} samples and {FALSE_FAILURE:g}.")
+        return
     failed = 0
     CONSOLE.print(f"A right sampler fails a line with probability {FALSE_FAILURE:g}.")
     for names, fit in fits(SAMPLERS, samples=samples):

@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +99,11 @@ def refusals() -> Iterator[None]:
 
 class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
-        with refusals():
+        with refusals(), warnings.catch_warnings():
+            show = warnings.showwarning
+            warnings.showwarning = lambda message, category, *place: (
+                click.echo(f"Note: {message}", err=True) if category is UserWarning else show(message, category, *place)
+            )
             return super().invoke(ctx)
 
 
@@ -182,6 +187,7 @@ def sweep(**options: Any) -> None:
 @click.option("--mix", multiple=True, metavar="WHAT", help="Compare across device, version, checkpoint or status.")
 @click.option("--reference", type=Place(), help="Published numbers to stand beside ours (CSV).")
 @click.option("--diff", "other", metavar="STORE", type=Place(), help="Say what changed since STORE.")
+@click.option("--animate", type=Place(), help="Show how samplers draw: a checkpoint, or a .gif that `sample` made.")
 @click.option(
     "--figures",
     default=6,
@@ -198,6 +204,7 @@ def report(store: Path, out: Path, **options: Any) -> None:
       harness report --sweep table1@laptop --sweep ablations --out reports/tables
       harness report --only dataset=mnist5k --reference published.csv
       harness report --diff runs-of-last-week/
+      harness report --animate runs/jobs/JOB/checkpoint
     """
     from harness.commands.report import run_report
 
@@ -268,6 +275,8 @@ def nodes(file: Path | None, store: Path, **options: Any) -> None:
     help="Keep the likeliest categories that together have probability P.",
 )
 @click.option("--min-p", type=Finite(0, 1), help="Keep categories at least P times as likely as the likeliest.")
+@click.option("--prefix", type=Place(), help="Images to complete: a .npz, .npy or picture. Sample i completes image i.")
+@click.option("--keep", type=int, metavar="ROWS", help="With --prefix: rows that are kept; the upper half if left out.")
 @click.option("--context", type=click.IntRange(min=0), help="The class of all samples, for a conditional ARM.")
 @click.option("--guidance", type=Finite(), help="Scale of classifier-free guidance to the class.")
 @click.option("--certified", is_flag=True, help="Prove every sample in float64: the same on every machine.")
@@ -289,6 +298,7 @@ def sample(checkpoint: Path, **options: Any) -> None:
     Examples:
       harness sample runs/jobs/JOB/checkpoint --seed 10 --count 16 --out grid.png
       harness sample results/checkpoint --animate how.gif
+      harness sample results/checkpoint --prefix digits.npz --keep 14 --out completed.png
       harness sample runs/jobs/JOB/checkpoint --top-k 1 --context 3 --guidance 2 --out threes.png
       harness sample runs/jobs/JOB/checkpoint --count 100000 --slots 64 --workers 8 --out samples.npz
       harness sample my-llama/ --layout 1x16x16x1024 --start 1 --offset 4 --out tokens.npz

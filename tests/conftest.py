@@ -6,6 +6,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; torch reads it when it is imported
 
 # isort: split
+import jaxtyping
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -32,6 +33,13 @@ settings.load_profile("fixed")
 def pytest_xdist_auto_num_workers(config):
     """Tests run side by side, but not those with Ray: they want all cores and share one Ray. `-n 0` to debug one."""
     return min(os.cpu_count() or 1, 4) if "not ray" in config.option.markexpr else 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Shapes are checked in all tests but slow ones, whose time it would double; in those at night, by CHECK_SHAPES."""
+    slow = item.get_closest_marker("slow") is not None
+    jaxtyping.config.update("jaxtyping_disable", slow and "CHECK_SHAPES" not in os.environ)
 
 
 class ConstantArm(AutoregressiveModel):

@@ -68,11 +68,9 @@ def test_samplers_know_no_arm_and_no_forecaster():
         assert not any(name.startswith(("arm_core.arms", "arm_core.forecasters")) for name in imports(path))
 
 
-@pytest.mark.parametrize(
-    "module", ["arm_core", "arm_core.arms", "arm_core.forecasters", "arm_core.data", "arm_core.training"]
-)
-def test_importing_the_library_loads_nothing_of_the_bench(module):
-    code = f"import sys, {module}; print(*sys.modules)"
+def test_importing_the_library_loads_nothing_of_the_bench():
+    modules = ("arm_core", "arm_core.arms", "arm_core.forecasters", "arm_core.data", "arm_core.training")
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {name.split(".")[0] for name in loaded} & FORBIDDEN_IN_CORE
 
@@ -81,6 +79,11 @@ def test_status_and_report_answer_without_torch():
     code = "import sys, harness.commands.report, harness.execution.monitor, harness.report.page; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "ray"} & set(loaded)
+
+
+def test_tests_with_ray_are_where_make_looks_for_them():
+    marked = [path for path in files("tests") if "mark." + "ray" in path.read_text()]
+    assert marked and all(path.parent == ROOT / "tests" / "harness" for path in marked)
 
 
 def test_every_public_name_is_there_and_no_other():

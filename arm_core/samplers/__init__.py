@@ -6,6 +6,7 @@ from arm_core.samplers.peers import (
     gs_jacobi_sample,
     jacobi_gs_sample,
     jacobi_sample,
+    pac_sample,
     scd_sample,
     sjd_sample,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "gs_jacobi_sample",
     "jacobi_gs_sample",
     "jacobi_sample",
+    "pac_sample",
     "predictive_sample",
     "resampled_sample",
     "sample_many",

@@ -57,8 +57,7 @@ def predictive_sample(
         InputError: as `ancestral_sample`; or the forecaster returned something else than integers (batch, dims), or
             the ARM has no windows.
     """
-    draw: Callable[..., SampleTrace] = certifiable(_predictive_sample)
-    return draw(
+    return _certifiable(
         arm,
         noise,
         forecaster,
@@ -98,3 +97,6 @@ def _predictive_sample(
             if ends:
                 work.end_at(ends)
         return work.trace()
+
+
+_certifiable: Callable[..., SampleTrace] = certifiable(_predictive_sample)

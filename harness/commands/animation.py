@@ -16,6 +16,7 @@ from torch import Tensor
 
 from arm_core import Checkpoint, Forecaster, InputError, Layout, SamplerState, predictive_sample, stream_samples
 from arm_core.forecasters import fixed_point
+from harness.jobs.checkpoints import load
 from harness.jobs.sampling import Draw, arm_of, make_forecaster, options_of
 from harness.sweep import SamplerSpec
 
@@ -109,6 +110,12 @@ def animate(loaded: Checkpoint, spec: SamplerSpec, *, seed: int, slots: int, out
     out.parent.mkdir(parents=True, exist_ok=True)
     save(films, layout, out)
     return films
+
+
+def animate_checkpoint(path: Path, *, out: Path) -> None:
+    """The same of a checkpoint's folder, as `harness sample --animate` does unless it is told more."""
+    spec = SamplerSpec(forecaster="fixed_point_above", window="auto", stream=True)
+    animate(load(path), spec, seed=10, slots=IN_WORK, out=out)
 
 
 def ancestral_film(paper: Film, dims: int) -> Film:

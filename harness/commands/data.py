@@ -19,7 +19,7 @@ from arm_core.data.published import Published
 from arm_core.data.shipped import Shipped
 from arm_core.data.store import open_store, place_of
 from arm_core.registry import DATASETS, suggest
-from harness.console import CONSOLE
+from harness.console import CONSOLE, show
 from harness.fetch import fetch
 
 
@@ -47,7 +47,7 @@ def list_data(root: Path | None) -> None:
             style = {"official": "green", "sample": "cyan", "missing": "dim"}.get(holding.status, "yellow")
             size = f"{holding.size / 2**20:.1f} MiB" if holding.size else ""
             table.add_row(holding.name, Text(holding.status, style), size, _shortened(holding.where))
-    CONSOLE.print(table)
+    show(table)
     CONSOLE.print(f"Data root: {data_root(root).absolute()} (--root or ARM_DATA)", soft_wrap=True)
     CONSOLE.print("sample: small sets that packages ship; unverified: files whose checksum is unknown or another one")
 

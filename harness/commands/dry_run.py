@@ -23,11 +23,12 @@ from arm_core.data.patches import token_layout
 from arm_core.data.prepare import preparation
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
 from harness.console import CONSOLE
+from harness.console import show as show_table
 from harness.execution.monitor import duration
 from harness.jobs.checkpoints import load
 from harness.jobs.train import learns_labels, networks
 from harness.store import Store
-from harness.sweep import AutoencoderJob, Job, Plan, Sweep, TimingJob, TrainJob
+from harness.sweep import AutoencoderJob, Job, Plan, SamplerSpec, Sweep, TimingJob, TrainJob
 from harness.sweep.components import fill
 from harness.sweep.plan import LEFT_OUT, Named
 
@@ -82,7 +83,7 @@ def show(plan: Plan, sweep: Sweep, store: Store, *, verbose: bool) -> int:
     with CONSOLE.status("Building the models ..."):
         built = build(plan, sweep)
     seconds = estimates(plan, built, store)
-    CONSOLE.print(_table(plan, built, seconds))
+    show_table(_table(plan, built, seconds), named=2)
     if len(plan.jobs) > SHOWN:
         CONSOLE.print(f"and {len(plan.jobs) - SHOWN} more jobs")
     if verbose:
@@ -181,9 +182,19 @@ def _check_timing(built: Built, job: TimingJob, name: Named) -> None:
         arm = built.models.get(str(job.train_job))
     if arm is None:
         return
-    for index, spec in enumerate(job.samplers):
+    for spec in job.samplers:
+        index = _entry_of(spec, built.sweep)
         for why in _unfit(arm, spec.needs_spans, spec.context):
             built.problems.append(str(built.sweep.error(("timing", "samplers", index), f"{name.title}: {why}")))
+
+
+def _entry_of(spec: SamplerSpec, sweep: Sweep) -> int:
+    """The number of the entry of the file that a sampler is of; a model may run only some of them."""
+    assert sweep.timing is not None
+    as_file = [given.model_copy(update={"variants": None}) for given in sweep.timing.samplers]
+    return next(
+        index for index, given in enumerate(as_file) if spec.model_copy(update={"horizon": given.horizon}) == given
+    )
 
 
 def _unfit(arm: AutoregressiveModel, needs_spans: bool, context: int | None) -> Iterator[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.table import Table
 
 from arm_core.errors import InputError
-from harness.console import CONSOLE
+from harness.console import CONSOLE, show
 from harness.sweep import load_sweep
 from harness.sweep.spec import Resources, Sweep
 
@@ -62,7 +62,7 @@ def _show_cluster(sweep: Sweep | None, resources: Resources, address: str, root:
             sizes = [f"{owned.get(name, 0):g}" for name in ("CPU", "GPU")]
             name = f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})"
             table.add_row(name, roles.get(node["NodeID"], "none"), *sizes, shown)
-        CONSOLE.print(table)
+        show(table)
         check_cluster(placement, root)
     CONSOLE.print("Same versions everywhere, and every node sees the store: these nodes will do.")
     if url:

@@ -1,13 +1,16 @@
 """`harness sample`: from a checkpoint to a picture or arrays, in this process or on the workers of a Ray cluster."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
 
 from arm_core import (
     AutoregressiveModel,
@@ -20,6 +23,7 @@ from arm_core import (
 from arm_core.decision import Decision
 from arm_core.registry import FORECASTERS
 from harness.commands.card import card_of, write_card
+from harness.commands.prefix import read_prefix
 from harness.console import CONSOLE
 from harness.jobs.checkpoints import load
 from harness.jobs.latents import shown, shown_layout
@@ -31,6 +35,9 @@ from harness.sweep.samplers import LEARNED
 
 PER_SHARD = 8
 """Samples a slot that a worker draws before it hands them over: little is lost with it, and slots are refilled."""
+
+LINE_S = 10.0
+"""Between two lines that say how far samples are, where there is no terminal."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class Sampling:
         slots: samples in work at a time.
         seed: of the noise.
         pretrained: how a folder of `save_pretrained` is read, if it is one.
+        prefix: (images, known): what is kept of them; sample i completes number i of them, and begins again.
     """
 
     checkpoint: Path
@@ -52,16 +60,24 @@ class Sampling:
     slots: int
     seed: int
     pretrained: Pretrained | None = None
+    prefix: Tensor | None = None
 
     def load(self) -> Checkpoint:
         """The checkpoint, on the device of this process."""
         return load(self.checkpoint, device=device_of_this_job(), arm=self.arm, pretrained=self.pretrained)
 
-    def draw(self, loaded: Checkpoint, ids: range) -> Iterator[tuple[int, np.ndarray, int]]:
-        """(id, sample, ARM calls) of each sample, as they finish."""
+    @property
+    def known(self) -> int:
+        """Leading dims of a sample that are given."""
+        return 0 if self.prefix is None else self.prefix.shape[1]
+
+    def draw(
+        self, loaded: Checkpoint, ids: range, told: Callable[[float], object] = lambda more: None
+    ) -> Iterator[tuple[int, np.ndarray, int]]:
+        """(id, sample, ARM calls) of each sample, as they finish; `told` hears of every sample, or part of one."""
         arm = arm_of(self.spec, loaded)
         if self.spec.sampler == "ancestral":
-            yield from self._ancestral(arm, ids)
+            yield from self._ancestral(arm, ids, told)
             return
         stream = stream_samples(
             arm,
@@ -71,24 +87,37 @@ class Sampling:
             slots=self.slots,
             forecaster=make_forecaster(self.spec, loaded),
             window=self.spec.window if isinstance(self.spec.window, int) else None,
-            **options_of(self.spec, arm, len(ids)),
+            **self._options(arm, ids),
             **proof_of(self.spec),
         )
         for number, trace in stream:
+            told(1)
             yield number, trace.x[0].cpu().numpy(), int(trace.arm_calls[0])
 
-    def _ancestral(self, arm: AutoregressiveModel, ids: range) -> Iterator[tuple[int, np.ndarray, int]]:
+    def _ancestral(
+        self, arm: AutoregressiveModel, ids: range, told: Callable[[float], object]
+    ) -> Iterator[tuple[int, np.ndarray, int]]:
         for start in range(0, len(ids), self.slots):
             part = ids[start : start + self.slots]
-            noise = Draw.noise_of(arm, self.seed, part)
-            trace = ancestral_sample(arm, noise, **options_of(self.spec, arm, len(part)))
+            share = len(part) / (arm.layout.dims - self.known)  # of a call, in samples
+            hook = arm.register_forward_hook(lambda *_, share=share: told(share))
+            try:
+                trace = ancestral_sample(arm, Draw.noise_of(arm, self.seed, part), **self._options(arm, part))
+            finally:
+                hook.remove()
             yield from zip(part, trace.x.cpu().numpy(), trace.arm_calls.tolist(), strict=True)
+
+    def _options(self, arm: AutoregressiveModel, ids: range) -> dict[str, Any]:
+        options = options_of(self.spec, arm, len(ids))
+        if self.prefix is not None:
+            options["prefix"] = self.prefix[torch.arange(ids.start, ids.stop) % len(self.prefix)]
+        return options
 
 
 def sample(
     checkpoint: Path, *, arm: str | None, sampler: str, slots: int, seed: int, window: int | None, horizon: int | None,
     certified: bool, card: bool, count: int, out: Path | None, animate: Path | None, workers: int, address: str,
-    pretrained: Pretrained | None = None, **decision: Any,
+    prefix: Path | None, keep: int | None, pretrained: Pretrained | None = None, **decision: Any,
 ) -> None:  # fmt: skip
     """Do what `harness sample` says; `decision` has the options that change samples."""
     if horizon is not None and sampler not in LEARNED:
@@ -99,6 +128,10 @@ def sample(
         raise InputError("--certified and --card prove what a forecaster draws; leave --sampler ancestral out")
     if decision.get("guidance") is not None and decision.get("context") is None:
         raise InputError("--guidance needs a class to guide to; add --context")
+    if keep is not None and prefix is None:
+        raise InputError("--keep says how much of --prefix is kept; add --prefix FILE")
+    if prefix is not None and (card or animate is not None):
+        raise InputError(f"--{'card' if card else 'animate'} is for whole samples; leave it or --prefix out")
     Decision(temperature=decision.get("temperature") or 0.0)  # whose rule and words these are
     how: dict[str, Any] = {"sampler": "ancestral"} if sampler == "ancestral" else {"forecaster": sampler}
     how |= {} if sampler == "ancestral" else {"window": window or "auto", "stream": True, "horizon": horizon}
@@ -111,15 +144,20 @@ def sample(
         raise InputError("nothing would be kept; add --out FILE.png, --out FILE.npz or --animate FILE.gif")
     if card and out is None:
         raise InputError("--card is written beside the samples; add --out FILE.png or --out FILE.npz")
+    if out is not None and out.suffix not in (".png", ".npz"):
+        raise InputError(f"--out must end in .png (a grid) or .npz (arrays), got {out}")
+    loaded = asked.load()
+    if prefix is not None:
+        asked = replace(asked, prefix=read_prefix(prefix, loaded, keep=keep))
     if animate is not None:
-        _animate(asked, animate)
+        _animate(asked, loaded, animate)
     if out is not None:
-        drawn = draw_samples(asked, count, out, workers=workers, address=address)
+        drawn = draw_samples(asked, loaded, count, out, workers=workers, address=address)
         if card:
-            write_card(out.with_suffix(".card.json"), card_of(checkpoint, asked.load(), spec, seed, drawn))
+            write_card(out.with_suffix(".card.json"), card_of(checkpoint, loaded, spec, seed, drawn))
 
 
-def _animate(how: Sampling, out: Path) -> None:
+def _animate(how: Sampling, loaded: Checkpoint, out: Path) -> None:
     """Samples of this forecaster beside ancestral sampling and the paper's algorithm, as a moving picture."""
     if out.suffix != ".gif":
         raise InputError(f"--animate must end in .gif, got {out}")
@@ -128,16 +166,13 @@ def _animate(how: Sampling, out: Path) -> None:
     from harness.commands.animation import IN_WORK, animate
 
     with CONSOLE.status("Drawing the picture"):
-        films = animate(how.load(), how.spec, seed=how.seed, slots=min(how.slots, IN_WORK), out=out)
+        films = animate(loaded, how.spec, seed=how.seed, slots=min(how.slots, IN_WORK), out=out)
     made = ", ".join(f"{film.title} {film.done(films[1].end)}" for film in films)
     CONSOLE.print(f"Samples from {films[1].end:.0f} full passes of the network: {made}: {out}", soft_wrap=True)
 
 
-def draw_samples(how: Sampling, count: int, out: Path, *, workers: int, address: str) -> np.ndarray:
+def draw_samples(how: Sampling, loaded: Checkpoint, count: int, out: Path, *, workers: int, address: str) -> np.ndarray:
     """Draw samples 0 .. count - 1 into a picture or arrays; returns them flat."""
-    if out.suffix not in (".png", ".npz"):
-        raise InputError(f"--out must end in .png (a grid) or .npz (arrays), got {out}")
-    loaded = how.load()
     if how.spec.forecaster is not None:
         FORECASTERS.resolve(how.spec.forecaster)
     layout, pixels = loaded.arm.layout, shown_layout(loaded)
@@ -148,12 +183,13 @@ def draw_samples(how: Sampling, count: int, out: Path, *, workers: int, address:
         loaded.arm.span_cache(1, how.spec.window)
     values = np.empty((count, layout.dims), np.uint8 if layout.categories <= 256 else np.int32)
     calls = np.empty(count, np.int64)
-    drawn = how.draw(loaded, range(count)) if workers == 1 else _on_workers(how, count, workers, address)
-    quiet = not CONSOLE.is_terminal
-    for number, value, taken in track(
-        drawn, "Drawing samples", total=count, console=CONSOLE, transient=True, disable=quiet
-    ):
-        values[number], calls[number] = value, taken
+    with _progress(count) as told:
+        if workers == 1:
+            drawn = how.draw(loaded, range(count), told)
+        else:
+            drawn = _on_workers(how, count, workers, address, told)
+        for number, value, taken in drawn:
+            values[number], calls[number] = value, taken
     images = shown(loaded, torch.from_numpy(values)).numpy()
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
@@ -164,16 +200,39 @@ def draw_samples(how: Sampling, count: int, out: Path, *, workers: int, address:
         np.savez_compressed(out, allow_pickle=False, **arrays)
     else:
         _save_grid(images, pixels, out)
-    mean = calls.mean()
+    mean, whole = calls.mean(), layout.dims - how.known
     CONSOLE.print(
-        f"{count} samples, {mean:.1f} ARM calls each on average ({mean / layout.dims:.1%} of the {layout.dims} "
+        f"{count} samples, {mean:.1f} ARM calls each on average ({mean / whole:.1%} of the {whole} "
         f"that ancestral sampling takes): {out}",
         soft_wrap=True,
     )
     return values
 
 
-def _on_workers(how: Sampling, count: int, workers: int, address: str) -> Iterator[tuple[int, np.ndarray, int]]:
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[float], None]]:
+    """Shows how many samples are done, in parts too: a bar on a terminal, elsewhere a line every ten seconds."""
+    columns = (TextColumn("Drawing samples"), BarColumn(20), TaskProgressColumn(), TimeElapsedColumn())
+    said = time.monotonic()
+    with Progress(
+        *columns, TextColumn("left"), TimeRemainingColumn(), console=CONSOLE, transient=True,
+        disable=not CONSOLE.is_terminal,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("", total=total)
+
+        def told(more: float) -> None:
+            nonlocal said
+            bar.advance(task, more)
+            if not CONSOLE.is_terminal and time.monotonic() - said > LINE_S:
+                said = time.monotonic()
+                CONSOLE.print(f"Drawing samples: {bar.tasks[0].completed:.1f} of {total}")
+
+        yield told
+
+
+def _on_workers(
+    how: Sampling, count: int, workers: int, address: str, told: Callable[[float], object]
+) -> Iterator[tuple[int, np.ndarray, int]]:
     from harness.execution.environment import prepare
 
     prepare(address)
@@ -184,7 +243,9 @@ def _on_workers(how: Sampling, count: int, workers: int, address: str) -> Iterat
     shards = [range(start, min(start + size, count)) for start in range(0, count, size)]
     CONSOLE.print("Starting Ray ..." if address == "local" else f"Connecting to Ray at {address} ...")
     with ray.connected(address, dashboard=False):
-        yield from spread(_drawn, [(how, shard) for shard in shards], workers)
+        for drawn in spread(_drawn, [(how, shard) for shard in shards], workers):
+            told(1)
+            yield drawn
 
 
 def _drawn(how: Sampling, ids: range) -> list[tuple[int, np.ndarray, int]]:

@@ -20,6 +20,8 @@ from harness.sweep.shipped import sweep_file
 
 FEWEST_SEEDS = 5
 """With fewer repetitions an interval is rough, or none."""
+NAMED = 8
+"""Datasets and variants that a remark names."""
 SHOWN = 100
 """A plan of more jobs is counted, not listed."""
 
@@ -57,6 +59,9 @@ def run_sweep(command: SweepCommand) -> int:
     if spec.search is not None and spec.search.method != "grid" and spec.search.settings < spec.search.count:
         few = f"{spec.search.settings} different settings; {spec.search.count} trials were asked for (search.count)"
         CONSOLE.print(f"The space of the search has {few}: each is tried once.", soft_wrap=True)
+    for text, names in drawn.notes.items():
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        CONSOLE.print(f"{', '.join(names[:NAMED])}{more}: {text}.", soft_wrap=True)
     if command.dry_run:
         from harness.commands import dry_run
 

@@ -15,7 +15,7 @@ from arm_core.atomic import write_atomic
 from arm_core.checkpoint import build_autoencoder, read_bundle, write_bundle
 from arm_core.data import Dataset, load_dataset
 from arm_core.data.base import SPLITS
-from arm_core.data.patches import pixel_layout, pixels_of
+from arm_core.data.patches import pixel_layout, pixels_of, tokens_of
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
 from arm_core.training import AutoencoderTraining, AutoencoderTrainingConfig, encode_all, evaluate_autoencoder
 from harness.jobs import lease
@@ -136,6 +136,18 @@ def shown(checkpoint: Checkpoint, x: Tensor) -> Tensor:
     if (side := checkpoint.metadata.get("patches", 1)) == 1:
         return tokens.cpu()
     return torch.from_numpy(pixels_of(tokens.cpu().numpy(), side, shown_layout(checkpoint).categories))
+
+
+def sequences(checkpoint: Checkpoint, images: Tensor) -> Tensor:
+    """The sequences that stand for images (n, C, H, W) of `shown_layout`: what `shown` makes these images of."""
+    layout = checkpoint.arm.layout
+    if checkpoint.autoencoder is not None:
+        device = next(checkpoint.arm.parameters()).device
+        codes = [checkpoint.autoencoder.encode(part.to(device)).cpu() for part in images.split(256)]
+        return layout.flatten(torch.cat(codes))
+    if (side := checkpoint.metadata.get("patches", 1)) != 1:
+        images = torch.from_numpy(tokens_of(images.numpy(), side, shown_layout(checkpoint).categories))
+    return layout.flatten(images).long()
 
 
 def decoded_columns(checkpoint: Checkpoint, x: Tensor) -> list[dict[str, Any]]:

@@ -39,7 +39,13 @@ from arm_core.forecasters import (
 )
 from arm_core.horizon import GATES, choose_horizon
 from arm_core.registry import FORECASTERS, config_type
-from arm_core.samplers import cached_sequential_sample, gs_jacobi_sample, jacobi_gs_sample, jacobi_sample
+from arm_core.samplers import (
+    cached_sequential_sample,
+    gs_jacobi_sample,
+    jacobi_gs_sample,
+    jacobi_sample,
+    pac_sample,
+)
 from arm_core.samplers.mode import sampling_mode
 from arm_core.samplers.options import noise_dtype
 from harness.sweep.components import make_config
@@ -105,7 +111,7 @@ def make_sampler(spec: SamplerSpec, checkpoint: Checkpoint) -> Sampler:
     forecaster = make_forecaster(spec, checkpoint)
     if spec.resampled:
         return lambda draw: _with_fresh_noise(arm, draw.noise, forecaster, options_of(spec, arm, draw.width))
-    window = {"auto": None, "image": arm.layout.dims}.get(spec.window, spec.window)  # type: ignore[arg-type]
+    window = _dims(spec, arm.layout)
     if not spec.stream:
         return lambda draw: predictive_sample(
             arm,
@@ -180,6 +186,13 @@ def _without_forecasts(spec: SamplerSpec, arm: AutoregressiveModel) -> Callable[
     }[spec.sampler or "ancestral"]
 
 
+def _dims(spec: SamplerSpec, layout: Layout) -> int | None:
+    """A window as samplers take it."""
+    if isinstance(spec.window, str):
+        return {"auto": None, "row": _row(layout), "image": layout.dims}[spec.window]
+    return spec.window
+
+
 def _row(layout: Layout) -> int:
     return layout.width * layout.channels
 
@@ -194,7 +207,7 @@ def as_run(spec: SamplerSpec, checkpoint: Checkpoint) -> SamplerSpec:
     if spec.sampler in BLOCKS:
         return spec.model_copy(update={"block": spec.block or _row(arm.layout)})
     if spec.sampler in DRAFTED:
-        return spec.model_copy(update={"window": spec.window or _row(arm.layout)})
+        return spec.model_copy(update={"window": spec.window or "row"})
     whole = spec.window == "auto" and arm.granule is None
     whole |= isinstance(spec.window, int) and spec.window >= arm.layout.dims
     if whole or (spec.stream and spec.window == "image"):
@@ -250,15 +263,16 @@ def _with_fresh_noise(
 
 
 def _drafted(spec: SamplerSpec, arm: AutoregressiveModel, draw: Draw) -> SampleTrace:
-    """SJD and SCD: a batch in lock-step, or samples through slots."""
-    assert not isinstance(spec.window, str)
-    sample = sjd_sample if spec.sampler == "sjd" else partial(scd_sample, coupling=spec.coupling or "gumbel")
+    """SJD, SCD and PAC: a batch in lock-step, or samples through slots."""
+    scd = partial(scd_sample, coupling=spec.coupling or "gumbel")
+    samplers: dict[str | None, Callable[..., SampleTrace]] = {"sjd": sjd_sample, "scd": scd, "pac": pac_sample}
+    sample = samplers[spec.sampler]
     batch = draw.count if spec.stream else draw.width
     return sample(
         arm,
         batch=batch,
         generator=_seeded_by(draw.noise),
-        window=spec.window or _row(arm.layout),
+        window=_dims(spec, arm.layout) or _row(arm.layout),
         slots=draw.width if spec.stream else None,
         first=row_above if spec.first else None,
         **options_of(spec, arm, batch),
@@ -271,12 +285,19 @@ def _seeded_by(noise: Tensor) -> torch.Generator:
     return torch.Generator(noise.device).manual_seed(seed)
 
 
-def dims_per_call(trace: SampleTrace) -> list[int]:
-    """Entry k: in how many calls, over all samples, k dims of a sample became final."""
+def dims_per_call(trace: SampleTrace, *, mistaken: bool = False) -> list[int]:
+    """Entry k: in how many calls, over all samples, k dims of a sample became final.
+
+    Args:
+        trace: of the samples.
+        mistaken: count only the calls that a wrong forecast ended, which was that of the last of these dims.
+    """
     calls = int(trace.arm_calls.max()) + 1 if len(trace.x) else 0
     counts = torch.zeros(len(trace.x), calls + 1, dtype=torch.int64)
     at = trace.converged_at.cpu()
     counts.scatter_add_(1, at, torch.ones_like(at))  # place 0: a prefix
     taken = torch.arange(1, calls + 1) <= trace.arm_calls.cpu()[:, None]
+    if mistaken:
+        taken &= torch.zeros_like(counts).scatter_add_(1, at, trace.mistakes.cpu().long())[:, 1:] > 0
     found: list[int] = torch.bincount(counts[:, 1:][taken]).tolist()
     return found

@@ -19,6 +19,7 @@ from arm_core import Checkpoint, InputError, SampleTrace
 from arm_core.samplers.certified import in_dtype
 from harness.jobs.checkpoints import load
 from harness.jobs.clock import Clock, clock_for
+from harness.jobs.energy import counters, joules_between
 from harness.jobs.latents import decoded_columns
 from harness.jobs.machine import (
     device_of_this_job,
@@ -193,8 +194,9 @@ class Bench:
                 continue
             draw = Draw.of(self.arm, seed, width, count)
             forget_peak_memory()
-            before = other_cpu_seconds()
+            before, energy = other_cpu_seconds(), counters(draw.noise.device)
             trace, wall_s = self._step(spec, f"width {width}", partial(self.clock, partial(run, draw)))
+            joules = joules_between(energy, counters(draw.noise.device))
             busy, memory = _busy(before, other_cpu_seconds(), wall_s), peak_memory(draw.noise.device)
             self.seconds[spec.described(), width] = wall_s / count
             row = {
@@ -208,8 +210,11 @@ class Bench:
                 "arm_work": trace.arm_work.tolist(),
                 "mistakes": trace.mistakes.sum(1).tolist(),
                 "windows": trace.window.tolist(),
+                "repairs": trace.repairs.tolist() if spec.certified else None,
                 "dims_per_call": dims_per_call(trace),
+                "mistaken_per_call": dims_per_call(trace, mistaken=True),
                 "peak_mem_bytes": memory,
+                "energy_j": joules,
                 "busy": busy,
             }
             found.append((spec, row, trace))

@@ -58,6 +58,7 @@ def write_report(
     mix: Collection[str] = (),
     reference: Path | None = None,
     other: Store | None = None,
+    moving: bytes | None = None,
     figures: int = FIGURES,
 ) -> Report:
     """Write the report on a store.
@@ -70,6 +71,7 @@ def write_report(
         mix: differences that runs which are compared may have: device, version, checkpoint, status.
         reference: a CSV file of published numbers.
         other: an earlier store, to say what got faster or slower since.
+        moving: a GIF of how samplers draw, for the page.
         figures: the most panels of a figure, and the most datasets with figures of their own.
 
     Raises:
@@ -94,8 +96,9 @@ def write_report(
         left_out = [*selection.left_out, *missing, *not_timed(table), *not_drawn]
         footnotes = [*few_repetitions(table), *selection.footnotes]
         report = Report(tables, table, trained, comparison, [], leads(table), left_out, footnotes)
-        page = render(report, drawn, provenance.rows(selection), title=_title(sweeps, only))
+        page = render(report, drawn, provenance.rows(selection), title=_title(sweeps, only), moving=moving)
         files += [_written(place / "index.html", page.encode())]
+        files += [_written(place / "how.gif", moving)] if moving is not None else []
         files += [path for figure in drawn for path in figure.files.values()]
         report.files.extend(out / path.relative_to(place) for path in files)
     return report

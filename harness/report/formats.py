@@ -1,12 +1,13 @@
 """A table as text: Markdown, LaTeX (booktabs) and for the terminal."""
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from rich import box
 from rich.table import Table as RichTable
 
 from harness.report.lead import HEADINGS, Lead
-from harness.report.tables import DASH, Block, Cell, Table
+from harness.report.tables import DASH, EXACT, UNITS, Block, Cell, Table
 
 _LONGEST = 45
 """Rows that a LaTeX float holds; longer blocks become a longtable."""
@@ -35,17 +36,24 @@ def markdown_rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 
 def latex(table: Table) -> str:
-    r"""The table for `\input`: booktabs, no wider than the page; longtable where a block is longer than it."""
+    r"""The table for `\input`, as a paper prints it: booktabs; longtable where a block is longer than a page.
+
+    Calls and passes are means, times have their standard deviation, factors their interval; the CSV has everything.
+    """
     head = r"% \usepackage{booktabs,graphicx,longtable}" + "\n"
     return head + "\n".join(_latex_block(table, block) for block in table.blocks if block.rows)
 
 
 def _latex_block(table: Table, block: Block) -> str:
-    shown = [place for place, heading in enumerate(table.headings) if heading != "variant"]
+    left_out, equal = {"variant", "samples", "dims a call", "peak MiB", "pairs"}, ""
+    if "exact" in table.headings and all(row[table.headings.index("exact")].text == EXACT[0] for row in block.rows):
+        left_out, equal = {*left_out, "exact"}, "Every sample is that of ancestral sampling."
+    shown = [place for place, heading in enumerate(table.headings) if heading not in left_out]
     columns = "@{}l" + "r" * (len(shown) - 1) + "@{}"
     name = table.title.partition(": ")[2] or table.title  # LaTeX counts for itself
-    notes = " ".join(["Mean, standard deviation and 95\\% interval.", *(tex(note) for note in table.notes)])
-    caption = rf"\caption{{{tex(name)}. {tex(block.title)}: {tex(block.about)} {notes}}}"
+    spread = r"Times with their standard deviation, factors with their 95\% interval."
+    about = [f"{tex(name)}.", f"{tex(block.title)}: {tex(block.about)}".removesuffix(": "), spread, equal]
+    caption = rf"\caption{{{' '.join([*filter(None, about), *(tex(note) for note in table.notes)])}}}"
     caption += rf"\label{{tab:{table.name}-{_slug(block.title)}}}"
     head = " & ".join(tex(_HEADS.get(table.headings[place], table.headings[place])) for place in shown) + r" \\"
     body = _latex_rows(table, block, shown)
@@ -64,8 +72,8 @@ def _latex_block(table: Table, block: Block) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table*}"]) + "\n"
 
 
-_HEADS = {"ARM calls (%)": "calls (%)", "full passes": "passes", "peak MiB": "MiB"}
-_SIZE = r"scriptsize\setlength{\tabcolsep}{2pt}"
+_HEADS = {"ARM calls (%)": "calls (%)", "full passes": "passes"}
+_SIZE = r"small\setlength{\tabcolsep}{4pt}"
 _FIT = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%" + "\n"
 
 
@@ -81,8 +89,15 @@ def _latex_rows(table: Table, block: Block, shown: Sequence[int]) -> list[str]:
             lines += [*([r"\addlinespace"] if before else []), heading]
         elif before is not None and before[batch].text != row[batch].text:
             lines.append(r"\addlinespace")
-        lines.append(" & ".join(tex(_flat(row[place])) for place in shown) + r" \\")
+        lines.append(" & ".join(_latex_cell(table.headings[place], row[place]) for place in shown) + r" \\")
     return lines
+
+
+def _latex_cell(heading: str, cell: Cell) -> str:
+    """A number with at most one spread beside it."""
+    if heading in (UNITS["speedup"], UNITS["over_paper"]):
+        return tex(_flat(cell).replace("x", "×"))  # noqa: RUF001 the multiplication sign is meant
+    return tex(cell.text if heading == UNITS["seconds"] else cell.text.partition(" ±")[0])
 
 
 def _flat(cell: Cell) -> str:
@@ -131,7 +146,7 @@ def terminal(table: Table, *, most: int) -> list[RichTable]:
             break
         most -= len(rows)
         rich = RichTable(title=title, caption=about, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
-        rich.add_column("sampler", overflow="fold")
+        rich.add_column("sampler")
         for short in _SHORT.values():
             rich.add_column(short, justify="right", no_wrap=True)
         for row, after in zip(rows, [*rows[1:], None], strict=True):
@@ -142,13 +157,25 @@ def terminal(table: Table, *, most: int) -> list[RichTable]:
     return made
 
 
+def terminal_comparison(table: Table, *, most: int) -> Iterator[RichTable]:
+    """The comparison with another store, a table a dataset, without the intervals; at most so many rows in all."""
+    (block,) = table.blocks
+    shown = [place for place, heading in enumerate(table.headings) if heading not in ("dataset", "pairs")]
+    for dataset, rows in groupby(block.rows[:most], key=lambda row: row[0].text):
+        rich = RichTable(title=f"{dataset}: now over before", title_justify="left", box=box.SIMPLE_HEAD)
+        for place in shown:
+            rich.add_column(table.headings[place], justify="left" if place in (1, len(table.headings) - 1) else "right")
+        for row in rows:
+            rich.add_row(*(row[place].text.partition(" [")[0] for place in shown))
+        yield rich
+
+
 def terminal_lead(lead: Lead) -> RichTable:
     """The result of one dataset at one width."""
     rich = RichTable(title=f"{lead.title}, {lead.width} at a time", caption=f"{lead.claim[0].upper()}{lead.claim[1:]}.")
     rich.title_justify, rich.caption_justify, rich.box = "left", "left", box.SIMPLE_HEAD
     for place, heading in enumerate(HEADINGS):
-        wide = 26 if heading == "sampler" else None
-        rich.add_column(heading, justify="right" if place > 1 else "left", overflow="fold", min_width=wide)
+        rich.add_column(heading, justify="right" if place > 1 else "left", min_width=26 if place == 1 else None)
     for row in lead.rows:
         rich.add_row(*(cell.text for cell in row))
     return rich

@@ -17,10 +17,11 @@ NAMES = {
     "cached_sequential": "cached sequential",
     "sjd": "SJD",
     "scd": "SCD",
+    "pac": "SJD-PAC",
 }
 DECISION = {"temperature": "temperature", "top_k": "top-k", "top_p": "top-p", "min_p": "min-p"}
 DECISION |= {"guidance": "guidance", "context": "class"}
-LEARNED, DRAFTED = ("learned", "gated"), ("sjd", "scd")
+LEARNED, DRAFTED = ("learned", "gated"), ("sjd", "scd", "pac")
 FRESH = "fresh noise: "
 """Starts the names of samplers that are exact in law only."""
 ANCESTRAL, PAPER = "ancestral", "fixed point"
@@ -61,7 +62,9 @@ def named(description: str) -> Named:
         parts.append(f"block {settings['block']}")
     window = settings.get("window")
     if window is not None:
-        parts.append({"image": "finished dropped", "auto": "auto window"}.get(window, f"window {window}"))
+        parts.append(
+            {"image": "finished dropped", "row": "row window", "auto": "auto window"}.get(window, f"window {window}")
+        )
     if settings.get("stream"):
         parts.append("slots")
     if settings.get("certified"):

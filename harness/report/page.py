@@ -35,7 +35,14 @@ _MODEL_HEADINGS = [
 ]
 
 
-def render(report: "Report", figures: Sequence["Figure"], provenance: Sequence[dict[str, Any]], *, title: str) -> str:
+def render(
+    report: "Report",
+    figures: Sequence["Figure"],
+    provenance: Sequence[dict[str, Any]],
+    *,
+    title: str,
+    moving: bytes | None = None,
+) -> str:
     """The page.
 
     Args:
@@ -43,6 +50,7 @@ def render(report: "Report", figures: Sequence["Figure"], provenance: Sequence[d
         figures: all of them; each stands with the table that it names.
         provenance: a row a job.
         title: of the page.
+        moving: a GIF of how samplers draw.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("harness.report"),
@@ -60,6 +68,7 @@ def render(report: "Report", figures: Sequence["Figure"], provenance: Sequence[d
         lead_headings=lead.HEADINGS,
         sections=[_section(table, [p for p in pictures if p["place"] == table.name]) for table in report.tables],
         others=[picture for picture in pictures if picture["place"] not in placed],
+        moving=_embedded("gif", moving) if moving is not None else None,
         comparison=report.comparison,
         provenance=provenance[:MOST_ROWS],
         jobs=len(provenance),
@@ -117,8 +126,12 @@ def _picture(figure: "Figure") -> dict[str, Any]:
         "file": f"figures/{figure.name}",
         "width": width // 2,  # drawn at twice the resolution of a screen
         "height": height // 2,
-        "data": f"data:image/png;base64,{base64.b64encode(figure.png.read_bytes()).decode()}",
+        "data": _embedded("png", figure.png.read_bytes()),
     }
+
+
+def _embedded(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _size(png: Path) -> tuple[int, int]:

@@ -16,16 +16,25 @@ from arm_core.errors import InputError
 from arm_core.registry import suggest
 from harness.report.comparable import BLOCK, MIXABLE, comparable, few
 from harness.report.naming import Named, named
-from harness.report.statistics import DIMS_PER_CALL, GROUP, PERCENTILES, RATIOS, paired_speedup
+from harness.report.statistics import (
+    AVERAGED,
+    DIMS_PER_CALL,
+    DISTANCES,
+    GROUP,
+    HIT_RATES,
+    PERCENTILES,
+    RATIOS,
+    paired_speedup,
+)
 from harness.store import SCHEMAS, Ragged, Store
 
 KEYS = ("dataset", "variant", "profile", "seed", "sampler", "batch_size")
 """What `--only` takes; `seed` is that of training."""
 _OF_ROWS = ["job", "status", "is_warmup", "sampler", "batch_size", "samples", "seed"]
 _NAMES = ["job", *GROUP]
-_OF_ROWS += ["dims", "wall_s", "exact_fraction", "smallest_gap", "busy", "peak_mem_bytes"]
+_OF_ROWS += ["dims", "wall_s", "exact_fraction", "smallest_gap", "busy", "peak_mem_bytes", "energy_j"]
 _OF_ROWS = [name for name in _OF_ROWS if name in SCHEMAS["timings"].names]
-_LISTS = {"arm_calls", "arm_work", "mistakes", "dims_per_call"}
+_LISTS = {"arm_calls", "arm_work", "mistakes", "dims_per_call", "mistaken_per_call", "repairs"}
 _OF_RUNS = [name for name in SCHEMAS["timings"].names if name not in {*_OF_ROWS, *_LISTS} - {"job", "status", "dims"}]
 
 
@@ -127,12 +136,15 @@ def _names(store: Store, sweeps: Sequence[str]) -> tuple[pd.DataFrame, list[str]
 def _timings(store: Store, jobs: set[str]) -> pd.DataFrame:
     """The counted timings, a number in place of each list: what the batch took, what its samples did on average."""
     unreadable: dict[Path, str] = {}  # they are not among the jobs
-    lists = ["arm_calls", "arm_work", "dims_per_call"]
-    frame, (calls, work, histogram) = store.read_ragged("timings", _OF_ROWS, lists, jobs=jobs, unreadable=unreadable)
+    lists = ["arm_calls", "arm_work", "dims_per_call", "mistaken_per_call", "repairs"]
+    frame, ragged = store.read_ragged("timings", _OF_ROWS, lists, jobs=jobs, unreadable=unreadable)
+    calls, work, histogram, mistaken, repairs = ragged
     frame = frame.assign(
         batch_calls=_reduced(calls, np.maximum),
         work=_reduced(work, np.add) / np.maximum(work.lengths, 1),
+        repaired=_reduced(repairs._replace(values=1.0 * (repairs.values > 0)), np.add) / np.maximum(repairs.lengths, 1),
         **_of_histograms(histogram),
+        **_hit_rates(histogram, mistaken),
     )
     return frame[(frame["status"] == "done") & ~frame["is_warmup"].fillna(False).astype(bool)]
 
@@ -157,6 +169,23 @@ def _of_histograms(lists: Ragged) -> dict[str, np.ndarray]:
     for share in PERCENTILES:
         place = np.searchsorted(until[1:], until[starts] + share / 100 * np.nan_to_num(total)) - starts
         found[f"dims_per_call_p{share}"] = np.where(np.isnan(total), np.nan, place)
+    return found
+
+
+def _hit_rates(lists: Ragged, mistaken: Ragged) -> dict[str, np.ndarray]:
+    """`HIT_RATES`, from how many calls made 0, 1, 2, ... dims final and how many of those a wrong forecast ended.
+
+    nan where no call made so many final, and where no forecast was wrong: most such samplers forecast nothing.
+    """
+    until, ends = np.concatenate([[0], np.cumsum(lists.values)]), np.cumsum(lists.lengths)
+    first_wrong = np.cumsum(mistaken.lengths) - mistaken.lengths
+    found = {}
+    for name, distance in zip(HIT_RATES, DISTANCES, strict=True):
+        inside, known = lists.lengths > distance, mistaken.lengths > distance
+        calls = np.where(inside, until[ends] - until[np.where(inside, ends - lists.lengths + distance, ends)], np.nan)
+        wrong = np.zeros(len(calls))
+        wrong[known] = mistaken.values[(first_wrong + distance)[known]]
+        found[name] = np.where(mistaken.lengths > 0, 1 - wrong / calls, np.nan)
     return found
 
 
@@ -253,8 +282,9 @@ def _repetitions(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
     Columns: job, those of `GROUP`, kind, data_status, train_seed, sampler (described), those of `naming.Named`,
     batch_size (slots, where samples went through slots), seed, samples, calls_percent (of the slowest sample, in
-    percent of the dimensions), those of `DIMS_PER_CALL`, work (full passes a sample), seconds (a sample), those of
-    `RATIOS`, peak_mem_bytes, exact_fraction, smallest_gap, busy, in_law. Rows that repeat a sampler in one run count as
+    percent of the dimensions), those of `DIMS_PER_CALL` and `HIT_RATES`, joules (a sample), work (full passes a
+    sample), seconds (a sample), those of `RATIOS`, peak_mem_bytes, exact_fraction, repaired (share of the samples that
+    a proof overruled; nan without proofs), smallest_gap, busy, in_law. Rows that repeat a sampler in one run count as
     one, their mean.
     """
     of, described = pd.factorize(rows["sampler"])  # a million rows share a few descriptions
@@ -266,17 +296,22 @@ def _repetitions(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         samples=rows["samples"].clip(lower=1),
         calls_percent=100 * rows["batch_calls"] / rows["dims"].astype(float),
         work=rows["work"],
-        **{name: rows[name] for name in DIMS_PER_CALL},
+        **{name: rows[name] for name in (*DIMS_PER_CALL, *HIT_RATES)},
+        joules=rows["energy_j"].astype(float) / rows["samples"].clip(lower=1),
         peak_mem_bytes=rows["peak_mem_bytes"].astype(float),
         seconds=rows["wall_s"].astype(float) / rows["samples"].clip(lower=1),
         exact_fraction=rows["exact_fraction"].astype(float),
+        repaired=rows["repaired"],
         smallest_gap=rows["smallest_gap"].astype(float),
         busy=rows["busy"].fillna(False).astype(bool),
     )
     found["in_law"] = found["family"] == "law"
     twice = ["job", "label", "batch_size", "seed"]
     if found.duplicated(twice).any():
-        measured, same = ["calls_percent", "work", "seconds", *DIMS_PER_CALL], found.groupby(twice, dropna=False)
+        measured, same = (
+            ["calls_percent", "work", "seconds", "dims_per_call", *AVERAGED],
+            found.groupby(twice, dropna=False),
+        )
         found[measured] = same[measured].transform("mean")
         found["exact_fraction"] = same["exact_fraction"].transform("min")
         found = found.drop_duplicates(twice)

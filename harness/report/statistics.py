@@ -19,6 +19,12 @@ MEASURES = ["calls_percent", "dims_per_call", "work", "seconds", "speedup", "ove
 PERCENTILES = (50, 90, 99)
 DIMS_PER_CALL = ["dims_per_call", *(f"dims_per_call_p{share}" for share in PERCENTILES)]
 """Of the dims of a sample that a call makes final: what the field calls acceptance length."""
+DISTANCES = (1, 2, 4, 8, 16)
+HIT_RATES = [f"hit_rate_{distance}" for distance in DISTANCES]
+"""Of the calls that made so many dims final, the share whose last of them was forecast right: how often the forecast so
+far from the frontier holds if all before it did."""
+AVERAGED = [*DIMS_PER_CALL[1:], *HIT_RATES, "joules"]
+"""Means over repetitions, without an interval; joules of a sample."""
 RATIOS = {"speedup": ANCESTRAL, "over_paper": PAPER}
 """Times faster than which sampler; their means are geometric."""
 FEWEST_FOR_BOOTSTRAP = 5
@@ -50,11 +56,11 @@ def speedup(repetitions: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns: those of `GROUP`, kind, data_status, sampler, family and decision (`naming.Named`), batch_size,
         trainings, repetitions, samples (drawn in each), and for each of `MEASURES` mean, `_std` (Bessel-corrected, over
-        units; not of ratios), `_low` and `_high` (`mean_interval`); the percentiles of `DIMS_PER_CALL` (means over
-        repetitions), seconds_cv (std / mean), seconds_t_low and seconds_t_high (Student's t, beside the bootstrap),
-        peak_mem_bytes (the most of a repetition); equal (every sample equal to the ancestral one),
-        in_law (nothing to be equal to), busy (repetitions during which others used the machine), query (the rows of
-        `timings` behind it, for pandas).
+        units; not of ratios), `_low` and `_high` (`mean_interval`); `AVERAGED`, seconds_cv (std / mean), seconds_t_low
+        and seconds_t_high (Student's t, beside the bootstrap), peak_mem_bytes (the most of a repetition), repaired
+        (share of the samples that a proof overruled; nan without proofs); equal (every sample equal to the ancestral
+        one), in_law (nothing to be equal to), busy (repetitions during which others used the machine), query (the rows
+        of `timings` behind it, for pandas).
     """
     by = ["kind", "data_status", *GROUP, "label", "batch_size"]
     groups = repetitions.groupby(by, dropna=False, observed=True, sort=False)
@@ -65,8 +71,9 @@ def speedup(repetitions: pd.DataFrame) -> pd.DataFrame:
         family=("family", "first"),
         decision=("decision", "first"),
         least_exact=("exact_fraction", "min"),
+        repaired=("repaired", "mean"),
         peak_mem_bytes=("peak_mem_bytes", "max"),
-        **{name: (name, "mean") for name in DIMS_PER_CALL[1:]},
+        **{name: (name, "mean") for name in AVERAGED},
         busy=("busy", "sum"),
         in_law=("in_law", "first"),
     ).reset_index()
@@ -105,11 +112,12 @@ _NUMBERS = [
         for end in ("", "_std", "_low", "_high")
         if end != "_std" or name not in RATIOS
     ),
-    *DIMS_PER_CALL[1:],
+    *AVERAGED,
     "seconds_cv",
     "seconds_t_low",
     "seconds_t_high",
     "peak_mem_bytes",
+    "repaired",
     "equal",
     "in_law",
     "busy",

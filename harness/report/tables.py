@@ -116,11 +116,12 @@ def paper_tables(speedup: pd.DataFrame, models: pd.DataFrame, references: pd.Dat
         for status in sorted(set(both), key=[*STATUSES, "unknown"].index):
             rows, of = (part[(part["kind"] == kind) & (part["data_status"] == status)] for part in (speedup, models))
             columns = _published_columns(rows, references)
-            headings = ["sampler", "batch", "samples", *UNITS.values(), "peak MiB", "exact"]
+            energy = ["J a sample"] if rows["joules"].notna().any() else []
+            headings = ["sampler", "batch", "samples", *UNITS.values(), "peak MiB", *energy, "exact"]
             headings += [f"published {UNITS[quantity]}" for quantity in columns]
             if kind == "ablation":
                 headings.insert(0, "variant")
-            blocks = [_block(key, part, of, references, columns, kind) for key, part in _blocks(rows, of)]
+            blocks = [_block(key, part, of, references, columns, headings) for key, part in _blocks(rows, of)]
             notes = ["The published numbers are of other data."] if columns and status != "official" else []
             title = f"{number}: {what} ({STATUSES.get(status, 'data of unknown origin')})"
             made.append(Table(f"{name}-{status}", title, headings, blocks, rows, of, notes))
@@ -146,14 +147,14 @@ def _block(
     of: pd.DataFrame,
     references: pd.DataFrame | None,
     columns: Sequence[str],
-    kind: str,
+    headings: Sequence[str],
 ) -> Block:
     trained = of[_same(of, key)]
     alone = len(trained) == 1
     sentences = {row["variant"]: about(row, references, with_data=alone) for _, row in trained.iterrows()}
     first = "" if trained.empty else next(iter(sentences.values())) if alone else f"{_data(trained.iloc[0])}."
     title = str(key["dataset"]) if pd.isna(key["profile"]) else f"{key['dataset']} ({key['profile']})"
-    cells = [_cells(row, references, columns, with_variant=kind == "ablation") for _, row in rows.iterrows()]
+    cells = [_cells(row, references, columns, headings) for _, row in rows.iterrows()]
     return Block(title, first, cells, {} if alone else sentences)
 
 
@@ -183,9 +184,9 @@ def _published_columns(rows: pd.DataFrame, references: pd.DataFrame | None) -> l
 
 
 def _cells(
-    row: pd.Series, references: pd.DataFrame | None, columns: Sequence[str], *, with_variant: bool
+    row: pd.Series, references: pd.DataFrame | None, columns: Sequence[str], headings: Sequence[str]
 ) -> list[Cell]:
-    variant = [Cell(row["variant"], value=row["variant"])] if with_variant else []
+    variant = [Cell(row["variant"], value=row["variant"])] if "variant" in headings else []
     exact = EXACT[1 if row["in_law"] else 0 if row["equal"] else 2]
     memory = row["peak_mem_bytes"] / 2**20
     cells = [
@@ -195,7 +196,10 @@ def _cells(
         Cell(str(row["samples"]), value=row["samples"]),
     ]
     cells += [measured(row, name) for name in MEASURES]
-    cells += [Cell(DASH) if pd.isna(memory) else Cell(f"{memory:.0f}", value=memory), Cell(exact, value=exact)]
+    proof = "" if pd.isna(row["repaired"]) else f"{row['repaired']:.1%} repaired"
+    cells += [Cell(DASH) if pd.isna(memory) else Cell(f"{memory:.0f}", value=memory)]
+    cells += [measured(row, "joules")] if "J a sample" in headings else []
+    cells += [Cell(exact, proof, exact)]
     for quantity in columns:
         found = published(references, quantity, row) if references is not None else None
         if found is not None and quantity == "seconds":  # papers give those of a batch

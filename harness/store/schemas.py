@@ -162,6 +162,7 @@ _TIMINGS = [
     Column("arm_work", pa.list_(FLOAT64), True, "full passes", "full-pass equivalents per sample"),
     Column("mistakes", pa.list_(INT32), True, "dims", "per sample"),
     Column("windows", pa.list_(INT32), True, "dims", "per sample: the window in use when it finished"),
+    Column("repairs", pa.list_(INT32), True, "repairs", "per sample, where it was proved; part of its work"),
     Column(
         "exact_fraction",
         FLOAT64,
@@ -172,7 +173,9 @@ _TIMINGS = [
     Column("smallest_gap", FLOAT64, True, "logits", "smallest top-2 gap at a first mismatch"),
     Column("busy", BOOL, True, meaning="something else used the machine"),
     Column("dims_per_call", pa.list_(INT32), True, "calls", "entry k: those that made k dims of a sample final"),
+    Column("mistaken_per_call", pa.list_(INT32), True, "calls", "entry k: those of them that a wrong forecast ended"),
     Column("peak_mem_bytes", INT64, True, "bytes", "during the repetition"),
+    Column("energy_j", FLOAT64, True, "J", "during the repetition: of the GPU, or of all processor packages"),
     *_PROVENANCE,
 ]
 
@@ -210,7 +213,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "trials": _schema("trials", 5, _TRIALS),
     "curves": _schema("curves", 5, _CURVES),
     "autoencoders": _schema("autoencoders", 4, _AUTOENCODERS),
-    "timings": _schema("timings", 7, _TIMINGS),
+    "timings": _schema("timings", 8, _TIMINGS),
     "mistakes": _schema("mistakes", 6, _MISTAKES),
     "samples": _schema("samples", 7, _SAMPLES),
 }

@@ -19,13 +19,13 @@ from arm_core.training import AutoencoderTrainingConfig, TrainingConfig
 from harness.sweep.components import fill, make_config
 from harness.sweep.identity import content_hash, named, pretrained_digest, read_manifest, source_of
 from harness.sweep.jobs import AutoencoderJob, Component, Existing, Frozen, Job, TimingJob, TrainJob
-from harness.sweep.samplers import SamplerSpec, complete
+from harness.sweep.samplers import LEARNED, SamplerSpec, complete
 from harness.sweep.search import SearchSpec
 from harness.sweep.spec import DatasetSpec, LoggingSpec, Sweep
 
 TRAINING_FORMAT = 3
 """Raise it when training gives other weights from the same settings."""
-SAMPLING_FORMAT = 3
+SAMPLING_FORMAT = 4
 """Raise it when timings mean something else."""
 
 
@@ -76,16 +76,34 @@ class Plan(Frozen):
 
 @dataclass
 class Drawn:
-    """The jobs that a sweep asks for, by id and each after those that it needs; and all their names."""
+    """The jobs that a sweep asks for, by id and each after those that it needs; and all their names.
+
+    Attributes:
+        notes: what is right and yet hardly meant -> the datasets and variants of which it is true.
+        unserved: what to say if no model at all has the forecasting modules that a sampler needs.
+    """
 
     sweep: Sweep
     jobs: dict[str, Job] = field(default_factory=dict)
     names: list[Named] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    unserved: InputError | None = None
 
     def add(self, job: Job, dataset: str, variant: str | None, seed: int) -> None:
         """Note a job under a name; it may have others."""
         self.jobs.setdefault(job.id, job)
+        if not isinstance(job, TimingJob) and job.training["evaluate_every"] > (last := job.training["iterations"]):
+            every = f"evaluate_every {job.training['evaluate_every']} is beyond the {last} iterations"
+            self.note(
+                f"{every}: validated once, at the end; for a curve `evaluate_every: {-(-last // 10)}`", dataset, variant
+            )
         self.names.append(Named(id=job.id, kind=job.kind, title=job.title, dataset=dataset, variant=variant, seed=seed))
+
+    def note(self, text: str, dataset: str, variant: str | None) -> None:
+        """Note what is true of a dataset and a variant."""
+        name = f"{dataset} {variant}" if variant is not None and len(self.sweep.variants) > 1 else dataset
+        if name not in self.notes.setdefault(text, []):
+            self.notes[text].append(name)
 
 
 def make_plan(sweep: Sweep, outcomes: Mapping[str, str], *, only: Sequence[str] = ()) -> Plan:
@@ -103,7 +121,10 @@ def draw_jobs(sweep: Sweep) -> Drawn:
     for key, given in sweep.datasets.items():
         _draw_dataset(drawn, key, given or DatasetSpec())
     for key in sweep.checkpoints:
-        drawn.add(_timing_of_checkpoint(sweep, key), key, "default", 0)
+        drawn.add(_timing_of_checkpoint(drawn, key), key, "default", 0)
+    timings = (job for job in drawn.jobs.values() if isinstance(job, TimingJob))
+    if drawn.unserved is not None and not any(spec.forecaster in LEARNED for job in timings for spec in job.samplers):
+        raise drawn.unserved
     return drawn
 
 
@@ -148,7 +169,7 @@ def _draw_dataset(drawn: Drawn, key: str, entry: DatasetSpec) -> None:
         for job in _train_jobs(sweep, key, entry, variant, data, encoder.id if encoder is not None else None):
             drawn.add(job, key, variant, job.seed)
             if sweep.timing is not None:
-                samplers = samplers or _samplers_of(sweep, job, variant)
+                samplers = samplers or _samplers_of(drawn, job, key, variant)
                 of = {"arm": job.arm.name, "train_job": job.id, "train_seed": job.seed}
                 timing = _timing_job(sweep, samplers, {"train": job.id}, title=job.title, **of)
                 drawn.add(timing, key, variant, job.seed)
@@ -301,12 +322,13 @@ def _train_jobs(
         )
 
 
-def _samplers_of(sweep: Sweep, train: TrainJob, variant: str) -> list[SamplerSpec]:
+def _samplers_of(drawn: Drawn, train: TrainJob, key: str, variant: str) -> list[SamplerSpec]:
     horizon = train.forecasting["horizon"] if train.forecasting is not None else None
-    return _samplers(sweep, horizon, f"`forecasting:` in the variant {variant!r}; add it there", variant)
+    return _samplers(drawn, key, variant, horizon, f"`forecasting:` in the variant {variant!r}; add it there")
 
 
-def _timing_of_checkpoint(sweep: Sweep, key: str) -> TimingJob:
+def _timing_of_checkpoint(drawn: Drawn, key: str) -> TimingJob:
+    sweep = drawn.sweep
     at, given = ("checkpoints", key), sweep.checkpoints[key]
     pretrained, heads, source = given.pretrained, None, None
     if pretrained is not None:
@@ -318,20 +340,27 @@ def _timing_of_checkpoint(sweep: Sweep, key: str) -> TimingJob:
         sweep.checked((*at, "arm"), lambda: ARMS.resolve(str(given.arm)))
         source = source_of(ARMS, given.arm)
     horizon = heads["config"]["horizon"] if heads else None
-    samplers = _samplers(sweep, horizon, f"forecasting modules, and the checkpoint {key!r} has none; leave it out")
+    remedy = f"forecasting modules, and the checkpoint {key!r} has none; leave it out"
+    samplers = _samplers(drawn, key, None, horizon, remedy)
     existing = Existing(path=given.path, sha256=sha256, pretrained=pretrained)
     matters: dict[str, Any] = {"checkpoint": sha256, "arm": [given.arm, source]}
     matters |= {"pretrained": pretrained.model_dump()} if pretrained is not None else {}
     return _timing_job(sweep, samplers, matters, title=key, arm=given.arm, checkpoint=existing)
 
 
-def _samplers(sweep: Sweep, horizon: int | None, remedy: str, variant: str | None = None) -> list[SamplerSpec]:
+def _samplers(drawn: Drawn, key: str, variant: str | None, horizon: int | None, remedy: str) -> list[SamplerSpec]:
+    """The samplers of one model; without modules only what needs none, unless the entry names the variant."""
+    sweep, samplers = drawn.sweep, list[SamplerSpec]()
     assert sweep.timing is not None
-    samplers = [
-        sweep.checked(("timing", "samplers", index), partial(complete, given, horizon=horizon, remedy=remedy))
-        for index, given in enumerate(sweep.timing.samplers)
-        if variant is None or given.variants is None or variant in given.variants
-    ]
+    for index, given in enumerate(sweep.timing.samplers):
+        if variant is not None and given.variants is not None and variant not in given.variants:
+            continue
+        place = ("timing", "samplers", index)
+        if horizon is None and given.forecaster in LEARNED and given.variants is None:
+            drawn.unserved = drawn.unserved or sweep.error(place, f"{given.forecaster} needs {remedy}")
+            drawn.note(f"{given.forecaster} is left out: it needs forecasting modules", key, variant)
+            continue
+        samplers.append(sweep.checked(place, partial(complete, given, horizon=horizon, remedy=remedy)))
     references = [spec.decision for spec in samplers if spec.sampler == "ancestral"]
     for spec in samplers:
         if spec.decision not in references:

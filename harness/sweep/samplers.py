@@ -14,12 +14,12 @@ from arm_core.errors import InputError
 from arm_core.registry import FORECASTERS
 from harness.sweep.components import OptionError, make_config
 
-WithoutForecasts = Literal["ancestral", "jacobi", "gs_jacobi", "jacobi_gs", "cached_sequential", "sjd", "scd"]
+WithoutForecasts = Literal["ancestral", "jacobi", "gs_jacobi", "jacobi_gs", "cached_sequential", "sjd", "scd", "pac"]
 """Ancestral sampling, and samplers of other papers (`arm_core.samplers`)."""
 LEARNED = ("learned", "gated")
 """The forecasters that are made of a checkpoint's modules."""
 BLOCKS = ("gs_jacobi", "jacobi_gs")
-DRAFTED = ("sjd", "scd")
+DRAFTED = ("sjd", "scd", "pac")
 """Samplers that accept drafts by the ratio of two probabilities."""
 DECISION = ("temperature", "top_k", "top_p", "min_p", "guidance", "context")
 """The settings that change samples; all others change only what they cost."""
@@ -34,13 +34,13 @@ class SamplerSpec(BaseModel):
         forecaster: its name or reference.
         block: dims of a block, of `gs_jacobi` and `jacobi_gs`; None: a row of the image.
         window: dims that a call evaluates of a sample on top of cached ones; `auto`, for streams: chosen by measuring;
-            `image`: all of them, finished samples dropped; None: whole images, and a batch waits for its slowest. Of
-            `sjd` and `scd` dims, None: a row of the image.
+            `row`: as many as a row of the image has; `image`: all of them, finished samples dropped; None: whole
+            images, and a batch waits for its slowest. Of `sjd`, `scd` and `pac` dims, or a row.
         stream: samples go through slots, a finished one is replaced; timed at the numbers of `slots`.
         horizon: of `learned` and `gated`: how many modules; `auto` measures it on held-out noise; None uses all.
         resampled: fresh noise at every call (exact in law only), an ablation.
         coupling: of `scd`: how the drafts of two calls are drawn together; None: gumbel.
-        first: of `sjd` and `scd`: drafts of dims that no call has seen; None: uniform draws.
+        first: of `sjd`, `scd` and `pac`: drafts of dims that no call has seen; None: uniform draws.
         options: of a forecaster of one's own; of `gated` its `gate`.
         temperature: that logits are divided by; 0: the likeliest category.
         top_k, top_p, min_p: leave out unlikely categories of each row (`arm_core.top_k` and its like).
@@ -55,7 +55,7 @@ class SamplerSpec(BaseModel):
     sampler: WithoutForecasts | None = Field(default=None, validation_alias=AliasChoices("sampler", "peer"))
     forecaster: str | None = None
     block: Dims | None = None
-    window: Dims | Literal["auto", "image"] | None = None
+    window: Dims | Literal["auto", "row", "image"] | None = None
     stream: bool = False
     horizon: Dims | Literal["auto"] | None = None
     resampled: bool = False
@@ -96,7 +96,11 @@ class SamplerSpec(BaseModel):
     @property
     def needs_spans(self) -> bool:
         """Whether it can only run on an ARM that evaluates spans on top of cached activations."""
-        return self.sampler in ("gs_jacobi", "cached_sequential", *DRAFTED) or isinstance(self.window, int)
+        return (
+            self.sampler in ("gs_jacobi", "cached_sequential", *DRAFTED)
+            or isinstance(self.window, int)
+            or self.window == "row"
+        )
 
 
 def complete(given: SamplerSpec, *, horizon: int | None, remedy: str) -> SamplerSpec:
@@ -138,8 +142,8 @@ def _misfits(given: SamplerSpec) -> Iterator[tuple[str, str]]:
         taken = ["sampler", *(["block"] if given.sampler in BLOCKS else []), *DECISION]
         if given.sampler in DRAFTED:
             taken[1:1] = ["window", "stream", "first", *(["coupling"] if given.sampler == "scd" else [])]
-            if isinstance(given.window, str):
-                yield "window", f"{given.sampler} takes dims, got {given.window}"
+            if given.window in ("auto", "image"):
+                yield "window", f"{given.sampler} takes dims or row, got {given.window}"
         elif given.sampler != "ancestral":
             taken += ["certified", "draft_dtype"]
         for name in sorted(given.model_fields_set - {*taken, "variants"}):
@@ -147,7 +151,7 @@ def _misfits(given: SamplerSpec) -> Iterator[tuple[str, str]]:
         return
     if given.sampler is not None or given.forecaster in get_args(WithoutForecasts):
         yield "", "ancestral and the samplers of other papers take no forecaster; write just the sampler"
-    for key, whose in {"block": BLOCKS, "coupling": DRAFTED[1:], "first": DRAFTED}.items():
+    for key, whose in {"block": BLOCKS, "coupling": ("scd",), "first": DRAFTED}.items():
         if getattr(given, key) is not None:
             yield key, f"is for {' and '.join(whose)}; leave it out"
     if given.window == "auto" and not given.stream:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -15,11 +15,19 @@ from arm_core.errors import InputError
 Place = tuple[str | int, ...]
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 2e-3 as text, for want of a dot; people mean the number."""
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+_MOST = 30_000
+"""Values of a file, those that aliases repeat counted again: few lines of nested aliases can stand for billions."""
+_MERGE = "tag:yaml.org,2002:merge"
+_CORE: dict[str, Callable[[str], Any]] = {
+    r"|~|null|Null|NULL": lambda text: None,
+    r"true|True|TRUE": lambda text: True,
+    r"false|False|FALSE": lambda text: False,
+    r"[-+]?[0-9]+": int,
+    r"0o[0-7]+|0x[0-9a-fA-F]+": lambda text: int(text, 0),
+    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?": float,
+    r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)": lambda text: float(text.replace(".", "")),
+}
+"""What YAML 1.2 takes a plain scalar for (its core schema); all others are text."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +63,14 @@ def read_source(path: Path) -> Source:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise InputError(f"sweep file {path} cannot be read ({reason})") from None
-    lines: dict[Place, int] = {(): 1}
     try:
-        loader = _Loader(text)  # its first characters are read here
+        loader = yaml.SafeLoader(text)  # its first characters are read here
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    reader = _Reader(loader, path)
     try:
         node = loader.get_single_node()
-        data = _value(loader, node, (), lines, path) if node is not None else None
+        data = reader.value(node, ()) if node is not None else None
     except RecursionError:
         raise InputError(f"{path}: not valid YAML: nested too deeply, or an anchor holds itself") from None
     except yaml.MarkedYAMLError as error:
@@ -74,37 +82,87 @@ def read_source(path: Path) -> Source:
         loader.dispose()
     if not isinstance(data, dict):
         raise InputError(f"{path}:1: a sweep file must be a mapping (`name: ...`), got {type(data).__name__}")
-    return Source(path, data, lines)
+    return Source(path, data, reader.lines)
 
 
-def _value(loader: _Loader, node: yaml.Node, place: Place, lines: dict[Place, int], path: Path) -> Any:
-    lines[place] = node.start_mark.line + 1
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(loader, item, (*place, index), lines, path) for index, item in enumerate(node.value)]
-    if isinstance(node, yaml.ScalarNode):
-        return _scalar(loader, node, f"{path}:{lines[place]}: {'.'.join(map(str, place))}")
-    assert isinstance(node, yaml.MappingNode)
-    found: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        key, line = loader.construct_object(key_node), key_node.start_mark.line + 1
+class _Reader:
+    """From nodes to values, with the line of every place; what two versions of YAML read differently is refused."""
+
+    def __init__(self, loader: yaml.SafeLoader, path: Path) -> None:
+        self.loader, self.path, self.lines, self.count = loader, path, dict[Place, int](), 0
+
+    def value(self, node: yaml.Node, place: Place) -> Any:
+        """What stands at a place."""
+        self.lines[place] = line = node.start_mark.line + 1
+        self.count += 1
+        if self.count > _MOST:
+            raise InputError(
+                f"{self.path}:{line}: more than {_MOST:,} values; aliases of aliases multiply, write fewer"
+            )
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, (*place, index)) for index, item in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, f"{self.path}:{line}: {'.'.join(map(str, place))}")
+        assert isinstance(node, yaml.MappingNode)
+        found, own = self._inherited(node, place), set[str]()
+        for key_node, value_node in node.value:
+            if key_node.tag == _MERGE:
+                continue
+            key, at = self._key(key_node)
+            if key in own:
+                raise InputError(f"{at}: the key {key!r} stands twice in one mapping; delete one")
+            own.add(key)
+            found[key] = self.value(value_node, (*place, key))
+            self.lines[(*place, key)] = key_node.start_mark.line + 1
+        self.lines[place] = line
+        return found
+
+    def _inherited(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
+        """What `<<: *base` or `<<: [*base, *other]` brings; the first one that has a key counts."""
+        found: dict[str, Any] = {}
+        for given in (value for key, value in node.value if key.tag == _MERGE):
+            for base in reversed(given.value if isinstance(given, yaml.SequenceNode) else [given]):
+                if not isinstance(base, yaml.MappingNode):
+                    raise InputError(f"{self.path}:{base.start_mark.line + 1}: << takes a mapping, or a list of them")
+                found |= self.value(base, place)
+        return found
+
+    def _key(self, node: yaml.Node) -> tuple[str, str]:
+        """A key, and file:line of it."""
+        at = f"{self.path}:{node.start_mark.line + 1}"
+        key = self._scalar(node, at) if isinstance(node, yaml.ScalarNode) else self.loader.construct_object(node)
         if not isinstance(key, str):
-            raise InputError(f"{path}:{line}: keys must be text, got {key!r}; put it in quotes")
-        if key in found:
-            raise InputError(f"{path}:{line}: the key {key!r} stands twice in one mapping; delete one")
-        found[key] = _value(loader, value_node, (*place, key), lines, path)
-        lines[(*place, key)] = line
-    return found
+            raise InputError(f"{at}: keys must be text, got {key!r}; put it in quotes")
+        return key, at
+
+    def _scalar(self, node: yaml.ScalarNode, where: str) -> Any:
+        text = node.value
+        try:
+            old = value = self.loader.construct_object(node)
+            if node.style is None and node.tag == self.loader.resolve(yaml.ScalarNode, text, (True, False)):  # no !!tag
+                value = _core(text)
+        except ValueError as error:  # a date that does not exist, or more digits than Python reads
+            raise InputError(f"{where}: {text[:20]} cannot be read ({error}); put text in quotes") from None
+        exponent = isinstance(value, float) and old == text  # 2e-3: 1.1 wants a dot and a sign, people do not
+        letter = value == text and node.style is None and text in ("y", "Y", "n", "N")  # not so in PyYAML
+        if letter or (repr(old) != repr(value) and not exponent):
+            also = str(text in "yY").lower() if letter else _said(old)
+            raise InputError(
+                f"{where}: {text} is {also} in YAML 1.1 and {_said(value)} in YAML 1.2; write the number plainly, "
+                "true or false, or put text in quotes"
+            )
+        return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
-def _scalar(loader: _Loader, node: yaml.ScalarNode, where: str) -> Any:
-    """A value; YAML 1.1 knows numbers and dates that nobody means by what they look like."""
-    value, text = loader.construct_object(node), node.value
+def _core(text: str) -> Any:
+    """A plain scalar as YAML 1.2 reads it."""
+    return next((read(text) for pattern, read in _CORE.items() if re.fullmatch(pattern, text)), text)
+
+
+def _said(value: Any) -> str:
     if isinstance(value, date):
-        raise InputError(f"{where}: {text} would be read as a date; put it in quotes")
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and (":" in text or re.fullmatch(r"[-+]?0[0-7_]+", text)):
-        raise InputError(f"{where}: {text} would be read as {value}; write the number plainly, or text in quotes")
-    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
+        return "a date"
+    return "text" if isinstance(value, str) else str(value).lower()
 
 
 def merged(base: Any, over: Any) -> Any:

@@ -17,33 +17,14 @@ from arm_core import (
 )
 from arm_core.arms import Guided, PixelCNN, PixelCNNConfig
 from arm_core.contracts import SpanOutput
-from arm_core.forecasters import (
-    ForecastingConfig,
-    ForecastingModules,
-    GatedForecaster,
-    LearnedForecaster,
-    fixed_point,
-    row_above,
-    zeros,
-)
+from arm_core.forecasters import fixed_point
 from arm_core.samplers import cached_sequential_sample, certified, gs_jacobi_sample, jacobi_gs_sample, jacobi_sample
 from arm_core.testing import randomise
+from benchmarks.certified import OFFSET, forecasters, near_ties
 from tests.conftest import ContextArm, SpanTableArm, TableSpans
 
 LAYOUT = Layout(3, 4, 4, 64)
 COUNT, SEED = 24, 5
-OFFSET = 2.0**20
-"""Added to all logits: it leaves the distribution alone, and float32 a resolution of 1/8."""
-
-
-def near_ties(layout=LAYOUT, **config):
-    """A PixelCNN of wild weights whose float32 samples are not those of float64."""
-    arm = PixelCNN(layout, PixelCNNConfig(resnets=1, filters=12, **config)).eval()
-    randomise(arm, scale=0.2)
-    with torch.no_grad():
-        arm.head.weight *= 16
-        arm.head.bias += OFFSET
-    return arm
 
 
 def in_float64(arm, count=COUNT, noise=None, **options):
@@ -55,7 +36,7 @@ def in_float64(arm, count=COUNT, noise=None, **options):
 
 @pytest.fixture(scope="module")
 def arm():
-    return near_ties()
+    return near_ties(LAYOUT)
 
 
 @pytest.fixture(scope="module")
@@ -70,20 +51,7 @@ def test_the_arm_is_one_that_needs_a_proof(arm, expected):
     assert (plain.x != expected).any(1).sum() >= 4 and not plain.repairs.any()
 
 
-def modules(arm):
-    torch.manual_seed(0)
-    return ForecastingModules(arm.layout, ForecastingConfig(3, 12), arm.hidden_features)
-
-
-FORECASTERS = {
-    "default": lambda arm: None,
-    "zeros": lambda arm: zeros,
-    "row above": lambda arm: row_above,
-    "learned": lambda arm: LearnedForecaster(modules(arm)),
-    "gated": lambda arm: GatedForecaster(modules(arm)),
-}
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("draft_dtype", [None, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("slots", "window"), [(1, 12), (7, None), (24, 1), (64, LAYOUT.dims)])
 def test_certified_streams_are_the_float64_samples(arm, expected, slots, window, draft_dtype):
@@ -96,15 +64,16 @@ def test_certified_streams_are_the_float64_samples(arm, expected, slots, window,
     assert (trace.converged_at[:, -1] == trace.arm_calls).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", FORECASTERS)
+@pytest.mark.parametrize("name", forecasters(near_ties(LAYOUT)))
 def test_whatever_forecasts(arm, expected, name, dtype):
-    how = {"slots": 8, "window": 12, "forecaster": FORECASTERS[name](arm), "draft_dtype": dtype}
+    how = {"slots": 8, "window": 12, "forecaster": forecasters(arm)[name], "draft_dtype": dtype}
     assert torch.equal(sample_many(arm, count=8, seed=SEED, certified=True, **how).x, expected[:8])
 
 
 def test_weights_of_16_bits_are_those_that_count():
-    arm = near_ties().bfloat16()
+    arm = near_ties(LAYOUT).bfloat16()
     assert torch.equal(sample_many(arm, count=8, seed=SEED, slots=8, certified=True).x, in_float64(arm, 8))
 
 
@@ -127,7 +96,7 @@ def test_batches_and_the_samplers_of_other_papers(arm, expected):
 
 
 def test_all_that_decides_rows_is_part_of_the_proof():
-    arm = near_ties(classes=3)
+    arm = near_ties(LAYOUT, classes=3)
     guided = Guided(arm, scale=2.0, null_context=-1)
     count, context = 4, torch.arange(4) - 1
     for options in (
@@ -166,6 +135,7 @@ def test_contexts_reach_the_proof():
     assert (got.repairs == 0).all()
 
 
+@pytest.mark.slow
 def test_a_bound_proves_what_was_close_and_spares_the_rest(monkeypatch):
     monkeypatch.setattr(certified, "CALIBRATED", 8)
     arm = PixelCNN(LAYOUT, PixelCNNConfig(resnets=1, filters=12)).eval()
@@ -241,12 +211,3 @@ def test_what_cannot_be_proved_is_refused(arm, options, message):
         sample_many(arm, count=1, seed=0, slots=1, **options)
     with pytest.raises(InputError, match=message):
         predictive_sample(arm, sample_noise(LAYOUT, seed=0, sample_ids=[0]), fixed_point, **options)
-
-
-@pytest.mark.slow
-def test_larger_images():
-    arm = near_ties(Layout(3, 16, 16, 256))
-    expected = in_float64(arm, 4)
-    for draft_dtype in (torch.float32, torch.bfloat16):
-        trace = sample_many(arm, count=4, seed=SEED, slots=3, certified=True, draft_dtype=draft_dtype)
-        assert torch.equal(trace.x, expected) and trace.repairs.any()

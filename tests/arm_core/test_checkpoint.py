@@ -110,6 +110,11 @@ def test_an_unregistered_class_must_be_passed_in(tmp_path):
     assert torch.equal(loaded.table, arm.table)
 
 
+def test_a_class_that_the_checkpoint_is_not_of_is_refused(saved):
+    with pytest.raises(InputError, match=r"holds a pixelcnn, not a TableArm; leave that class \(--arm\) out"):
+        load_arm(saved, arm=TableArm)
+
+
 def test_a_pickle_is_never_executed(saved, tmp_path):
     class Trap:
         def __reduce__(self):

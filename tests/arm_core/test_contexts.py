@@ -37,6 +37,7 @@ def noise_for(arm):
     return sample_noise(arm.layout, seed=4, sample_ids=range(COUNT), dtype=torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "guided"])
 @pytest.mark.parametrize("kind", CONTEXTS)
 @pytest.mark.parametrize("processor", [None, top_k(2)], ids=["all", "top_k"])

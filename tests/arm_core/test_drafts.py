@@ -6,6 +6,7 @@ import torch
 from arm_core import InputError, Layout, ancestral_sample, sample_noise, scd_sample, sjd_sample
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.forecasters import row_above
+from arm_core.samplers import pac_sample
 from arm_core.testing import randomise
 from tests.conftest import ConstantArm, ContextArm, SpanTableArm
 
@@ -14,6 +15,7 @@ SAMPLERS = {
     "sjd": sjd_sample,
     "gumbel": scd_sample,
     "maximal": lambda arm, **options: scd_sample(arm, coupling="maximal", **options),
+    "pac": pac_sample,
 }
 each = pytest.mark.parametrize("sample", SAMPLERS.values(), ids=SAMPLERS)
 in_slots = pytest.mark.parametrize("slots", [None, 3], ids=["lock-step", "slots"])
@@ -77,6 +79,7 @@ def test_couplings_need_fewer_calls_than_independent_drafts_and_slots_fewer_than
     }
     for name in ("gumbel", "maximal"):
         assert calls[name, 64] < calls["sjd", 64]
+    assert calls["pac", 64] < calls["maximal", 64], "several drafts beside one"
     for name in SAMPLERS:
         assert calls[name, 64] < calls[name, None]
 
@@ -117,6 +120,8 @@ def test_an_empty_batch_takes_no_call_and_what_does_not_fit_is_refused(sample):
     assert sample(arm, batch=0, generator=seeded(), window=4, slots=2).x.shape == (0, 24)
     with pytest.raises(InputError, match="batch must be at least 0 and slots, if any, at least 1, got -1"):
         sample(arm, batch=-1, generator=seeded(), window=4)
+    with pytest.raises(InputError, match="branches and depth must be at least 1, got 0 and 3"):
+        pac_sample(arm, batch=1, generator=seeded(), window=4, branches=0)
     with pytest.raises(InputError, match="window must be a whole number of at least 1, got 0"):
         sample(arm, batch=1, generator=seeded(), window=0)
     with pytest.raises(InputError, match="leaves no category of dimension 0"):

@@ -80,6 +80,7 @@ def _arm(layout: Layout) -> PixelCNN:
     return arm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [Layout(1, 8, 8, 2), Layout(3, 4, 8, 5), Layout(4, 4, 4, 16)], ids=str)
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
 @pytest.mark.parametrize("known", [0, 13])

@@ -88,6 +88,7 @@ def test_spans_know_the_labels_of_their_slots(layout, compact):
                     assert (streamed[real] - full).abs().max() <= 1e-12 * full.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guided", [False, True])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_every_sampler_draws_the_samples_of_the_labels(layout, guided):
@@ -150,6 +151,7 @@ LABELLED = (
 )  # the label is the image
 
 
+@pytest.mark.slow
 def test_training_with_labels_learns_both_distributions():
     labels, data = LABELLED
     training = build(TrainingConfig(iterations=120, batch_size=12, learning_rate=2e-2, label_dropout=0.3))
@@ -171,6 +173,7 @@ def test_a_share_of_the_labels_is_dropped(share, seen):
     assert found == seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"accumulate": 5}, {"autocast": True}])
 def test_training_with_labels_resumes_with_the_same_bits(options):
     def fresh():

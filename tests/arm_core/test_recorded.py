@@ -179,6 +179,7 @@ def work_in_fixed_shapes(arm, forecaster, *, whole=False, options=None):
     return work
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "logits_processor": [top_k(2), top_p(0.9), min_p(0.1)]}])
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("forecaster", [fixed_point_above, row_above, zeros, lambda state: state.outputs.roll(1, 1)])

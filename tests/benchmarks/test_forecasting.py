@@ -45,6 +45,7 @@ def test_differences_are_paired_by_sample():
     assert table.loc["fixed point", ["difference", "half_width"]].tolist() == [0, 0]
 
 
+@pytest.mark.slow
 def test_the_command_writes_raw_rows_and_a_table(tmp_path):
     checkpoint(tmp_path / "arm")
     options = ["--out", str(tmp_path / "out"), "--choose", "2", "--measure", "2", "--compare", "3"]

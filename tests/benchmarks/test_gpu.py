@@ -79,6 +79,7 @@ def test_the_table_has_every_column_with_its_type():
     assert (frame["window"][0], frame["held"][0], frame["seconds"][0]) == (28.0, True, pd.NA)
 
 
+@pytest.mark.slow
 def test_a_failing_item_gives_its_earlier_rows_and_its_error_and_the_next_one_runs():
     def broken(setting):
         yield {"kind": "fact", "what": "before"}
@@ -99,6 +100,7 @@ def test_what_is_not_there_in_this_version_is_no_failure():
     assert [(row["kind"], row["note"]) for row in rows] == [("not there", "no such thing")]
 
 
+@pytest.mark.slow
 def test_items_that_would_end_after_the_budget_are_skipped_and_cheaper_ones_run():
     clock = FakeClock()
     items = [
@@ -275,6 +277,7 @@ def test_a_folder_with_a_run_is_not_written_over(tmp_path):
         main(["--small", "--device", "cpu", "--out", str(tmp_path)])
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_does_only_what_is_left(tmp_path):
     done = [{"question": "exact", "item": item.name, "kind": "fact"} for item in plan(small=True)[:-1]]
     (tmp_path / LINES).write_text("".join(json.dumps(row) + "\n" for row in done))

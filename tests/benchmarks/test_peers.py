@@ -13,7 +13,9 @@ SIMULATED = {  # nats a token, SJD, SCD with its Gumbel coupling, equality under
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(
+    "scale", [SCALES[0], *(pytest.param(each, marks=pytest.mark.nightly) for each in SCALES[1:3]), SCALES[3]]
+)
 def test_tokens_a_call_agree_with_a_simulation_of_its_own(scale):
     found, (nats, *tokens) = toy(scale), SIMULATED[scale]
     assert found["nats"] == pytest.approx(nats, abs=0.2)

@@ -31,6 +31,7 @@ def test_entropy_leaves_out_what_a_filter_removed():
     assert entropy(torch.tensor([[0.0, 0.0, -torch.inf]])) == pytest.approx(torch.tensor(2.0).log())
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_prints(tmp_path):
     arm = TransformersDecoder(Layout(1, 4, 4, 5), TransformersConfig(width=8, heads=2, layers=1))
     randomise(arm)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_library_alone_trains_and_samples_in_thirty_lines(tmp_path, sample_data):
     script = ROOT / "examples" / "train_and_sample.py"
     assert len(script.read_text().splitlines()) <= 31
-    command = [sys.executable, str(script), "20", str(tmp_path / "arm")]
+    command = [sys.executable, str(script), "5", str(tmp_path / "arm")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert "the same samples: True" in run.stdout and "bits/dim" in run.stdout

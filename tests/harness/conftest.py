@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 os.environ["RAY_AUTH_MODE"] = "disabled"  # on loopback, for tests only; read when ray is imported
+os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112  # Ray spells it so; not every ten seconds
 
 SMALL = """
 name: small
@@ -29,6 +30,15 @@ resources: {train: {threads: 1}, timing: {threads: 1}}
 def one_thread(monkeypatch):
     """Jobs of `--serial` take one thread here: of two, each waits for the other where tests run side by side."""
     monkeypatch.setattr("harness.execution.serial.available_cpus", lambda: 1)
+
+
+@pytest.fixture
+def figures_once(monkeypatch):
+    """Figures are drawn as PNG alone, and not in three formats, which is most of the time that a report takes."""
+    from harness.report.figures import style
+
+    monkeypatch.setattr(style.FigureCanvasSVG, "print_svg", lambda self, place, **options: place.touch())
+    monkeypatch.setattr(style.FigureCanvasPdf, "print_pdf", lambda self, place, **options: place.touch())
 
 
 @pytest.fixture

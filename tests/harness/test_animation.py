@@ -10,6 +10,7 @@ from arm_core.arms import PixelCNN, PixelCNNConfig
 from harness.cli import main
 from harness.commands.animation import animate
 from harness.sweep import SamplerSpec
+from tests.harness.golden.make import unpack
 
 
 class Whole(AutoregressiveModel):
@@ -50,6 +51,7 @@ def test_every_frame_shows_the_samples_that_ancestral_sampling_gives(kind, tmp_p
         assert picture.n_frames > 10
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_committed_checkpoint_is_small_enough_for_a_page(tmp_path):
     out = tmp_path / "how.gif"
     result = CliRunner().invoke(main, ["sample", "results/checkpoint", "--animate", str(out), "--slots", "2"])
@@ -70,3 +72,30 @@ def test_what_cannot_be_animated_is_refused_with_the_remedy(options, said, tmp_p
     save_arm(arm_of("colours, in windows"), tmp_path / "arm")
     result = CliRunner().invoke(main, ["sample", str(tmp_path / "arm"), *options])
     assert result.exit_code == 2 and said in result.output
+
+
+def test_a_report_shows_how_samplers_draw(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    unpack(tmp_path / "gold")
+    save_arm(arm_of("colours, in windows"), "arm")
+
+    def report(*options):
+        command = ["report", "--store", "gold", "--out", "out", "--figures", "0", *options]
+        return CliRunner().invoke(main, command)
+
+    assert report("--animate", "arm").exit_code == 0
+    page, made = (tmp_path / "out" / "index.html").read_text(), (tmp_path / "out" / "how.gif").read_bytes()
+    assert "How samples come about" in page and "data:image/gif;base64,R0lGOD" in page and made.startswith(b"GIF8")
+    (tmp_path / "mine.gif").write_bytes(made)
+    assert report("--animate", "mine.gif").exit_code == 0
+    assert (tmp_path / "out" / "index.html").read_text() == page
+    assert report().exit_code == 0 and not (tmp_path / "out" / "how.gif").exists()
+    assert "How samples come about" not in (tmp_path / "out" / "index.html").read_text()
+    (tmp_path / "no.gif").write_text("no")
+    for given, message in (
+        ("no.gif", "is no GIF; `harness sample"),
+        ("nowhere", "no checkpoint"),
+        ("x.gif", "No such file"),
+    ):
+        refused = report("--animate", given)
+        assert refused.exit_code == 2 and message in refused.output.replace("\n", " ")

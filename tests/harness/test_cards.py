@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from arm_core import load_arm, save_arm
 from harness.cli import main
+from harness.commands import sample
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "results/checkpoint"
@@ -27,9 +28,13 @@ def test_the_golden_samples_of_the_checkpoint_are_drawn_again(card):
     assert f"16 samples, drawn again in float64, are those of {card}" in result.output
 
 
-def test_a_card_says_what_its_samples_follow_from_and_samples_are_held_to_it(tmp_path):
+@pytest.mark.slow
+def test_a_card_says_what_its_samples_follow_from_and_samples_are_held_to_it(tmp_path, monkeypatch):
+    loaded, load = [], sample.load
+    monkeypatch.setattr(sample, "load", lambda *place, **how: loaded.append(place) or load(*place, **how))
     drawn = run("sample", CHECKPOINT, "--count", 3, "--seed", 4, "--top-p", 0.9, "--out", tmp_path / "x.npz", "--card")
     assert drawn.exit_code == 0, drawn.output
+    assert len(loaded) == 1, "to draw and to hash"
     place = tmp_path / "x.card.json"
     card = json.loads(place.read_text())
     assert (card["seed"], card["count"], card["decision"], card["layout"]["width"]) == (4, 3, {"top_p": 0.9}, 28)

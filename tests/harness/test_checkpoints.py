@@ -13,6 +13,7 @@ from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.forecasters import ForecastingConfig, ForecastingModules
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
 from arm_core.testing import randomise
+from benchmarks.certified import near_ties
 from harness.cli import main
 from harness.commands.bench import samplers_of
 from harness.jobs import run_job
@@ -64,6 +65,29 @@ def test_a_checkpoint_is_timed_and_reported_under_its_name(tmp_path, monkeypatch
     assert set(table.index) == {"ancestral", "fixed point", "learned, T=2"} and table["equal"].all()
     report = run("report", "--store", store, "--out", "out", "--figures", 0)
     assert "mine, 2 at a time" in report.output and (tmp_path / "out" / "table1-sample.md").exists()
+
+
+@pytest.mark.slow
+def test_repairs_of_proved_samples_are_in_their_rows_and_in_the_report(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_arm(near_ties(Layout(3, 4, 4, 64)), "arm", metadata={"dataset_name": "ties", "dataset_status": "sample"})
+    stream = "{forecaster: fixed_point, stream: true, window: 12"
+    samplers = f"samplers: [ancestral, {stream}}}, {stream}, certified: true}}]"
+    file = sweep(tmp_path, {"ties": "arm"}, f"timing: {{{samplers}, batch_sizes: [6], seeds: [0], figure_count: 2}}\n")
+    ran = run("sweep", file, "--serial", "--store", "store")
+    assert ran.exit_code == 0, ran.output
+    rows = Store(tmp_path / "store").read("timings")
+    _, plain, proved = (
+        rows[~rows["is_warmup"] & (rows["sampler"] == each)].iloc[0]
+        for each in dict.fromkeys(rows.sort_values("sampler", key=lambda names: names.map(len))["sampler"])
+    )
+    assert plain["repairs"] is None and (proved["repairs"] > 0).any()
+    assert (proved["arm_work"] > plain["arm_work"] + 0.9 + proved["repairs"]).all(), "proofs and repairs are work"
+    table = speedup(select(Store(tmp_path / "store")).repetitions)
+    share = (proved["repairs"] > 0).mean()
+    assert table["repaired"].dropna().tolist() == [pytest.approx(share)] and proved["exact_fraction"] == 1
+    assert run("report", "--store", "store", "--out", "out", "--figures", 0).exit_code == 0
+    assert f"same sample [{share:.1%} repaired]" in (tmp_path / "out" / "table1-sample.md").read_text()
 
 
 def test_a_timing_is_of_the_weights_and_not_of_their_place(tmp_path):

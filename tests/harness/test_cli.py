@@ -41,7 +41,7 @@ def test_a_sweep_runs_once_and_then_says_that_nothing_is_to_do(small_sweep, tmp_
     assert second.exit_code == 0
     assert "0 of 2 jobs to run" in second.output and "done before" in second.output and "Nothing to do" in second.output
     assert "done" in run("status", "--store", store).output
-    report = run("report", "--store", store, "--out", tmp_path / "out")
+    report = run("report", "--store", store, "--out", tmp_path / "out", "--figures", 0)
     assert report.exit_code == 0, report.output
     assert "fixed point" in report.output and "index.html" in report.output
 
@@ -144,6 +144,17 @@ def test_a_flipped_byte_is_one_message_and_exit_code_2(checkpoint, tmp_path):
     weights.write_bytes(content)
     result = run("sample", copy, "--out", tmp_path / "x.png")
     assert result.exit_code == 2 and "is damaged" in result.output and "Traceback" not in result.output
+
+
+def test_what_was_left_out_of_a_folder_is_a_note_and_no_line_of_ours(tmp_path, monkeypatch):
+    monkeypatch.setenv("ARM_DATA", str(tmp_path / "data"))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "notes.txt").write_text("hi")
+    for number in range(10):
+        Image.new("L", (4, 4)).save(tmp_path / "photos" / f"{number}.png")
+    result = run("data", "verify", f"folder:{tmp_path / 'photos'}")
+    assert result.exit_code == 0 and "\nNote: folder:" in f"\n{result.output}"
+    assert "UserWarning" not in result.output and "load_dataset(" not in result.output
 
 
 @pytest.mark.parametrize("command", ["sweep", "report", "status", "sample", "check"])

@@ -131,13 +131,25 @@ def test_a_profile_is_where_its_line_is(dry):
     assert "dry.yaml:13: variants.default.arm" in dry(text, "--profile", "small").output
 
 
-@pytest.mark.parametrize(
-    ("value", "read"), [("010", "8"), ("1:10", "70"), ("1:30.5", "90.5"), ("2024-01-01", "a date")]
-)
-def test_numbers_that_yaml_reads_otherwise_are_refused(dry, value, read):
-    result = dry(SWEEP.replace("iterations: 10", f"iterations: {value}"))
+def test_numbers_that_yaml_reads_otherwise_are_refused(dry):
+    result = dry(SWEEP.replace("iterations: 10", "iterations: 010"))
     assert result.exit_code == 2
-    assert f"dry.yaml:6: training.iterations: {value} would be read as {read}" in result.output
+    assert "dry.yaml:6: training.iterations: 010 is 8 in YAML 1.1 and 10 in YAML 1.2" in result.output
+
+
+def test_a_sampler_that_needs_windows_is_named_by_its_line_where_others_are_left_out(dry):
+    text = SWEEP.replace("resnets: 1, filters: 6", "name: 'own.py:Own'")
+    left_out = "{forecaster: learned}, {forecaster: zeros, window: 2}"
+    variants = "variants:\n  other: {arm: {resnets: 1, filters: 6}, forecasting: {horizon: 1, filters: 2}}\n"
+    result = dry(text.replace("variants:\n", variants).replace("fixed_point", left_out))
+    assert "timing.samplers.2: digits default seed 0: Own evaluates whole images only" in result.output, result.output
+
+
+def test_a_curve_of_one_point_is_told_before_it_is_drawn(dry):
+    assert "evaluate_every" not in dry(SWEEP.replace("iterations: 10", "iterations: 10, evaluate_every: 10")).output
+    said = dry(SWEEP.replace("iterations: 10", "iterations: 25, evaluate_every: 26")).output
+    assert "digits: evaluate_every 26 is beyond the 25 iterations: validated once, at the end" in said
+    assert "for a curve `evaluate_every: 3`" in said
 
 
 def test_few_repetitions_are_told(dry):

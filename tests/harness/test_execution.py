@@ -244,6 +244,7 @@ def test_trainings_that_follow_one_another_share_a_process_and_count_their_memor
     ]
     assert len(began) == 3 and len({tuple(each) for each in began}) == 1, "Tune's reuse_actors"
     assert "Trial" not in "".join(capfd.readouterr()), "Tune says that a trial without reports has ended"
+    assert not list(store.root.glob("ray/*/*/events.out.tfevents.*")), "Tune writes them unless it is told not to"
 
 
 DEADLY = PLUGIN.replace("and not marker.exists()", "")
@@ -262,7 +263,7 @@ def test_a_worker_that_always_dies_becomes_a_failed_row(local_ray, small_sweep, 
     assert len(re.findall(r"UTC: process \d+ on .* begins", row["log_tail"])) == 3
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_a_killed_driver_loses_nothing_that_was_finished(small_sweep, tmp_path):
     """A sweep that is killed after its training goes on with the timing alone."""
     import subprocess

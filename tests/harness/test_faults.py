@@ -133,8 +133,15 @@ def test_files_that_may_not_grow_are_told_without_a_traceback_and_lose_nothing(t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("option", ["--serial", pytest.param("--no-dashboard", marks=pytest.mark.ray)])
+@pytest.mark.parametrize(
+    ("option", "stop"),
+    [
+        ("--serial", signal.SIGINT),
+        ("--serial", signal.SIGTERM),
+        pytest.param("--no-dashboard", signal.SIGINT, marks=pytest.mark.ray),
+        pytest.param("--no-dashboard", signal.SIGTERM, marks=[pytest.mark.ray, pytest.mark.nightly]),
+    ],
+)
 def test_a_sweep_that_is_stopped_keeps_what_it_has_and_prints_the_line_that_goes_on(
     training_only, tmp_path, option, stop, sample_data
 ):
@@ -155,6 +162,7 @@ def test_a_sweep_that_is_stopped_keeps_what_it_has_and_prints_the_line_that_goes
     assert list(folder.glob("state-?/manifest.json"))
 
 
+@pytest.mark.slow
 def test_a_second_sweep_on_a_store_is_refused_and_the_first_goes_on(training_only, tmp_path):
     with Store(tmp_path).locked():
         second = sweep(training_only, tmp_path)

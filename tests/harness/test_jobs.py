@@ -17,7 +17,7 @@ from harness.report.selection import select
 from harness.report.statistics import speedup
 from harness.store import Store
 from harness.sweep import SamplerSpec, load_sweep, make_plan
-from tests.arm_core.test_certified import SEED, near_ties
+from tests.arm_core.test_certified import LAYOUT, SEED, near_ties
 from tests.conftest import ConstantArm, SpanTableArm, TableArm
 from tests.harness.rows import ANCESTRAL
 
@@ -123,18 +123,21 @@ def test_a_training_and_its_timing_leave_rows_that_fit_the_tables(small_sweep, t
     assert len(store.read("mistakes")) == 4 * 64
 
 
-@pytest.mark.parametrize("sampler", ["sjd", "scd"])
+@pytest.mark.parametrize("sampler", ["sjd", "scd", "pac"])
 @pytest.mark.parametrize("stream", [False, True])
 def test_samplers_by_drafts_are_drawn_as_they_are_described_and_every_call_of_theirs_is_counted(sampler, stream):
     arm = SpanTableArm(Layout(1, 4, 6, 3), 1)
     checkpoint = Checkpoint(arm, None, None, {}, "")
     spec = as_run(SamplerSpec(sampler=sampler, first="row_above", stream=stream), checkpoint)
-    assert spec.window == 6 and spec.in_law and spec.needs_spans
+    assert spec.window == "row" and spec.in_law and spec.needs_spans
     trace = make_sampler(spec, checkpoint)(Draw.of(arm, 0, 3, 7))
     assert trace.x.shape == (7 if stream else 3, 24) and int(trace.window.max()) == 6
     counts = dims_per_call(trace)
     assert sum(counts) == int(trace.arm_calls.sum())
     assert sum(dims * calls for dims, calls in enumerate(counts)) == trace.x.numel()
+    wrong = dims_per_call(trace, mistaken=True)
+    assert sum(wrong) == int(trace.mistakes.sum()) > 0
+    assert all(calls <= counts[dims] for dims, calls in enumerate(wrong))
 
 
 def test_a_histogram_leaves_out_what_was_known_and_has_calls_that_confirm_nothing():
@@ -145,6 +148,15 @@ def test_a_histogram_leaves_out_what_was_known_and_has_calls_that_confirm_nothin
     assert counts[0] >= 2 and sum(counts) == int(trace.arm_calls.sum())
     assert sum(dims * calls for dims, calls in enumerate(counts)) == 2 * (12 - 5)
     assert dims_per_call(jacobi_sample(arm, noise))[0] >= 2, "the call that confirms"
+
+
+@pytest.mark.parametrize("window", ["row", 6])
+def test_a_window_of_a_row_is_one_of_as_many_dims(window):
+    arm = SpanTableArm(Layout(2, 4, 3, 3), 2)
+    checkpoint = Checkpoint(arm, None, None, {}, "")
+    spec = as_run(SamplerSpec(forecaster="fixed_point_above", window=window, stream=True), checkpoint)
+    assert spec.window == window and spec.needs_spans
+    assert int(make_sampler(spec, checkpoint)(Draw.of(arm, 0, 2, 3)).window.max()) == 6
 
 
 @pytest.mark.parametrize("decision", [{}, {"temperature": 0.5, "top_k": 1}, {"top_p": 0.7, "min_p": 0.1}])
@@ -394,7 +406,7 @@ def test_classes_without_labels_are_refused(small_sweep, tmp_path):
 
 
 def test_certified_samplers_draw_what_float64_draws_and_are_compared_with_it():
-    arm = near_ties()
+    arm = near_ties(LAYOUT)
     checkpoint = Checkpoint(arm, None, None, {}, "")
     entries = [
         {"forecaster": "fixed_point"},

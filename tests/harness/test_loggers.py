@@ -99,12 +99,6 @@ def test_tensorboard_finds_the_curves_in_the_store(logged):
 
 
 @pytest.mark.ray
-def test_without_logging_tune_writes_no_files_of_its_own(logged):
-    store, _, done = logged("{}")
-    assert done == 1 and not list(store.root.glob("ray/*/*/events.out.tfevents.*"))
-
-
-@pytest.mark.ray
 @needs("mlflow")
 def test_a_server_that_is_gone_stops_nothing(logged):
     _, said, done = logged(f"{{mlflow: 'http://127.0.0.1:{free_port()}'}}")

@@ -28,7 +28,8 @@ def files(folder):
     return found
 
 
-def test_a_report_leaves_the_files_of_others_alone(golden, tmp_path):
+@pytest.mark.slow
+def test_a_report_leaves_the_files_of_others_alone(golden, tmp_path, figures_once):
     (tmp_path / "figures").mkdir()
     theirs = ["figures/mine.png", "figures/mine.svg", "figures/mine.pdf", "trials.csv", "table1-mine.tex", "diff.md"]
     for name in theirs:
@@ -41,11 +42,11 @@ def test_a_report_leaves_the_files_of_others_alone(golden, tmp_path):
     assert {line.split("  ")[1] for line in (tmp_path / LIST).read_text().splitlines()[1:]} == written
 
 
-@pytest.mark.parametrize("name", ["models.csv", "index.html", "figures"])
-def test_a_report_refuses_a_name_that_is_taken_and_writes_nothing(golden, tmp_path, name):
+@pytest.mark.parametrize("name", ["models.csv", "index.html", pytest.param("figures", marks=pytest.mark.slow)])
+def test_a_report_refuses_a_name_that_is_taken_and_writes_nothing(golden, tmp_path, name, figures_once):
     (tmp_path / name).write_text("mine")
     with pytest.raises(InputError, match=rf"not of an earlier report.*{name}.*nothing was written: move them away"):
-        write_report(golden, tmp_path, sweeps=["third"], figures=1)
+        write_report(golden, tmp_path, sweeps=["third"], figures=int(name == "figures"))
     assert files(tmp_path) == {name: b"mine"}
 
 

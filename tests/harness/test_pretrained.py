@@ -87,6 +87,7 @@ def test_a_sweep_says_what_is_missing(model, tmp_path):
         planned(tmp_path, {"path": str(tmp_path / "llama"), **TOKENS})
 
 
+@pytest.mark.slow
 def test_an_arm_is_checked_on_the_layout_that_is_told():
     ran = run("check", "transformers", "--layout", "1x2x3x5")
     assert ran.exit_code == 0 and "1x2x3, 5 categories" in ran.output and "1x4x4" not in ran.output

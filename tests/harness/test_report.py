@@ -162,14 +162,15 @@ def test_a_report_of_the_same_rows_is_the_same_report(drawn, golden, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_report_removes_what_an_earlier_one_left(golden, tmp_path):
-    write_report(golden, tmp_path, sweeps=["second"])
-    write_report(golden, tmp_path, sweeps=["third"], figures=0)
-    assert not list(tmp_path.glob("table2*")) and not list((tmp_path / "figures").iterdir())
+def test_a_report_removes_what_an_earlier_one_left(drawn, golden, tmp_path):
+    out = shutil.copytree(drawn[0], tmp_path / "out")
+    assert list(out.glob("table2*")) and list((out / "figures").iterdir())
+    write_report(golden, out, sweeps=["third"], figures=0)
+    assert not list(out.glob("table2*")) and not list((out / "figures").iterdir())
 
 
 @pytest.mark.slow
-def test_more_panels_than_the_limit_are_left_out_and_said(golden, tmp_path):
+def test_more_panels_than_the_limit_are_left_out_and_said(golden, tmp_path, figures_once):
     report = write_report(golden, tmp_path, sweeps=["third"], figures=1)
     assert any("against width: 1 of 2 panels are not drawn" in said for said in report.left_out)
     assert (tmp_path / "figures" / "digits-hidden-mistakes.png").exists()
@@ -206,7 +207,7 @@ def test_a_store_of_failures_gives_a_page_that_names_them(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["trials", "timings"])
-def test_trainings_alone_and_timings_alone_give_a_page(tmp_path, golden, what):
+def test_trainings_alone_and_timings_alone_give_a_page(tmp_path, golden, what, figures_once):
     store, job = Store(tmp_path / "store"), {"trials": "t1", "timings": "a1"}[what]
     shutil.copytree(job_folder(golden.root, job), job_folder(store.root, job))
     record = golden.sweeps()["first"]
@@ -218,14 +219,14 @@ def test_trainings_alone_and_timings_alone_give_a_page(tmp_path, golden, what):
 
 
 @pytest.mark.slow
-def test_one_dataset_with_one_seed_has_no_spread(golden, tmp_path):
+def test_one_dataset_with_one_seed_has_no_spread(golden, tmp_path, figures_once):
     text = page_of(golden, tmp_path / "out", sweeps=["third"], only=["variant=pixel"])
     assert "±" not in (tmp_path / "out" / "table3-sample.md").read_text()
     assert "8.99x" in text
 
 
 @pytest.mark.slow
-def test_columns_that_an_older_schema_lacks_are_dashes(golden, tmp_path):
+def test_columns_that_an_older_schema_lacks_are_dashes(golden, tmp_path, figures_once):
     store = make.unpack(tmp_path / "store")
     for path in store.root.rglob("*.parquet"):
 
@@ -238,6 +239,19 @@ def test_columns_that_an_older_schema_lacks_are_dashes(golden, tmp_path):
         rewrite(store, path.parent.name, path.stem, without)
     text = page_of(store, tmp_path / "out")
     assert "data of unknown origin" in text and "fixed point" in text
+
+
+def test_latex_is_for_print(golden, tmp_path):
+    report = write_report(golden, tmp_path / "out", figures=0)
+    for table in report.tables:
+        text = formats.latex(table)
+        assert "scriptsize" not in text and "MiB" not in text
+        rows = [line for line in text.splitlines() if " & " in line]
+        heads, cells = rows[0].split(" & "), [row.removesuffix(r" \\").split(" & ") for row in rows]
+        assert len(heads) <= 8 and {len(row) for row in cells} == {len(heads)}
+        assert all((r"\pm" in cell) + ("[" in cell) <= 1 for row in cells for cell in row)
+        assert ("exact" in rows[0]) == ("& law" in text), "said once where all are the same"
+        assert ("Every sample is that of ancestral sampling." in text) != ("& law" in text)
 
 
 def test_markdown_and_latex_escape_what_has_a_meaning_there():

@@ -5,8 +5,16 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from harness.report.selection import _of_histograms, _repetitions
-from harness.report.statistics import MEASURES, RATIOS, few_repetitions, mean_interval, paired_speedup, speedup
+from harness.report.selection import _hit_rates, _of_histograms, _repetitions
+from harness.report.statistics import (
+    DISTANCES,
+    MEASURES,
+    RATIOS,
+    few_repetitions,
+    mean_interval,
+    paired_speedup,
+    speedup,
+)
 from harness.store import Ragged
 from tests.harness.rows import FIXED_POINT, timing_row
 
@@ -16,7 +24,9 @@ def repetitions(*rows):
     frame = frame.assign(
         batch_calls=[max(calls) for calls in frame["arm_calls"]],
         work=[np.mean(work) for work in frame["arm_work"]],
+        repaired=np.nan,
         **_of_histograms(ragged(frame["dims_per_call"])),
+        **_hit_rates(ragged(frame["dims_per_call"]), ragged(frame["mistaken_per_call"])),
     )
     names = {"sweep": "q", "profile": None, "dataset": "digits", "variant": "default"}
     runs = frame.drop_duplicates("job").assign(kind="explicit", data_status="sample", **names)
@@ -40,6 +50,27 @@ def test_a_histogram_has_the_mean_and_the_percentiles_of_the_calls_that_it_count
             else:
                 share = int(name.rpartition("_p")[2])
                 assert value[row] == np.percentile(calls, share, method="inverted_cdf")
+
+
+def test_a_hit_rate_is_of_the_forecasts_before_which_all_were_right():
+    """Calls as they went: how many forecasts were right in a row, and whether a wrong one ended them."""
+    generator = np.random.default_rng(0)
+    pairs = zip(generator.geometric(0.2, 400) - 1, generator.random(400) < 0.8, strict=True)
+    calls = [(int(right), bool(wrong)) for right, wrong in pairs if right or wrong]
+    dims = np.bincount([right + wrong for right, wrong in calls])
+    mistaken = np.bincount([right + 1 for right, wrong in calls if wrong])
+    found = _hit_rates(ragged([dims, [], [0, 7], [1, 3]]), ragged([mistaken, [], [], [0, 2]]))
+    for distance in DISTANCES:
+        tested = [right >= distance for right, wrong in calls if right >= distance or (wrong and right == distance - 1)]
+        rate, *others = found[f"hit_rate_{distance}"]
+        assert rate == pytest.approx(np.mean(tested)) and np.isnan(others[:2]).all()
+    assert found["hit_rate_1"][3] == pytest.approx(1 / 3) and np.isnan(found["hit_rate_2"][3])
+
+
+def test_joules_are_of_a_sample_and_none_where_nobody_counts():
+    rows = [timing_row(seed=seed, energy_j=joules) for seed, joules in enumerate([3.0, 5.0])]
+    assert speedup(repetitions(*rows)).iloc[0].joules == 2.0
+    assert np.isnan(speedup(repetitions(timing_row())).iloc[0].joules)
 
 
 def test_the_interval_of_student_and_the_variation_stand_beside_the_bootstrap():

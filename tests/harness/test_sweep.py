@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arm_core import InputError
-from harness.sweep import TrainJob, load_sweep, make_plan
+from harness.sweep import TrainJob, draw_jobs, load_sweep, make_plan
 from harness.sweep.identity import content_hash
 from harness.sweep.jobs import Job
 from harness.sweep.source import read_source
@@ -127,6 +127,28 @@ def test_what_is_wrong_is_named_with_its_line_and_the_remedy(plan_of, before, af
     assert before in BASE
     with pytest.raises(InputError, match=message):
         plan_of(BASE.replace(before, after, 1))
+
+
+TWO = BASE.replace("  default:\n", "  plain: {arm: {resnets: 1, filters: 12}}\n  heads:\n")
+
+
+def test_a_learned_sampler_runs_where_there_are_modules_and_the_others_are_told(tmp_path):
+    file = tmp_path / "q.yaml"
+    file.write_text(TWO)
+    drawn = draw_jobs(load_sweep(file))
+    learned = {
+        name.variant: any(spec.forecaster == "learned" for spec in drawn.jobs[name.id].samplers)
+        for name in drawn.names
+        if name.kind == "timing"
+    }
+    assert learned == {"plain": False, "heads": True}
+    text = "learned is left out: it needs forecasting modules"
+    assert drawn.notes[text] == ["mnist5k plain", "photo_patches plain"]
+    file.write_text(TWO.replace("horizon: 2}", "horizon: 2, variants: [plain]}"))
+    with pytest.raises(
+        InputError, match="q.yaml:20: timing.samplers.2: learned needs `forecasting:` in the variant 'pla"
+    ):
+        draw_jobs(load_sweep(file))
 
 
 def test_several_faults_are_told_at_once(plan_of):
@@ -276,6 +298,7 @@ def test_a_content_hash_does_not_depend_on_the_order_of_keys(content):
     assert content_hash(content) == content_hash(dict(reversed(content.items())))
 
 
+@pytest.mark.slow
 def test_ids_are_the_same_in_another_process(plan_of, tmp_path):
     plan = plan_of(BASE)
     code = (

@@ -25,8 +25,7 @@ class Product:
     def __init__(
         self, matrix: Float[Tensor, "features outputs"], bias: Float[Tensor, " outputs"] | None = None
     ) -> None:
-        self.matrix, self.bias = matrix.contiguous(), matrix.new_zeros(matrix.shape[1]) if bias is None else bias
-        self.cost = matrix.numel()
+        self.matrix, self.bias, self.cost = matrix.contiguous(), bias, matrix.numel()
         self._packed = torch.ops.mkldnn._reorder_linear_weight(matrix.T.contiguous()) if self.prepares(matrix) else None
 
     @staticmethod
@@ -35,12 +34,6 @@ class Product:
         return weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
     def __call__(self, rows: Rows) -> Rows:
-        if self._packed is None or len(rows) * self.cost < ENOUGH:
-            return torch.addmm(self.bias, rows, self.matrix)
-        return torch.ops.mkldnn._linear_pointwise(rows, self._packed, self.bias, "none", [], "")
-
-    def onto(self, sums: Rows, rows: Rows) -> Rows:
-        """The sums and the product of the rows, which has no bias."""
-        if self._packed is None or len(rows) * self.cost < ENOUGH:
-            return sums.addmm_(rows, self.matrix)
-        return torch.ops.mkldnn._linear_pointwise(rows, sums, self._packed, None, "add")
+        if self._packed is not None and len(rows) * self.cost >= ENOUGH:
+            return torch.ops.mkldnn._linear_pointwise(rows, self._packed, self.bias, "none", [], "")
+        return rows @ self.matrix if self.bias is None else torch.addmm(self.bias, rows, self.matrix)

@@ -130,6 +130,8 @@ class ActivationCache:
 
     def put(self, values: Rows, at: Cells) -> None:
         """Keep the values of these cells."""
+        if len(values) == 0:
+            return
         _wide(self.rows).index_copy_(0, at.places, _wide(values))
 
     def at(self, cells: Cells) -> Rows:
@@ -158,14 +160,14 @@ def _bias(conv: CausalConv2d | CausalConvTranspose2d) -> Tensor:
 
 
 class _Resnet:
-    """A gated resnet; of several skips each has its own part of the weights, and each slot the bias of its label."""
+    """A gated resnet; each slot has the bias of its label."""
 
     def __init__(self, net: GatedResnet, grid: Grid, skips: int) -> None:
         bias = _bias(net.inward)
-        self.skips: list[Product] = []
+        self.skip: Product | None = None
         if net.skip is not None:
             bias = bias + _bias(net.skip)
-            self.skips = [Product(weight[:, :, 0, 0].T) for weight in net.skip_weights(skips)]
+            self.skip = Product(torch.cat(net.skip_weights(skips), dim=1)[:, :, 0, 0].T)
         self.inward, self.outward = (
             Product(_matrix(net.inward), bias),
             Product(_matrix(net.outward), _bias(net.outward)),
@@ -176,7 +178,7 @@ class _Resnet:
             self.labels = by_label, by_label[-1:].repeat(grid.slots, 1)
         self.filters = len(bias)
         self.between = ActivationCache(grid, 2 * self.filters, net.inward.weight.shape[3], bias)
-        self.cost = sum(part.cost for part in (self.inward, self.outward, *self.skips))
+        self.cost = sum(part.cost for part in (self.inward, self.outward, self.skip) if part is not None)
 
     def begin(self, slots: Int[Tensor, " new"], labels: Int[Tensor, " new"]) -> None:
         """Put new labels into slots."""
@@ -188,8 +190,8 @@ class _Resnet:
         if len(at.numbers) == 0:
             return x
         y = self.inward(kept.read(at.reads))
-        for rows, product in zip(skips, self.skips, strict=True):
-            y = product.onto(y, rows)
+        if self.skip is not None:
+            y += self.skip(torch.cat(skips, dim=1) if len(skips) > 1 else skips[0])
         self.between.put(concat_elu_of_rows(y), at)
         z = self.outward(self.between.read(at.reads))
         if self.labels is not None:
@@ -212,6 +214,12 @@ class _Block:
 
     def __call__(self, streams: Pair, at: CellPair, stack: list[Pair]) -> Pair:
         u, ul = streams
+        if len(u) == 0 and len(ul) == 0:  # few samples: rows begin seldom at the coarser levels
+            if self.descends:
+                del stack[-len(self.pairs) :]
+            else:
+                stack += [streams] * (len(self.pairs) + 1)
+            return streams
         act_u = concat_elu_of_rows(u)
         self.u_kept[0].put(act_u, at.u)
         for i, (u_net, ul_net) in enumerate(self.pairs):

@@ -5,6 +5,7 @@ logits reads x_<i only: the same noise, the same samples. Those of `sjd` and `sc
 batch go on until its slowest sample is done; the latter can go through slots too.
 """
 
+from arm_core.samplers.peers.pac import pac_sample
 from arm_core.samplers.peers.ramachandran import cached_sequential_sample
 from arm_core.samplers.peers.scd import scd_sample
 from arm_core.samplers.peers.sjd import sjd_sample
@@ -15,6 +16,7 @@ __all__ = [
     "gs_jacobi_sample",
     "jacobi_gs_sample",
     "jacobi_sample",
+    "pac_sample",
     "scd_sample",
     "sjd_sample",
 ]

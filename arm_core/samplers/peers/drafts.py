@@ -8,6 +8,8 @@ A draft of dimension i must be independent of all that decides when i becomes fi
 So what is drawn for a rejected draft must come from fresh noise, even where drafts share noise from call to call.
 """
 
+from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any, Literal, Unpack
 
 import torch
@@ -48,14 +50,17 @@ class DraftedWork(Work):
         self.coupling, self.generator, self.first = coupling, generator, first
         self.categories = arm.layout.categories
         self.drafts = torch.zeros(slots + 1, self.dims + 1, dtype=torch.int64, device=noise.device)
-        shape = (slots + 1, cache.window, self.categories)
-        self.laws = torch.zeros(shape, dtype=noise.dtype, device=noise.device)  # of dim i in place i modulo the window
+        shape = (slots + 1, min(2 * cache.window, self.dims), self.categories)
+        self.laws = torch.zeros(shape, dtype=noise.dtype, device=noise.device)  # of dim i in place i modulo their count
 
     def begin(self, slots: list[int], *of_samples: Any) -> None:
         """See `Work`."""
         super().begin(slots, *of_samples)
         fresh = torch.empty_like(self.drafts[: len(slots)]).random_(0, self.categories, generator=self.generator)
         self.drafts[torch.tensor(slots, dtype=torch.int64, device=fresh.device)] = fresh
+
+    def settle(self) -> None:
+        """What is to be done after a step; nothing."""
 
     def _forecast(self, state: SamplerState) -> Int[Tensor, "slots dims"]:
         drafts = self.drafts[: self.slots, : self.dims]
@@ -131,9 +136,11 @@ def drafted_sample(
     coupling: Coupling,
     slots: int | None,
     first: Forecaster | None,
+    branches: int = 1,
+    make: "Callable[..., DraftedWork] | None" = None,
     **options: Unpack[Options],
 ) -> SampleTrace:
-    """What `sjd_sample` and `scd_sample` return; see there."""
+    """What `sjd_sample` and the like return; see there. Each sample has `branches` slots of what `make` makes."""
     if batch < 0 or (slots is not None and slots < 1):
         raise InputError(f"batch must be at least 0 and slots, if any, at least 1, got {batch} and {slots}")
     prefix, context, decision = asked(arm, batch, options)
@@ -144,24 +151,36 @@ def drafted_sample(
     else:
         noise = DenseNoise(torch.empty(batch, arm.layout.dims, 0, dtype=dtype, device=generator.device))
     at_once = batch if slots is None else min(slots, batch)
-    traces: dict[int, SampleTrace] = {}
+    finished: list[SampleTrace] = []
+    order: list[int] = []
     with sampling_mode(arm):
-        cache = span_cache(arm, at_once, window)
-        work = DraftedWork(arm, at_once, cache, noise, decision, coupling=coupling, generator=generator, first=first)
+        cache, drafting = span_cache(arm, at_once * branches, window), make or DraftedWork
+        how: dict[str, Any] = {"coupling": coupling, "generator": generator, "first": first}
+        work = drafting(arm, at_once * branches, cache, noise, decision, **how)
         waiting, free, holds = list(range(batch)), list(range(at_once)), dict[int, int]()
         while waiting or holds:
             if new := waiting[: len(free)]:
                 waiting, starting = waiting[len(new) :], free[: len(new)]
-                contexts = None if context is None else select_contexts(context, new)
-                work.begin(starting, new, None if prefix is None else prefix[new], contexts)
                 holds |= dict(zip(starting, new, strict=True))
+                rows = [row for row in new for _ in range(branches)]
+                into = [slot * branches + branch for slot in starting for branch in range(branches)]
+                contexts = None if context is None else select_contexts(context, rows)
+                work.begin(into, rows, None if prefix is None else prefix[rows], contexts)
             start, width = work.spans()
-            step(work, start if slots is not None else start.min().expand_as(start).clone(), width)
+            if slots is None:
+                last = start.min().expand_as(start)  # of finished samples a branch that lost has no cache to go on from
+                start = last.clone() if branches == 1 else torch.where(start < work.dims, last, work.dims)
+            step(work, start, width)
+            work.settle()
             done = work.finished()
-            free = [slot for slot in holds if done[slot]]
+            free = [slot for slot in holds if done[slot * branches]]
             if slots is None and len(free) < len(holds):
                 free = []  # nobody leaves before the slowest
-            traces |= {holds.pop(slot): trace for slot, trace in zip(free, work.traces(free), strict=True)}
+            if free:
+                order += [holds.pop(slot) for slot in free]
+                finished.append(work.trace(torch.tensor(free, device=noise.device) * branches))
         if batch == 0:
             return work.trace()
-    return SampleTrace.joined([traces[row] for row in range(batch)])
+    trace, at = SampleTrace.joined(finished), torch.tensor(order, device=noise.device).argsort()
+    ordered = SampleTrace(*(getattr(trace, each.name)[at] for each in fields(SampleTrace)))
+    return replace(ordered, arm_work=ordered.arm_work * branches)

@@ -169,6 +169,7 @@ def _shown_runs(context: _Context) -> pd.DataFrame:
 def _of_images(context: _Context, store: Store, shown: pd.DataFrame) -> Iterator[Drawing]:
     """The distributions of calls per image, and of dims per call."""
     columns = ["job", "sampler", "batch_size", "dims", "is_warmup", "arm_calls", "dims_per_call"]
+    columns.append("mistaken_per_call")
     rows = store.read("timings", jobs=set(shown["job"]), columns=columns, unreadable={})
     rows = rows[~rows["is_warmup"].fillna(True).astype(bool)]
     rows = rows.assign(label=_labels(rows))
@@ -193,6 +194,11 @@ def _of_images(context: _Context, store: Store, shown: pd.DataFrame) -> Iterator
             caption = "The share of an image's calls that made at least so many of its dimensions final."
             plot = charts.dims_per_call(groups, context.style)
             yield Drawing(f"{place}-lengths", "Dims a call", caption, place, query, plot)
+        if part["mistaken_per_call"].str.len().max() > 0:
+            caption = "How often a forecast was right, by its distance from the frontier, of those before which all "
+            caption += "were right; distances that at least 20 calls reached."
+            plot = charts.hit_rates(groups, context.style)
+            yield Drawing(f"{place}-hits", "Hit rate by distance", caption, place, query, plot)
 
 
 def _of_samples(context: _Context, store: Store, shown: pd.DataFrame) -> Iterator[Drawing]:

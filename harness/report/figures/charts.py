@@ -19,6 +19,7 @@ from harness.report.tables import title
 Groups = Sequence[tuple[tuple, pd.DataFrame]]
 AGAINST_WIDTH = {"calls_percent": "ARM calls (%)", "work": "full passes a sample", "ms": "ms a sample"}
 _MOST_NAMES, _MANY_POINTS = 12, 6
+_FEWEST_CALLS = 20  # that a rate is shown of
 
 
 def grouped(table: pd.DataFrame, by: Sequence[str] = GROUP) -> Groups:
@@ -93,8 +94,7 @@ def dims_per_call(groups: Groups, style: dict[str, Style]) -> Plot:
     plot, axes = panels(len(groups))
     for ax, (key, group) in zip(axes, groups, strict=True):
         for name in sorted(set(group["sampler"]), key=rank):
-            lists = group.loc[group["sampler"] == name, "dims_per_call"].dropna()
-            counts = np.array([sum(column) for column in zip_longest(*lists, fillvalue=0)], dtype=float)
+            counts = _summed(group.loc[group["sampler"] == name, "dims_per_call"])
             share, look = counts[::-1].cumsum()[::-1] / max(counts.sum(), 1), style[name]
             line: dict[str, Any] = {"color": look.colour, "ls": look.dash, "lw": 1.3, "marker": look.marker, "ms": 3.5}
             ax.plot(range(1, len(share)), share[1:], markevery=max(1, len(share) // 6), label=name, **line)
@@ -104,6 +104,38 @@ def dims_per_call(groups: Groups, style: dict[str, Style]) -> Plot:
     plot.supylabel("share of the calls with at least so many", fontsize=9)
     legend(plot, axes)
     return plot
+
+
+def hit_rates(groups: Groups, style: dict[str, Style]) -> Plot:
+    """A panel a dataset, a line a sampler: how often forecasts held, by distance, of those whose earlier ones did.
+
+    Args:
+        groups: (key, rows of `timings`); samplers without a wrong forecast are left out: most forecast nothing.
+        style: of the samplers.
+    """
+    plot, axes = panels(len(groups))
+    for ax, (key, group) in zip(axes, groups, strict=True):
+        for name in sorted(set(group["sampler"]), key=rank):
+            rows, look = group[group["sampler"] == name], style[name]
+            calls, wrong = (_summed(rows[column]) for column in ("dims_per_call", "mistaken_per_call"))
+            if not wrong.any():
+                continue
+            reached = calls[::-1].cumsum()[::-1]
+            rate = 1 - np.pad(wrong, (0, len(calls) - len(wrong))) / reached
+            shown = np.flatnonzero(reached[1:] >= _FEWEST_CALLS) + 1
+            line: dict[str, Any] = {"color": look.colour, "ls": look.dash, "lw": 1.3, "marker": look.marker, "ms": 3.5}
+            ax.plot(shown, rate[shown], markevery=max(1, len(shown) // 6), label=name, **line)
+        ax.set(title=title(key), ylim=(None, 1.005), xscale="log")
+        ax.xaxis.set_major_formatter("{x:g}")
+    plot.supxlabel("dims from the frontier", fontsize=9)
+    plot.supylabel("share of forecasts that were right,\nwhere all before them were", fontsize=9)
+    legend(plot, axes)
+    return plot
+
+
+def _summed(lists: pd.Series) -> np.ndarray:
+    """Histograms of different lengths in one."""
+    return np.array([sum(column) for column in zip_longest(*lists.dropna(), fillvalue=0)], dtype=float)
 
 
 def pareto(groups: Groups, style: dict[str, Style]) -> Plot:

@@ -20,7 +20,8 @@ GAP = 0.85  # grey between tiles: a white image must not melt into the page
 _TOO_PALE = (6, 8)  # pink and yellow vanish as lines on white, and more so in grey
 COLOURS = [colour for index, colour in enumerate(sns.color_palette("colorblind", 10)) if index not in _TOO_PALE]
 FORMATS = ("png", "svg", "pdf")
-MARKERS, DASHES = "osD^vPX*<>", ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
+# As many of each as have no divisor in common, so that in grey too no two of the first 65 names look alike.
+MARKERS, DASHES = "osD^vPX*<>hpd", ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
 _STYLE: dict[str, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -131,7 +132,7 @@ class Style:
 def styles(names: Iterable[str]) -> dict[Any, Style]:
     """A style for every sampler; the same names get the same styles."""
     ordered = sorted(set(names) - {ANCESTRAL}, key=rank)
-    return {ANCESTRAL: Style("black", "o", "-"), **marks(ordered)}
+    return {ANCESTRAL: Style("black", "x", "-"), **marks(ordered)}
 
 
 def marks(values: Iterable[Any]) -> dict[Any, Style]:
