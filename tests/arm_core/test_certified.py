@@ -77,6 +77,7 @@ def test_weights_of_16_bits_are_those_that_count():
     assert torch.equal(sample_many(arm, count=8, seed=SEED, slots=8, certified=True).x, in_float64(arm, 8))
 
 
+@pytest.mark.slow
 def test_batches_and_the_samplers_of_other_papers(arm, expected):
     keyed = KeyedNoise(LAYOUT, seed=SEED, sample_ids=range(4))
     runs = [
@@ -95,6 +96,7 @@ def test_batches_and_the_samplers_of_other_papers(arm, expected):
     assert torch.equal(drawn.x, in_float64(arm, noise=noise.double()))
 
 
+@pytest.mark.slow
 def test_all_that_decides_rows_is_part_of_the_proof():
     arm = near_ties(LAYOUT, classes=3)
     guided = Guided(arm, scale=2.0, null_context=-1)

@@ -38,6 +38,7 @@ CASES = """
 """
 
 
+@pytest.mark.slow
 def test_what_is_no_whole_number_is_refused_by_every_public_name():
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(CASES)], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "23"), done.stderr

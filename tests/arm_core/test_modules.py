@@ -78,6 +78,7 @@ def images(layout, count=8):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", ["posterior", "model"])
 @pytest.mark.parametrize("inputs", INPUTS, ids="+".join)
 def test_every_kind_trains_and_resumes_with_the_same_bits(inputs, pairs):
@@ -129,6 +130,7 @@ def test_posterior_noise_tells_a_module_what_follows():
     assert loss < 0.2  # without the noise it cannot fall below log 2 = 0.69
 
 
+@pytest.mark.slow
 def test_the_chosen_setting_needs_the_fewest_calls_and_the_fixed_point_is_among_them():
     started = training(iterations=1)
     settings = choose_horizon(started.arm, started.modules, seed=1, sample_ids=range(5), batch_size=2)

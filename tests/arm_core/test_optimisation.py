@@ -68,6 +68,7 @@ def test_the_learning_rate_decays_by_iteration_or_by_epoch():
     assert [learning_rate(by_epoch, step, 10) for step in range(6)] == [1.0, 1.0, 1.0, 0.5, 0.5, 0.25]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"accumulate": 2}, {"autocast": True}, {"lr_decay_every": "epoch"}])
 def test_every_kind_of_training_resumes_with_the_same_bits(options):
     def fresh():

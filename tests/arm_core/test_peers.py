@@ -25,6 +25,7 @@ def pixelcnn(layout):
     return arm
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from([Layout(1, 3, 4, 3), Layout(2, 3, 3, 2), Layout(3, 2, 2, 3)]),
     st.integers(0, 1000),

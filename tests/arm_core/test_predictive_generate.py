@@ -49,6 +49,7 @@ def unpadded(row):
     return new[: new.index(END) + 1] if END in new else new
 
 
+@pytest.mark.slow
 def test_a_batch_of_five_prompts_equals_row_for_row_a_batch_of_one(model, prompts):
     batch = model.generate(**prompts, **SAMPLING, custom_generate=predictive_generate(seeds=SEEDS))
     lengths = [len(unpadded(row)) for row in batch]

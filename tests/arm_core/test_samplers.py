@@ -72,14 +72,9 @@ def registered(arm_name, layout):
     return arm, noise, ancestral_sample(arm, noise).x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm_name", ARMS.names())
-@pytest.mark.parametrize(
-    "forecaster_name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name in ("learned", "gated") else ())
-        for name in FORECASTERS.names()
-    ],
-)
+@pytest.mark.parametrize("forecaster_name", FORECASTERS.names())
 @pytest.mark.parametrize("layout", SMALL_LAYOUTS, ids=lambda layout: f"{layout.channels}-channels")
 def test_every_registered_pair_samples_exactly_in_float64(arm_name, forecaster_name, layout):
     arm, noise, expected = registered(arm_name, layout)
@@ -232,6 +227,7 @@ def test_a_forecaster_that_returns_something_else_is_refused(wrong):
         predictive_sample(arm, noise_for(arm), wrong)
 
 
+@pytest.mark.slow
 def test_modules_at_the_frontier_equal_modules_on_the_whole_image():
     for layout in SMALL_LAYOUTS:
         for unit, horizon, inputs in itertools.product(("dimension", "pixel"), (1, 4), INPUTS[::3]):

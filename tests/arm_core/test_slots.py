@@ -26,6 +26,7 @@ class CountingArm(TableArm):
         return super().forward(x)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 7), st.integers(1, 9), st.integers(0, 50), st.sampled_from([None, fixed_point, zeros, row_above]))
 def test_neither_slots_nor_order_change_a_sample_or_its_trace(count, slots, first_id, forecaster):
     arm = TableArm(LAYOUT, seed=first_id)

@@ -82,6 +82,7 @@ def build_quietly():
         return build()
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss():
     config = TrainingConfig(iterations=60, batch_size=13, learning_rate=1e-2)
     training = build(config)

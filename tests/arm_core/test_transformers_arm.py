@@ -260,6 +260,7 @@ def test_arm_work_agrees_with_the_flop_counter(family, window):
     assert trace.arm_work.sum().item() * one.get_total_flops() == pytest.approx(run.get_total_flops(), rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "classes"), [("llama", 0), ("gpt2", 4)])
 def test_a_decoder_of_our_own_keeps_the_contract_of_an_arm(architecture, classes):
     config = TransformersConfig(architecture, width=16, heads=2, layers=1, classes=classes)
@@ -470,16 +471,19 @@ def run(code, folder=None):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_arms_are_imported_without_transformers():
     done = run("import arm_core, arm_core.arms; print('transformers' in sys.modules)")
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.slow
 def test_a_missing_transformers_is_told_with_the_remedy():
     done = run("sys.modules['transformers'] = None\nfrom arm_core.arms import TransformersARM")
     assert "this ARM needs transformers: pip install 'arm-sampling[transformers]'" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_torchvision_that_does_not_fit_is_told_with_the_remedy(tmp_path):
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision" / "__init__.py").write_text(

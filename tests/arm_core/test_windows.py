@@ -56,6 +56,7 @@ def ancestral(layout, known=0):
     return ancestral_sample(arm, noise_for(arm), prefix=prefix)
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from([Layout(1, 3, 4, 3), Layout(2, 3, 3, 2), Layout(3, 2, 2, 3)]),
     st.booleans(),
@@ -74,7 +75,11 @@ def test_samplers_keep_their_promise_to_any_cache_and_never_change_a_sample(
     assert torch.equal(sample_many(arm, count=6, seed=0, slots=slots, forecaster=forecaster).x, expected)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=by_shape)
+@pytest.mark.parametrize(
+    "layout",
+    [pytest.param(one, marks=pytest.mark.slow if place else ()) for place, one in enumerate(LAYOUTS)],
+    ids=by_shape,
+)
 @pytest.mark.parametrize(
     "forecaster",
     [pytest.param(one, marks=[] if one is fixed_point_above else pytest.mark.slow) for one in FORECASTERS],
@@ -227,6 +232,7 @@ def test_one_prefix_may_serve_all_samples():
     assert trace.x[:, :4].tolist() == [[2, 1, 0, 1]] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 2.0])
 def test_temperature_divides_the_logits_in_every_sampler(temperature):
     arm = pixelcnn(Layout(1, 8, 8, 3))

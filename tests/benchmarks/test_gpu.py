@@ -238,6 +238,7 @@ def test_the_plan_fits_its_budget_but_for_what_matters_least():
     assert needed <= BUDGET_S - 120
 
 
+@pytest.mark.slow
 def test_the_run_imports_nothing_that_a_gpu_machine_may_lack():
     lacks = ("ray", "pydantic", "seaborn", "beartype", "click", "rich", "harness", "yaml", "transformers")
     code = f"""

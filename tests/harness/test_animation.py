@@ -30,6 +30,7 @@ def arm_of(kind):
     return PixelCNN(Layout(3, 8, 4, 4), PixelCNNConfig(resnets=1, filters=6)).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grey, without windows", "colours, in windows"])
 def test_every_frame_shows_the_samples_that_ancestral_sampling_gives(kind, tmp_path):
     arm = arm_of(kind)
@@ -74,6 +75,7 @@ def test_what_cannot_be_animated_is_refused_with_the_remedy(options, said, tmp_p
     assert result.exit_code == 2 and said in result.output
 
 
+@pytest.mark.slow
 def test_a_report_shows_how_samplers_draw(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     unpack(tmp_path / "gold")

@@ -21,6 +21,7 @@ def run(*arguments):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.stem)
 def test_the_golden_samples_of_the_checkpoint_are_drawn_again(card):
     result = run("verify", card, "--checkpoint", CHECKPOINT, "--slots", 5)

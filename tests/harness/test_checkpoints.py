@@ -183,6 +183,7 @@ def test_a_sampler_that_differs_in_float64_fails_before_anything_is_timed(tmp_pa
     assert error == 'InputError: not the ancestral samples in float64: {"forecaster": "fixed_point"}. Nothing was timed'
 
 
+@pytest.mark.slow
 def test_every_sampler_of_the_bench_draws_the_ancestral_samples_in_float64(tmp_path):
     save(tmp_path / "arm")
     loaded = load_checkpoint(tmp_path / "arm", dtype=torch.float64)

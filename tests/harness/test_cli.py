@@ -180,6 +180,7 @@ def test_a_checkpoint_of_a_class_in_a_file_names_the_file_and_takes_it_back(tmp_
     assert run("sample", "saved", "--out", "x.png", "--arm", "mine.py:Mine").exit_code == 0
 
 
+@pytest.mark.slow
 def test_status_of_many_jobs_counts_those_that_are_done(tmp_path):
     fill_store(Store(tmp_path), jobs=104, rows=1, progress=lambda at, total: None)
     result = run("status", "--store", tmp_path)

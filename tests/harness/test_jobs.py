@@ -405,6 +405,7 @@ def test_classes_without_labels_are_refused(small_sweep, tmp_path):
     assert error == "InputError: PixelCNN learns classes, and the data of photo_patches have no labels"
 
 
+@pytest.mark.slow
 def test_certified_samplers_draw_what_float64_draws_and_are_compared_with_it():
     arm = near_ties(LAYOUT)
     checkpoint = Checkpoint(arm, None, None, {}, "")

@@ -42,6 +42,7 @@ def colour(tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [(), ("--sampler", "ancestral", "--slots", 2), ("--window", 3, "--certified")])
 def test_samples_of_a_colour_model_keep_the_first_rows_in_all_channels(colour, sampler, tmp_path):
     out = tmp_path / "x.npz"
@@ -57,6 +58,7 @@ def test_samples_of_a_colour_model_keep_the_first_rows_in_all_channels(colour, s
     assert not np.array_equal(drawn[0], drawn[3]), "each sample has noise of its own"
 
 
+@pytest.mark.slow
 def test_samplers_complete_alike_and_half_of_the_image_is_kept_unless_told(colour, tmp_path):
     drawn = []
     for options in ((), ("--sampler", "ancestral"), ("--window", 2, "--slots", 1)):
@@ -170,6 +172,7 @@ def test_a_picture_of_another_size_or_without_its_prefix_is_one_message(colour, 
     assert ran.exit_code == 2 and "add --prefix FILE" in ran.output
 
 
+@pytest.mark.slow
 def test_ancestral_samples_are_told_of_call_by_call(colour, monkeypatch, tmp_path):
     monkeypatch.setattr(module, "LINE_S", -1.0)
     ran = run(

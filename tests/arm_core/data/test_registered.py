@@ -99,6 +99,7 @@ def test_the_pixels_are_the_ones_that_were_pinned(case):
     assert loaded(case).sha256 == case[5]
 
 
+@pytest.mark.slow
 def test_a_fresh_process_gives_the_same_pixels():
     code = (
         "import json, sys; from arm_core.data import load_dataset\n"
@@ -109,6 +110,7 @@ def test_a_fresh_process_gives_the_same_pixels():
     assert json.loads(run.stdout) == [loaded(case).sha256 for case in CASES]
 
 
+@pytest.mark.slow
 def test_loading_imports_none_of_the_packages_that_ship_the_images_and_only_photos_need_pillow():
     code = (
         "import sys; from arm_core.data import load_dataset\n"
