@@ -164,6 +164,8 @@ def test_a_picture_of_another_size_or_without_its_prefix_is_one_message(colour, 
     Image.new("L", (40, 30)).save(tmp_path / "x.png")
     ran = run("sample", colour / "arm", "--prefix", tmp_path / "x.png", "--out", tmp_path / "out.png")
     assert ran.exit_code == 2 and '.convert("RGB").resize((4, 8))' in ran.output.replace("\n", " ")
+    ran = run("sample", colour / "arm", "--prefix", colour / "whole.npz", "--out", tmp_path / "how.gif")
+    assert ran.exit_code == 2 and "--animate is for whole samples; leave it or --prefix out" in ran.output
     ran = run("sample", colour / "arm", "--keep", 3, "--out", tmp_path / "out.png")
     assert ran.exit_code == 2 and "add --prefix FILE" in ran.output
 
