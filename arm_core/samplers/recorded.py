@@ -15,7 +15,7 @@ from arm_core.samplers.step import guesses, step
 from arm_core.samplers.tape import taped
 from arm_core.samplers.work import Work
 
-WARM_UP = {"cpu": 6, "cuda": 2}
+WARM_UP = {"cpu": 3, "cuda": 2}
 """Steps of each width before its recording, by device: on a GPU the libraries set up in them what they need, on a CPU
 a recording costs what some ten replays save."""
 Record = Callable[[Callable[[], None]], Callable[[], None]]

@@ -22,13 +22,15 @@ from arm_core.samplers.work import Work
 
 ROWS = (1 / 8, 1 / 4, 1 / 2, 1, 3 / 2, 2, 3)
 """Windows on the ladder in rows of the image, beside the granule."""
-START = ((4, 3 / 2), (32, 1.0), (2**63, 1 / 2))
+START = ((32, 1.0), (2**63, 1 / 2))
 """(most slots, rows to begin with): the more slots, the more of a call's cost goes with its work (measured on CPUs)."""
+FEW = 4
+"""Slots up to which spans begin without a seam: there calls cost more than what they evaluate."""
 START_ON_GPU = 2.0
 """Rows to begin with where a call costs what its launches cost (measured on an H200, 1 to 1,024 slots)."""
 TURN = 3
 """Calls of each window in a comparison."""
-PAUSE = 48
+PAUSE = 96
 """Calls before the first comparison; after each that changes nothing twice as many as before it."""
 MARGIN = 1.05
 """How many times faster a neighbour must be than the window in use."""
@@ -75,8 +77,12 @@ class WindowChoice:
             if seam in windows:
                 rungs.append(Rung(seam, None))
             self.ladder = sorted(rungs, key=lambda rung: (rung.window, rung.seam is None))
+        few = slots <= FEW
         start = row * (START_ON_GPU if on_gpu else next(rows for fewest, rows in START if slots <= fewest))
-        self.center = min(range(len(self.ladder)), key=lambda place: abs(self.ladder[place].window - start))
+        self.center = min(
+            range(len(self.ladder)),
+            key=lambda place: (abs(self.ladder[place].window - start), (self.ladder[place].seam is not None) == few),
+        )
         self.widest = self.ladder[-1].window
         self.moves: list[list[Tensor]] = [[] for _ in self.ladder]  # frontiers before and after each call
         self.seconds: dict[int, float] = {}
