@@ -1,6 +1,7 @@
 """Patches as categories: side x side pixels of few values become one token, and back, losing nothing."""
 
 import numpy as np
+from jaxtyping import Integer
 
 from arm_core.data.base import SPLITS, Dataset, Images
 from arm_core.errors import InputError
@@ -18,7 +19,7 @@ def tokens_of(images: Images, side: int, categories: int) -> Images:
     return tokens.astype(np.uint8)
 
 
-def pixels_of(tokens: Images, side: int, categories: int) -> Images:
+def pixels_of(tokens: Integer[np.ndarray, "count channels height width"], side: int, categories: int) -> Images:
     """What `tokens_of` was given."""
     count, channels, height, width = tokens.shape
     places = categories ** np.arange(side * side - 1, -1, -1).reshape(side, side)

@@ -78,12 +78,10 @@ def account(
     work.work += torch.where(waiting, cost / waiting.sum(), 0.0)
     work.window.masked_fill_(waiting, places.shape[1])
     calls = work.calls[:, None].expand_as(places)
-    for buffer, mask, value in (
-        (work.converged_at, passed, calls),
-        (work.settled_at, moved, calls),
-        (work.mistakes, passed, wrong),
-    ):
-        buffer.scatter_(1, places, torch.where(mask, value, buffer.gather(1, places)))
+    confirmed, changed = (torch.where(mask, places, work.dims) for mask in (passed, moved))  # elsewhere: not kept
+    work.converged_at.scatter_(1, confirmed, calls)
+    work.mistakes.scatter_(1, confirmed, wrong)
+    work.settled_at.scatter_(1, changed, calls)
 
 
 def guesses(forecaster: Forecaster, state: SamplerState) -> Int[Tensor, "slots dims"]:

@@ -28,7 +28,7 @@ START_ON_GPU = 2.0
 """Rows to begin with where a call costs what its launches cost (measured on an H200, 1 to 1,024 slots)."""
 TURN = 3
 """Calls of each window in a comparison."""
-PAUSE = 32
+PAUSE = 48
 """Calls before the first comparison; after each that changes nothing twice as many as before it."""
 MARGIN = 1.05
 """How many times faster a neighbour must be than the window in use."""

@@ -49,7 +49,10 @@ def list_data(root: Path | None) -> None:
             table.add_row(holding.name, Text(holding.status, style), size, _shortened(holding.where))
     show(table)
     CONSOLE.print(f"Data root: {data_root(root).absolute()} (--root or ARM_DATA)", soft_wrap=True)
-    CONSOLE.print("sample: small sets that packages ship; unverified: files whose checksum is unknown or another one")
+    CONSOLE.print(
+        "sample: small sets that packages ship; unverified: files whose checksum is unknown or another one",
+        soft_wrap=True,
+    )
 
 
 def holdings(root: Path | None) -> Iterator[Holding]:
@@ -122,7 +125,7 @@ def verify_data(name: str, root: Path | None, options: dict[str, Any]) -> int:
         mark = {True: ("holds  ", "green"), False: ("fails  ", "red"), None: ("unknown", "yellow")}[holds]
         failed += holds is False
         CONSOLE.print(Text.assemble(mark, f"  {claim}"), soft_wrap=True)
-    CONSOLE.print(f"{dataset.name}, {dataset.variant}: {dataset.status}; splits: {dataset.rule}")
+    CONSOLE.print(f"{dataset.name}, {dataset.variant}: {dataset.status}; splits: {dataset.rule}", soft_wrap=True)
     if dataset.read:
         CONSOLE.print(dataset.read[0].upper() + dataset.read[1:], soft_wrap=True)
     CONSOLE.print(f"sha256 of its pixels: {dataset.sha256}", soft_wrap=True)
@@ -175,7 +178,7 @@ def fetch_data(name: str, root: Path | None, options: DataOptions, mirrors: tupl
             target = fetch(archive, place, mirrors=mirrors, progress=on_progress)
             CONSOLE.print(f"{target}: {archive.digest}", soft_wrap=True)
     more = f" --binarise {options.binarise}" if options.binarise else ""
-    CONSOLE.print(f"All of {name} is there. Check it with: harness data verify {name}{more}")
+    CONSOLE.print(f"All of {name} is there. Check it with: harness data verify {name}{more}", soft_wrap=True)
     return 0
 
 

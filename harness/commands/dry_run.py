@@ -93,7 +93,7 @@ def show(plan: Plan, sweep: Sweep, store: Store, *, verbose: bool) -> int:
     if known:
         unknown = len(seconds) - len(known)
         rest = f", and {unknown} jobs unlike all that the store has" if unknown else ""
-        CONSOLE.print(f"About {duration(sum(known))} one after the other, by earlier runs{rest}.")
+        CONSOLE.print(f"About {duration(sum(known))} one after the other, by earlier runs{rest}.", soft_wrap=True)
     for problem in dict.fromkeys(built.problems):
         CONSOLE.print(f"Error: {problem}", soft_wrap=True)
     return 2 if built.problems else 0
@@ -311,7 +311,7 @@ def _table(plan: Plan, built: Built, seconds: dict[str, float | None]) -> Table:
 
 def _print_settings(job: Job) -> None:
     """Every setting that the job will use, those that the file leaves out included."""
-    CONSOLE.print(f"{job.kind} {job.title}")
+    CONSOLE.print(f"{job.kind} {job.title}", soft_wrap=True)
     left_out = {"id", "title", "kind", "train_job", "autoencoder_job"}
     settings = job.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
     for line in yaml.safe_dump(settings, sort_keys=False).splitlines():

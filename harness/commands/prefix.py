@@ -30,8 +30,14 @@ def read_prefix(file: Path, checkpoint: Checkpoint, *, keep: int | None) -> Tens
     if not 0 < rows < pixels.height or rows % side:
         rule = f"in [{side}, {pixels.height - side}]" + (f", a multiple of {side}" if side > 1 else "")
         raise InputError(f"--keep must be a number of rows {rule}, got {rows}")
-    images = _picture(file, pixels) if file.suffix.lower() in SUFFIXES else _arrays(file, pixels)
-    x = sequences(checkpoint, torch.from_numpy(images))
+    if file.suffix.lower() in SUFFIXES:
+        x = sequences(checkpoint, torch.from_numpy(_picture(file, pixels)))
+    else:
+        arrays = _arrays(file)
+        if checkpoint.autoencoder is not None and "latents" in arrays:  # of samples: they are the images' own
+            x = layout.flatten(torch.from_numpy(_fitting(arrays["latents"], layout, file))).long()
+        else:
+            x = sequences(checkpoint, torch.from_numpy(_fitting(_images_of(arrays, file), pixels, file)))
     return x[:, : rows // side * layout.width * layout.channels]
 
 
@@ -53,16 +59,22 @@ def _picture(file: Path, layout: Layout) -> np.ndarray:
     return (levels * layout.categories // 256).astype(np.uint8)  # as the readers of data sets cut them
 
 
-def _arrays(file: Path, layout: Layout) -> np.ndarray:
-    """The images of a .npz or .npy, (n, C, H, W), whole numbers below the categories of the layout."""
+def _arrays(file: Path) -> dict[str, np.ndarray]:
     try:
         content = np.load(file, allow_pickle=False)
-        arrays = {name: content[name] for name in content.files} if hasattr(content, "files") else {"images": content}
+        return {name: content[name] for name in content.files} if hasattr(content, "files") else {"images": content}
     except (ValueError, EOFError) as error:
         raise InputError(f"{file} must be a .npz, a .npy or a picture; it cannot be read ({error})") from None
+
+
+def _images_of(arrays: dict[str, np.ndarray], file: Path) -> np.ndarray:
     if "images" not in arrays and len(arrays) != 1:
         raise InputError(f"{file} must hold an array `images`, it has {', '.join(arrays) or 'none'}; rename one")
-    images = arrays.get("images", next(iter(arrays.values())))
+    return arrays.get("images", next(iter(arrays.values())))
+
+
+def _fitting(images: np.ndarray, layout: Layout, file: Path) -> np.ndarray:
+    """(n, C, H, W), whole numbers below the categories of the layout."""
     if images.dtype.kind not in "iub":
         most = layout.categories - 1
         raise InputError(

@@ -120,6 +120,8 @@ def sample(
     prefix: Path | None, keep: int | None, pretrained: Pretrained | None = None, **decision: Any,
 ) -> None:  # fmt: skip
     """Do what `harness sample` says; `decision` has the options that change samples."""
+    if out is not None and out.suffix == ".gif":
+        out, animate = None, animate or out
     if horizon is not None and sampler not in LEARNED:
         raise InputError(f"--horizon is for --sampler learned, not for {sampler}; leave it out")
     if window is not None and sampler == "ancestral":
@@ -138,8 +140,6 @@ def sample(
     how["certified"] = certified or card
     spec = SamplerSpec(**how, **{name: value for name, value in decision.items() if value is not None})
     asked = Sampling(checkpoint.absolute(), arm, spec, slots, seed, pretrained)
-    if out is not None and out.suffix == ".gif":
-        out, animate = None, animate or out
     if out is None and animate is None:
         raise InputError("nothing would be kept; add --out FILE.png, --out FILE.npz or --animate FILE.gif")
     if card and out is None:
@@ -241,7 +241,7 @@ def _on_workers(
 
     size = min(PER_SHARD * how.slots, -(-count // workers))
     shards = [range(start, min(start + size, count)) for start in range(0, count, size)]
-    CONSOLE.print("Starting Ray ..." if address == "local" else f"Connecting to Ray at {address} ...")
+    CONSOLE.print("Starting Ray ..." if address == "local" else f"Connecting to Ray at {address} ...", soft_wrap=True)
     with ray.connected(address, dashboard=False):
         for drawn in spread(_drawn, [(how, shard) for shard in shards], workers):
             told(1)

@@ -55,7 +55,10 @@ def run_sweep(command: SweepCommand) -> int:
     store, spec = Store(command.store), load_sweep(sweep_file(command.file), profile=command.profile)
     drawn = draw_jobs(spec)
     if spec.timing is not None and len(spec.timing.seeds) < FEWEST_SEEDS:
-        CONSOLE.print(f"{len(spec.timing.seeds)} repetitions: intervals want {FEWEST_SEEDS} or more (timing.seeds).")
+        CONSOLE.print(
+            f"{len(spec.timing.seeds)} repetitions: intervals want {FEWEST_SEEDS} or more (timing.seeds).",
+            soft_wrap=True,
+        )
     if spec.search is not None and spec.search.method != "grid" and spec.search.settings < spec.search.count:
         few = f"{spec.search.settings} different settings; {spec.search.count} trials were asked for (search.count)"
         CONSOLE.print(f"The space of the search has {few}: each is tried once.", soft_wrap=True)
@@ -87,7 +90,7 @@ def run_sweep(command: SweepCommand) -> int:
 
 def _print_plan(plan: Plan) -> None:
     name = plan.sweep if plan.profile is None else f"{plan.sweep} ({plan.profile})"
-    CONSOLE.print(f"{name}: {len(plan.to_run)} of {len(plan.jobs)} jobs to run")
+    CONSOLE.print(f"{name}: {len(plan.to_run)} of {len(plan.jobs)} jobs to run", soft_wrap=True)
     if len(plan.jobs) > SHOWN:
         for (run, reason), many in Counter((planned.run, planned.reason) for planned in plan.jobs).items():
             CONSOLE.print(f"  {'run ' if run else 'skip'}  {many} jobs ({reason})")
@@ -114,7 +117,7 @@ def _execute(spec: Sweep, plan: Plan, store: Store, command: SweepCommand) -> Le
     from harness.execution.start import dashboard_line
 
     local = command.address == "local"
-    CONSOLE.print("Starting Ray ..." if local else f"Connecting to Ray at {command.address} ...")
+    CONSOLE.print("Starting Ray ..." if local else f"Connecting to Ray at {command.address} ...", soft_wrap=True)
     with ray.connected(command.address, dashboard=command.dashboard) as url, terminated_as_interrupted():
         if url:
             CONSOLE.print(dashboard_line(url), soft_wrap=True)

@@ -1,6 +1,6 @@
 """Shows how far jobs are, from the files that they write: live while a sweep runs, and for `harness status`.
 
-On a terminal a bar a job; elsewhere a line when a job starts, every ten seconds, and when it ends.
+On a terminal a bar a job; elsewhere, or where it is narrow, a line when a job starts, every ten seconds and at its end.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.table import Column, Table
 
 from harness.execution.background import repeating
 from harness.execution.remaining import seconds_left
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from harness.sweep import Plan
 
 _POLL_S, _LINE_S, STALE_S, MOST_SILENT_S = 0.5, 10.0, 60.0, 3600.0
+_NARROW, _WIDE = 60, 100  # columns: below, lines are easier to read; from there on there is room for bars
 MOST_LINES = 100
 
 
@@ -36,7 +37,7 @@ MOST_LINES = 100
 def watching(plan: "Plan", root: Path, console: Console) -> Iterator[None]:
     """Show the jobs of a plan while the body runs."""
     folders = [job_folder(root, planned.job.id) for planned in plan.to_run]  # of jobs that have not ended
-    view = _BarView(console) if console.is_terminal else _LineView(console)
+    view = _BarView(console) if console.is_terminal and console.width >= _NARROW else _LineView(console)
     since = time.time()
 
     def show_all() -> None:
@@ -79,9 +80,9 @@ class _BarView:
     def __init__(self, console: Console) -> None:
         self.bars = Bars(
             TextColumn("{task.description}", markup=False),  # the console's own setting does not reach these
-            BarColumn(20),
+            *([BarColumn(20)] if console.width >= _WIDE else []),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[detail]}", markup=False),
+            TextColumn("{task.fields[detail]}", markup=False, table_column=Column(overflow="fold")),
             console=console,
         )
         self.tasks: dict[str, TaskID] = {}

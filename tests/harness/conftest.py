@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 os.environ["RAY_AUTH_MODE"] = "disabled"  # on loopback, for tests only; read when ray is imported
-os.environ |= {"RAY_metrics_report_interval_ms": "1000"}  # not every ten seconds
+os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112  # Ray spells it so; not every ten seconds
 
 SMALL = """
 name: small

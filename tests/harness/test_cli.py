@@ -155,6 +155,9 @@ def test_what_was_left_out_of_a_folder_is_a_note_and_no_line_of_ours(tmp_path, m
     result = run("data", "verify", f"folder:{tmp_path / 'photos'}")
     assert result.exit_code == 0 and "\nNote: folder:" in f"\n{result.output}"
     assert "UserWarning" not in result.output and "load_dataset(" not in result.output
+    assert "splits: valid and test: a tenth each, drawn, seed 0\n" in result.output, (
+        "a line is not broken where nobody looks"
+    )
 
 
 @pytest.mark.parametrize("command", ["sweep", "report", "status", "sample", "check"])

@@ -100,6 +100,19 @@ def test_a_bar_shows_text_that_looks_like_markup_as_it_stands(small_sweep, tmp_p
     assert note in out.getvalue() and "[/a] {b}" in out.getvalue()
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_on_a_narrow_terminal_names_and_figures_are_whole(small_sweep, tmp_path, width):
+    plan, out = make_plan(load_sweep(small_sweep), {}), io.StringIO()
+    figures = {"train_bits_per_dim": 2.345, "valid_bits_per_dim": 2.5}
+    with watching(plan, tmp_path, Console(file=out, width=width, force_terminal=True, color_system=None, markup=False)):
+        write(Store(tmp_path), progress(job=plan.jobs[0].job.id, title="photos narrow seed 0", metrics=figures))
+        time.sleep(1.2)
+    shown = " ".join(out.getvalue().split())
+    assert "train photos narrow seed 0" in shown and "…" not in shown
+    for text in ("train_bits_per_dim", "2.35", "valid_bits_per_dim"):
+        assert text in shown
+
+
 def test_without_a_terminal_a_line_is_printed_per_job_and_state(small_sweep, tmp_path):
     plan = make_plan(load_sweep(small_sweep), {})
     store, out = Store(tmp_path), io.StringIO()

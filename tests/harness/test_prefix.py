@@ -82,7 +82,7 @@ def test_arrays_may_have_their_channels_last_or_be_a_single_image(tmp_path):
 
 
 def test_a_picture_has_the_values_that_it_was_made_of(tmp_path):
-    for categories in range(2, 257):
+    for categories in (2, 3, 17, 28, 32, 100, 255, 256):
         layout = Layout(1, 16, 16, categories)
         images = (np.arange(256).reshape(1, 1, 16, 16) * categories) // 256
         module._save_grid(images.astype(np.uint8), layout, tmp_path / "grid.png")
@@ -112,6 +112,15 @@ def test_images_become_the_sequences_that_show_them():
     images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
     found = sequences(latent, images)
     assert torch.equal(autoencoder.latent_layout.unflatten(found), autoencoder.encode(images))
+
+
+def test_samples_of_latents_keep_their_own_latents(tmp_path):
+    autoencoder = DiscreteAutoencoder(Layout(1, 16, 16, 8), AutoencoderConfig(width=8, channels=2, categories=4))
+    latent = of(autoencoder.latent_layout, autoencoder)
+    codes = np.random.default_rng(0).integers(0, 4, (3, 2, 4, 4))
+    np.savez(tmp_path / "x.npz", images=np.zeros((3, 1, 16, 16), np.uint8), latents=codes)
+    found = read_prefix(tmp_path / "x.npz", latent, keep=12)
+    assert torch.equal(found, latent.arm.layout.flatten(torch.from_numpy(codes))[:, :24])
 
 
 def test_rows_of_latents_and_patches_are_counted_in_the_image(tmp_path):
@@ -157,6 +166,8 @@ def test_a_picture_of_another_size_or_without_its_prefix_is_one_message(colour, 
     Image.new("L", (40, 30)).save(tmp_path / "x.png")
     ran = run("sample", colour / "arm", "--prefix", tmp_path / "x.png", "--out", tmp_path / "out.png")
     assert ran.exit_code == 2 and '.convert("RGB").resize((4, 8))' in ran.output.replace("\n", " ")
+    ran = run("sample", colour / "arm", "--prefix", colour / "whole.npz", "--out", tmp_path / "how.gif")
+    assert ran.exit_code == 2 and "--animate is for whole samples; leave it or --prefix out" in ran.output
     ran = run("sample", colour / "arm", "--keep", 3, "--out", tmp_path / "out.png")
     assert ran.exit_code == 2 and "add --prefix FILE" in ran.output
 

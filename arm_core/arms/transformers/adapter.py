@@ -204,26 +204,28 @@ class KeyValues:
     ) -> SpanOutput:
         """See `SpanCache`."""
         dims, memory = self.arm.layout.dims, self.memory
-        slots, width = memory.every, self.window
         if self.arm.start is None and not memory.is_told:
             self.arm.prompts(None, 1)  # raises
+        slots: Tensor | None = None  # all
+        width, parts = self.window, [memory.every, start, stop, x, memory.last, memory.skip]
         if self.compact:
-            slots = (start < stop).nonzero().flatten()
-            width = int((stop - start).max())
-        at = start[slots, None] + self.ahead[:width]
-        inside = at < stop[slots, None]
-        last, skip = memory.last[slots, None], memory.skip[slots, None]
-        tokens = torch.cat([last, x[slots, :-1] + self.arm.offset], dim=1).gather(1, at.clamp_max(dims - 1))
-        where = slots[:, None] * dims + at
+            width, busy = int((stop - start).max()), start < stop
+            if not bool(busy.all()):
+                slots = busy.nonzero().flatten()
+                parts = [part[slots] for part in parts]
+        slot, first, end, fed, last, skip = (part.unsqueeze(1) if part.ndim == 1 else part for part in parts)
+        at = first + self.ahead[:width]
+        inside = at < end
+        tokens = torch.cat([last, fed[:, :-1] + self.arm.offset], dim=1).gather(1, at.clamp_max(dims - 1))
+        where = slot * dims + at
         if self.compact:
-            reach = int((stop[slots] + skip[:, 0]).max())
+            reach = int((end + skip).max())
             memory.reserve(reach)
             wanted = None if bool(inside.all()) else inside
             where = where.flatten() if wanted is None else where[inside]
         else:
             reach, wanted, where = memory.room, None, torch.where(inside, where, len(memory.every) * dims).flatten()
-        everyone = len(slots) == len(memory.every)
-        logits, hidden = self._run(None if everyone else slots, tokens, skip + at, inside, wanted, reach)
+        logits, hidden = self._run(slots, tokens, skip + at, inside, wanted, reach)
         return SpanOutput(where, logits, hidden, self.cost.of(tokens.numel(), reach, len(where)))
 
     def _run(
