@@ -93,7 +93,7 @@ def test_a_sweep_becomes_a_training_and_a_timing_per_dataset_and_seed(plan_of):
         ("    forecasting: {horizon: 4, filters: 12}", "    training: {learning_rate: 1" + 400 * "0" + "}", "must be a finite number below"),
         ("horizon: 2}", "coupling: maximal}", "q.yaml:19: timing.samplers.2.coupling: is for scd"),
         ("forecaster: learned, horizon: 2", "sampler: sjd, coupling: gumbel", "timing.samplers.2.coupling: sjd takes sampler, window"),
-        ("forecaster: learned, horizon: 2", "sampler: scd, window: auto", "timing.samplers.2.window: scd takes dims, got auto"),
+        ("forecaster: learned, horizon: 2", "sampler: scd, window: auto", "timing.samplers.2.window: scd takes dims or row, got auto"),
         ("horizon: 2}", "block: 8}", "q.yaml:19: timing.samplers.2.block: is for gs_jacobi and jacobi_gs"),
         ("horizon: 2}", "stream: true, resampled: true}", "timing.samplers.2.stream: fresh noise at every call knows no"),
         ("forecaster: learned, horizon: 2", "forecaster: zeros, draft_dtype: bfloat16", "timing.samplers.2.draft_dtype: needs a proof; add `certified: true`"),
