@@ -69,6 +69,7 @@ def test_a_table_that_fits_is_a_table(monkeypatch):
 def test_at_40_columns_every_command_names_its_rows(command, whole, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     unpack(tmp_path / "gold")
+    monkeypatch.setattr(console.CONSOLE, "_width", None)  # or it stays what COLUMNS was where it was imported
     result = CliRunner(env={"COLUMNS": "40"}).invoke(main, command)
     assert result.exit_code == 0, result.output
     for text in whole:

@@ -196,7 +196,7 @@ def _of_images(context: _Context, store: Store, shown: pd.DataFrame) -> Iterator
             yield Drawing(f"{place}-lengths", "Dims a call", caption, place, query, plot)
         if part["mistaken_per_call"].str.len().max() > 0:
             caption = "How often a forecast was right, by its distance from the frontier, of those before which all "
-            caption += "were right; distances that at least 20 calls reached."
+            caption += "were right; distances that at least 100 calls reached."
             plot = charts.hit_rates(groups, context.style)
             yield Drawing(f"{place}-hits", "Hit rate by distance", caption, place, query, plot)
 

@@ -19,7 +19,7 @@ from harness.report.tables import title
 Groups = Sequence[tuple[tuple, pd.DataFrame]]
 AGAINST_WIDTH = {"calls_percent": "ARM calls (%)", "work": "full passes a sample", "ms": "ms a sample"}
 _MOST_NAMES, _MANY_POINTS = 12, 6
-_FEWEST_CALLS = 20  # that a rate is shown of
+_FEWEST_CALLS = 100  # that a rate is shown of
 
 
 def grouped(table: pd.DataFrame, by: Sequence[str] = GROUP) -> Groups:
@@ -123,10 +123,16 @@ def hit_rates(groups: Groups, style: dict[str, Style]) -> Plot:
             reached = calls[::-1].cumsum()[::-1]
             rate = 1 - np.pad(wrong, (0, len(calls) - len(wrong))) / reached
             shown = np.flatnonzero(reached[1:] >= _FEWEST_CALLS) + 1
+            if len(shown) == 0:
+                continue
             line: dict[str, Any] = {"color": look.colour, "ls": look.dash, "lw": 1.3, "marker": look.marker, "ms": 3.5}
             ax.plot(shown, rate[shown], markevery=max(1, len(shown) // 6), label=name, **line)
-        ax.set(title=title(key), ylim=(None, 1.005), xscale="log")
-        ax.xaxis.set_major_formatter("{x:g}")
+        ax.set(title=title(key))
+        if ax.lines:
+            ax.set(ylim=(None, 1.005), xscale="log")
+            ax.xaxis.set_major_formatter("{x:g}")
+        else:
+            ax.text(0.5, 0.5, f"no distance that {_FEWEST_CALLS} calls reached", ha="center", fontsize=8)
     plot.supxlabel("dims from the frontier", fontsize=9)
     plot.supylabel("share of forecasts that were right,\nwhere all before them were", fontsize=9)
     legend(plot, axes)
@@ -147,6 +153,10 @@ def pareto(groups: Groups, style: dict[str, Style]) -> Plot:
             line = {"color": look.colour, "marker": look.marker, "ls": look.dash, "ms": 4, "lw": 1.3}
             ax.plot(1000 * rows["batch_size"] * rows["seconds"], 1 / rows["seconds"], label=name, **line)
         ax.set(title=title(key), xscale="log", yscale="log")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+            axis.set_major_formatter("{x:g}")
+        ax.minorticks_off()
     plot.supxlabel("ms from the start of a sample to its end", fontsize=9)
     plot.supylabel("samples a second", fontsize=9)
     legend(plot, axes)
