@@ -39,7 +39,7 @@ def concat_elu(x: Maps, *, dropout: float = 0.0, by_map: bool = True, margin: Ma
 
 def concat_elu_of_rows(x: Rows) -> Rows:
     """The same for rows of features, without gradients."""
-    if len(x) == 0:
+    if x.shape[0] == 0:
         return x.new_empty(0, 2 * x.shape[1])
     if x.device.type != "cpu" or x.numel() < SMALL:
         return F.elu_(torch.cat([x, -x], dim=1))

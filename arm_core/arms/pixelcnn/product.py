@@ -34,6 +34,6 @@ class Product:
         return weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
     def __call__(self, rows: Rows) -> Rows:
-        if self._packed is not None and len(rows) * self.cost >= ENOUGH:
-            return torch.ops.mkldnn._linear_pointwise(rows, self._packed, self.bias, "none", [], "")
+        if self._packed is not None and rows.shape[0] * self.cost >= ENOUGH:
+            return torch.ops.mkldnn._linear_pointwise.default(rows, self._packed, self.bias, "none", [], "")
         return rows @ self.matrix if self.bias is None else torch.addmm(self.bias, rows, self.matrix)

@@ -22,6 +22,10 @@ from arm_core.elementwise import Rows, concat_elu_of_rows
 from arm_core.layout import Layout
 
 
+MANY = 64
+"""Rows from which on it pays to copy them in wide elements."""
+
+
 class Pair(NamedTuple):
     """Rows of the stream u and of ul."""
 
@@ -130,9 +134,10 @@ class ActivationCache:
 
     def put(self, values: Rows, at: Cells) -> None:
         """Keep the values of these cells."""
-        if len(values) == 0:
-            return
-        _wide(self.rows).index_copy_(0, at.places, _wide(values))
+        if values.shape[0] >= MANY:
+            _wide(self.rows).index_copy_(0, at.places, _wide(values))
+        elif values.shape[0] > 0:
+            self.rows.index_copy_(0, at.places, values)
 
     def at(self, cells: Cells) -> Rows:
         """What is kept of these cells."""
@@ -140,7 +145,7 @@ class ActivationCache:
 
     def read(self, reads: Int[Tensor, " two_n"]) -> Rows:
         """What kernels read that begin at these places."""
-        return self.stretches.index_select(0, reads).view(len(reads) // 2, 2 * self.stretches.shape[1])
+        return self.stretches.index_select(0, reads).view(reads.shape[0] // 2, 2 * self.stretches.shape[1])
 
 
 def _wide(rows: Rows) -> Tensor:
@@ -187,7 +192,7 @@ class _Resnet:
         by_slot.index_copy_(0, slots, by_label.index_select(0, labels))
 
     def __call__(self, x: Rows, kept: ActivationCache, at: Cells, skips: list[Rows]) -> Rows:
-        if len(at.numbers) == 0:
+        if at.numbers.shape[0] == 0:
             return x
         y = self.inward(kept.read(at.reads))
         if self.skip is not None:
@@ -214,7 +219,7 @@ class _Block:
 
     def __call__(self, streams: Pair, at: CellPair, stack: list[Pair]) -> Pair:
         u, ul = streams
-        if len(u) == 0 and len(ul) == 0:  # few samples: rows begin seldom at the coarser levels
+        if u.shape[0] == 0 and ul.shape[0] == 0:  # few samples: rows begin seldom at the coarser levels
             if self.descends:
                 del stack[-len(self.pairs) :]
             else:
@@ -323,7 +328,7 @@ class _Stem:
         return Pair(u, ul)
 
     def _sum(self, values: Tensor, dims: Tensor, table: Tensor, at: Cells) -> Rows:
-        if len(at.numbers) == 0:
+        if at.numbers.shape[0] == 0:
             return table[:0]
         read = dims.index_select(0, at.numbers) + (at.slots * (self.layout.dims + 1))[:, None]
         return F.embedding_bag(values.take(read) + self.first_row[: dims.shape[1]], table, mode="sum")
