@@ -21,7 +21,6 @@ from arm_core.contracts import Contexts, SpanOutput
 from arm_core.elementwise import Rows, concat_elu_of_rows
 from arm_core.layout import Layout
 
-
 MANY = 64
 """Rows from which on it pays to copy them in wide elements."""
 
