@@ -154,7 +154,8 @@ def pareto(groups: Groups, style: dict[str, Style]) -> Plot:
             ax.plot(1000 * rows["batch_size"] * rows["seconds"], 1 / rows["seconds"], label=name, **line)
         ax.set(title=title(key), xscale="log", yscale="log")
         for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+            least, most = axis.get_data_interval()
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if most < 100 * least else (1,)))
             axis.set_major_formatter("{x:g}")
         ax.minorticks_off()
     plot.supxlabel("ms from the start of a sample to its end", fontsize=9)
