@@ -119,7 +119,8 @@ def load_checkpoint(
         arm: the ARM's class; needed when it is not a registered one.
 
     Raises:
-        InputError: there is no checkpoint, a byte of it differs from what was written, or its class is not known.
+        InputError: there is no checkpoint, a byte of it differs from what was written, or its class is not known
+            or not the one given.
     """
     parts, content, sha256 = read_bundle(Path(path))
     try:

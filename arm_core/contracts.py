@@ -64,6 +64,10 @@ class AutoregressiveModel(nn.Module):
             "for the whole image, or define `granule` and `span_cache` (arm_core.contracts.SpanCache)"
         )
 
+    def recorded_cache(self, slots: int, window: int) -> "SpanCache":
+        """The same, for steps that are recorded where calls have fixed shapes (`arm_core.samplers.recorded`)."""
+        return self.span_cache(slots, window)
+
     def example_contexts(self, count: int) -> "Contexts | None":
         """Contexts to check an ARM that is conditioned with (`harness check`); None: it takes none, or offers none."""
         return None
@@ -207,7 +211,7 @@ def select_contexts(contexts: Contexts, rows: Sequence[int]) -> Contexts:
 
 
 def recordable(forecaster: Callable[[SamplerState], Tensor]) -> Callable[[SamplerState], Tensor]:
-    """Mark a forecaster that can be recorded as part of a CUDA graph, see `arm_core.samplers.recorded`."""
+    """Mark a forecaster that can be recorded, on a GPU or a CPU: no value of a tensor goes through Python in it."""
     forecaster.recordable = True  # type: ignore[attr-defined]
     return forecaster
 

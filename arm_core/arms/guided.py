@@ -55,6 +55,9 @@ class Guided(AutoregressiveModel):
     def span_cache(self, slots: int, window: int) -> "GuidedSpans":
         return GuidedSpans(self, slots, self.arm.span_cache(2 * slots, window))
 
+    def recorded_cache(self, slots: int, window: int) -> "GuidedSpans":
+        return GuidedSpans(self, slots, self.arm.recorded_cache(2 * slots, window))
+
 
 class GuidedSpans:
     """The `SpanCache` of a guided ARM: slot s of it is the slots s and `slots` + s of the ARM's own cache."""

@@ -109,15 +109,19 @@ def _check_context(arm: AutoregressiveModel, context: Contexts, count: int) -> N
         raise InputError(f"context must hold one context per sample, {count} in all, got {given}")
 
 
-def span_cache(arm: AutoregressiveModel, slots: int, window: int) -> SpanCache:
+def span_cache(arm: AutoregressiveModel, slots: int, window: int, *, recorded: bool = False) -> SpanCache:
     """The ARM's cache for spans of this many dims; whole images, for any ARM, when they cover the image.
+
+    Args:
+        arm, slots, window: as for `AutoregressiveModel.span_cache`.
+        recorded: whether the steps will be, if the cache lets them.
 
     Raises:
         InputError: the window is no positive number, or the ARM has no spans.
     """
     window = whole("window", window, 1)
     if window < arm.layout.dims and slots > 0:
-        cache = arm.span_cache(slots, window)
+        cache = (arm.recorded_cache if recorded else arm.span_cache)(slots, window)
         if cache.window < arm.layout.dims:
             return cache
     return WholeImages(arm)

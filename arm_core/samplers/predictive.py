@@ -88,7 +88,11 @@ def _predictive_sample(
     batch = len(source)
     prefix, ends = check_conditions(arm, batch, prefix, context), check_end(arm.layout, end)
     with sampling_mode(arm):
-        cache = WholeImages(arm, compact=False) if window is None else span_cache(arm, batch, window)
+        cache = (
+            WholeImages(arm, compact=False)
+            if window is None
+            else span_cache(arm, batch, window, recorded=decision.recordable)
+        )
         work = Work(arm, batch, cache, forecaster, source, decision)
         work.begin(list(range(batch)), list(range(batch)), prefix, context)
         take = Steps(work, whole=window is None)

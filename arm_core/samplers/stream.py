@@ -171,7 +171,7 @@ def _finished(asked: _Asked, slots: int) -> Iterator[tuple[int, SampleTrace]]:
     """The rows as they finish."""
     arm, prefix, choice, parts = asked.arm, asked.prefix, asked.choice, list(asked.arm.modules())
     with sampling_mode(arm):  # never held across a yield: what the caller does there is not ours to change
-        cache = span_cache(arm, slots, choice.widest)
+        cache = span_cache(arm, slots, choice.widest, recorded=asked.decision.recordable)
         work = Work(arm, slots, cache, asked.forecaster, asked.noise, asked.decision)
         take = Steps(work)
         margins = None if asked.bound is None else work.state.margins  # kept from the first call on

@@ -11,16 +11,19 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from arm_core.host_reads import HostReads
+
 
 def taped(call: Callable[[], None]) -> Callable[[], None]:
     """Carries a call out, and returns what does it again; under `sampling_mode`, as everything that samples.
 
     Args:
-        call: of fixed shapes: what it reads of the host, such as Python numbers, stays as it is now.
+        call: of fixed shapes: what it reads of the host, such as Python numbers, stays as it is now. One that takes values
+            of tensors to the host is not written down; it is what does it again.
     """
-    with Tape() as tape:
+    with HostReads() as reads, Tape() as tape:
         call()
-    return tape.code()
+    return call if reads.seen else tape.code()
 
 
 class Tape(TorchDispatchMode):

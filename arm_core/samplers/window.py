@@ -133,7 +133,8 @@ class WindowChoice:
             self.center = best
             self.turns = self._turns()
         else:
-            self.rest, self.pause = self.pause, 2 * self.pause
+            self.pause *= 2
+            self.rest = self.pause
 
     def _dims_a_call(self, work: Work, place: int) -> float:
         """What a call confirms of a sample, by all calls of this window and of larger ones."""

@@ -188,9 +188,9 @@ class Work:
             self.work[at] += (cost or 0.0) / len(slots)
 
     @property
-    def version(self) -> int:
+    def version(self) -> tuple[int, int]:
         """Changes when what was recorded of calls no longer holds."""
-        return getattr(self._caches[len(self.ahead)], "version", 0)
+        return getattr(self._caches[len(self.ahead)], "version", 0), len(self.state.readings)
 
     def spans(self, width: int | None = None) -> tuple[Int[Tensor, " slots"], int]:
         """(start, width) of spans that begin at the frontiers; slots that hold nothing to do have an empty one.

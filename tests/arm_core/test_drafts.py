@@ -120,7 +120,7 @@ def test_an_empty_batch_takes_no_call_and_what_does_not_fit_is_refused(sample):
     assert sample(arm, batch=0, generator=seeded(), window=4, slots=2).x.shape == (0, 24)
     with pytest.raises(InputError, match="batch must be at least 0 and slots, if any, at least 1, got -1"):
         sample(arm, batch=-1, generator=seeded(), window=4)
-    with pytest.raises(InputError, match="branches and depth must be at least 1, got 0 and 3"):
+    with pytest.raises(InputError, match="branches must be a whole number of at least 1, got 0"):
         pac_sample(arm, batch=1, generator=seeded(), window=4, branches=0)
     with pytest.raises(InputError, match="window must be a whole number of at least 1, got 0"):
         sample(arm, batch=1, generator=seeded(), window=0)

@@ -207,7 +207,7 @@ def streamed(guided, prompts, record):
     """Three samples through two slots, by steps of changing widths that are recorded."""
     calls = []
     with sampling_mode(guided):
-        work = Work(guided, 2, guided.span_cache(2, 6), fixed_point, DenseNoise(noise_for()), Decision())
+        work = Work(guided, 2, guided.recorded_cache(2, 6), fixed_point, DenseNoise(noise_for()), Decision())
         assert work.recordable
         take, widths, found = Steps(work, record=lambda call: calls.append(call) or record(call)), [3, 6], {}
         work.begin([0, 1], [0, 1], contexts=prompts[:2])
@@ -229,10 +229,19 @@ def test_small_calls_have_fixed_shapes_and_large_ones_do_not(monkeypatch):
     monkeypatch.setattr(recorded, "taped", lambda call: calls.append(call) or taped(call))
     expected = sample_many(arm, count=8, seed=0, slots=1, window=3, context=PROMPTS[:1] * 8).x
     assert len(calls) == 1 and torch.equal(expected, plain_loop(arm.model, PROMPTS[:1] * 8, noise_for(8)))
+    assert arm.span_cache(1, 3).compact and not arm.recorded_cache(1, 3).compact  # peers and repairs record nothing
     monkeypatch.setattr(adapter, "FIXED_WORK", 0)
-    assert arm.span_cache(1, 3).compact
+    assert arm.recorded_cache(1, 3).compact
     assert torch.equal(sample_many(arm, count=8, seed=0, slots=1, window=3, context=PROMPTS[:1] * 8).x, expected)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("read", [lambda x: x.tolist()[0], lambda x: x[0].item(), lambda x: int(x.numpy()[0])])
+def test_a_call_that_takes_values_to_the_host_is_not_written_down(read):
+    x = torch.zeros(1, dtype=torch.int64)
+    again = taped(lambda: x.add_(1 + read(x)))
+    again()
+    assert x.tolist() == [3]
 
 
 def test_a_model_that_takes_something_from_the_host_is_not_recorded():

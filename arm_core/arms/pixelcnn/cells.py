@@ -136,7 +136,7 @@ class SpanCells:
     def __call__(
         self, first: Int[Tensor, " slots"], stop: Int[Tensor, " slots"]
     ) -> tuple[list[CellPair], list[int], Bool[Tensor, " n"] | None]:
-        """The cells by level; how many are computed of each kind; which of the finest ul only fill up (None: none do).
+        """The cells by level; how many spans cover of each kind; which of the finest ul only fill up (None: none do).
 
         Args:
             first, stop: in pixels; a slot's span is [first, stop), empty where they are equal.

@@ -73,14 +73,15 @@ class TransformersARM(AutoregressiveModel):
         return ArmOutput(logits.unflatten(0, x.shape), hidden.unflatten(0, x.shape))
 
     def span_cache(self, slots: int, window: int, *, compact: bool | None = None) -> "KeyValues":
-        """See `AutoregressiveModel`. If not `compact` calls have fixed shapes: so on a GPU, and on a CPU where they are
-        small, if the model allows it.
-        """
-        if compact is None:
-            rows, cost = slots * min(window, self.layout.dims), _Cost(self)
-            small = cost.of(rows, self.layout.dims, rows) * cost.whole <= FIXED_WORK
-            compact = not (self.fixed_shapes and (small or next(self.parameters()).is_cuda))
-        return KeyValues(self, slots, window, compact=compact)
+        """See `AutoregressiveModel`. If not `compact` calls have fixed shapes: so on a GPU, if the model allows it."""
+        fixed = self.fixed_shapes and next(self.parameters()).is_cuda
+        return KeyValues(self, slots, window, compact=not fixed if compact is None else compact)
+
+    def recorded_cache(self, slots: int, window: int) -> "KeyValues":
+        """See `AutoregressiveModel`: fixed shapes also on a CPU, where calls are small, if the model allows it."""
+        rows, cost = slots * min(window, self.layout.dims), _Cost(self)
+        small = cost.of(rows, self.layout.dims, rows) * cost.whole <= FIXED_WORK
+        return self.span_cache(slots, window, compact=False if small and self.fixed_shapes else None)
 
     def example_contexts(self, count: int) -> Contexts:
         """Prompts of one to three tokens, as far as the model has positions for them."""

@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from arm_core.contracts import AutoregressiveModel
 from arm_core.errors import InputError
+from arm_core.host_reads import HostReads
 
 ATTENTIONS = ("eager", "sdpa")
 """Implementations that take a mask of four axes; flash attention takes none, flex attention another kind."""
-FROM_THE_HOST = {"_local_scalar_dense", "item", "nonzero", "masked_select", "lift_fresh"}
 LAYER_TYPES = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
@@ -91,26 +90,14 @@ def check_numbers(arm: AutoregressiveModel) -> bool:
     return not waits
 
 
-class _Host(TorchDispatchMode):
-    """Sees what waits for the device, or has a shape that depends on data."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen = self.seen or func.overloadpacket.__name__ in FROM_THE_HOST
-        return func(*args, **(kwargs or {}))
-
-
 def _waits(arm: Any) -> bool:
-    cache, host = arm.span_cache(1, min(arm.layout.dims, 2), compact=False), _Host()
+    cache = arm.span_cache(1, min(arm.layout.dims, 2), compact=False)
     cache.memory.room, cache.memory.is_told = 4, True  # no more room than is looked at
     x = cache.ahead.new_zeros(1, arm.layout.dims)
     start, stop = x[:, 0], x[:, 0] + cache.window
-    with host:
+    with HostReads() as reads:
         cache.evaluate(x, start, stop)
-    return host.seen
+    return reads.seen
 
 
 def _errors(arm: Any) -> Iterator[float]:

@@ -32,7 +32,7 @@ Coupling = Literal["independent", "gumbel", "maximal"]
 class DraftedWork(Work):
     """Slots whose rows are decided by their drafts; the next drafts are the guesses of its forecaster.
 
-    What the laws of drafts take is a row of categories for each slot and dim of the window.
+    What the laws of drafts take is a row of categories for each slot and dim of two windows.
 
     Args:
         arm, slots, cache, noise, decision: as for `Work`; the noise is what drafts share under the Gumbel coupling.

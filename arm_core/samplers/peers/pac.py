@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from arm_core.contracts import AutoregressiveModel, Forecaster, SampleTrace
-from arm_core.errors import InputError
+from arm_core.errors import whole
 from arm_core.samplers.peers.batch import Options
 from arm_core.samplers.peers.branches import join, spread
 from arm_core.samplers.peers.drafts import DraftedWork, drafted_sample, drawn
@@ -50,8 +50,7 @@ def pac_sample(
         the frontier only: `branches` candidates there, fewer further on. Which law the authors draw the alternatives
         from was not seen; here it is what the ARM last said of the dim.
     """
-    if branches < 1 or depth < 1:
-        raise InputError(f"branches and depth must be at least 1, got {branches} and {depth}")
+    branches, depth = whole("branches", branches, 1), whole("depth", depth, 1)
     return drafted_sample(
         arm,
         batch=batch,

@@ -39,7 +39,7 @@ def scd_sample(
     Note:
         As for `sjd_sample`. The authors' noise is one table for all samples, shifted from call to call; here it is that
         of `KeyedNoise`, under a seed that the generator draws. Of SJD-PAC (CVPR 2026, arXiv 2603.18599), to keep the
-        tail after a rejection is the maximal coupling; its tree of alternatives is not here.
+        tail after a rejection is the maximal coupling; its alternatives are in `pac_sample`.
     """
     return drafted_sample(
         arm,
