@@ -18,8 +18,8 @@ def taped(call: Callable[[], None]) -> Callable[[], None]:
     """Carries a call out, and returns what does it again; under `sampling_mode`, as everything that samples.
 
     Args:
-        call: of fixed shapes: what it reads of the host, such as Python numbers, stays as it is now. One that takes values
-            of tensors to the host is not written down; it is what does it again.
+        call: of fixed shapes: what it reads of the host, such as Python numbers, stays as it is now. One that takes
+            values of tensors to the host is not written down; it is what does it again.
     """
     with HostReads() as reads, Tape() as tape:
         call()
