@@ -15,8 +15,19 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
+from transformers.pytorch_utils import Conv1D
 
-from arm_core import InputError, Layout, load_arm, predictive_sample, sample_many, sample_noise, save_arm, top_k
+from arm_core import (
+    InputError,
+    Layout,
+    load_arm,
+    predictive_sample,
+    product,
+    sample_many,
+    sample_noise,
+    save_arm,
+    top_k,
+)
 from arm_core.arms import Guided, TransformersARM, TransformersConfig, TransformersDecoder
 from arm_core.arms.transformers import adapter
 from arm_core.arms.transformers.adapter import KeyValues
@@ -153,6 +164,25 @@ def test_cached_and_uncached_logits_agree_with_the_models_own(family):
     assert (cached["logits"].view_as(own) - own).abs().max() <= allowed * size
     assert (cached["hidden"].view_as(uncached.hidden) - uncached.hidden).abs().max() <= allowed * 100
     assert (own[:, 5] - rows_of(arm.model, [0], x[0])[5]).abs().min(dim=0).values.max() > 1e-4 * size  # prompts matter
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("family", ["llama", "gpt2", "falcon"])
+def test_products_of_spans_are_those_of_the_model_and_leave_it_as_it_is(family, monkeypatch):
+    counted, by_onednn = [], product._by_onednn
+    monkeypatch.setattr(product, "ENOUGH", 1)
+    monkeypatch.setattr(product, "_by_onednn", lambda *given: counted.append(given) or by_onednn(*given))
+    arm = arm_of(family, dtype=torch.float32)  # looks at a few spans itself
+    counted.clear()
+    kinds, x = [type(part) for part in arm.modules()], torch.randint(7, (3, 16))
+    expected = arm(x).logits.flatten(0, 1).detach()
+    assert not counted  # gradients go through torch's own
+    with sampling_mode(arm):
+        found = arm.span_cache(3, 16).evaluate(x, torch.zeros(3, dtype=torch.int64), torch.full((3,), 16))
+    layers = [part for part in arm.modules() if type(part) in (nn.Linear, Conv1D)]
+    assert len(counted) == len(layers)
+    torch.testing.assert_close(found.logits, expected[found.where.clone()], rtol=1e-4, atol=1e-5)
+    assert [type(part) for part in arm.modules()] == kinds
 
 
 def test_without_contexts_samples_follow_the_start_token():
