@@ -30,6 +30,7 @@ from arm_core import (
 )
 from arm_core.arms import Guided, TransformersARM, TransformersConfig, TransformersDecoder
 from arm_core.arms.transformers import adapter
+from arm_core.arms.transformers.adapter import KeyValues
 from arm_core.decision import Decision
 from arm_core.forecasters import (
     ForecastingConfig,
@@ -144,7 +145,7 @@ def test_guidance_gives_the_samples_of_a_plain_loop(family):
 def test_cached_and_uncached_logits_agree_with_the_models_own(family):
     arm = arm_of(family)
     x = torch.randint(7, (5, LAYOUT.dims), generator=torch.Generator().manual_seed(1))
-    cache, where = arm.span_cache(5, LAYOUT.dims, compact=True), torch.tensor
+    cache, where = arm.span_cache(5, LAYOUT.dims), torch.tensor
     cache.begin(list(range(5)), PROMPTS)
     cache.evaluate(x.flip(1), where([0, 0, 0, 0, 0]), where([16, 9, 16, 2, 0]))  # drafts, each at a place of its own
     spans = [cache.evaluate(x, where([0, 0, 0, 0, 0]), where([3, 0, 16, 1, 16]))]
@@ -194,7 +195,7 @@ def test_without_contexts_samples_follow_the_start_token():
 
 def test_keys_and_values_keep_their_grouped_heads_and_grow_as_far_as_samples_do():
     arm = arm_of(num_key_value_heads=2)
-    cache, x = arm.span_cache(2, 4, compact=True), torch.zeros(2, LAYOUT.dims, dtype=torch.int64)
+    cache, x = arm.span_cache(2, 4), torch.zeros(2, LAYOUT.dims, dtype=torch.int64)
     cache.begin([0, 1], [[1], [1, 2, 3, 4]])
     for first in range(0, LAYOUT.dims, 4):
         start = torch.full((2,), first)
@@ -264,6 +265,23 @@ def test_small_calls_have_fixed_shapes_and_large_ones_do_not(monkeypatch):
     assert arm.recorded_cache(1, 3).compact
     assert torch.equal(sample_many(arm, count=8, seed=0, slots=1, window=3, context=PROMPTS[:1] * 8).x, expected)
     assert len(calls) == 1
+
+
+class OwnSpans(KeyValues):
+    made = 0
+
+
+class OwnARM(TransformersARM):
+    def span_cache(self, slots, window):
+        OwnSpans.made += 1
+        return OwnSpans(self, slots, window)
+
+
+def test_a_span_cache_of_a_subclass_is_used_in_small_streams_too():
+    arm = OwnARM(decoder(), LAYOUT, offset=OFFSET)
+    expected = plain_loop(arm.model, PROMPTS, noise_for())
+    assert torch.equal(sample_many(arm, count=5, seed=0, slots=2, window=5, context=PROMPTS).x, expected)
+    assert arm.fixed_shapes and OwnSpans.made == 1
 
 
 @pytest.mark.parametrize("read", [lambda x: x.tolist()[0], lambda x: x[0].item(), lambda x: int(x.numpy()[0])])

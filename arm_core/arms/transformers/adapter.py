@@ -5,6 +5,7 @@ that of position P - 1 + i, where x_{i-1} stands; for the first dimension it is 
 """
 
 import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from transformers.cache_utils import Cache
 from transformers.pytorch_utils import Conv1D
 
 from arm_core.arms.transformers.limits import check_drivable, check_numbers, longest_sequence
-from arm_core.contracts import ArmOutput, AutoregressiveModel, Contexts, SpanOutput
+from arm_core.contracts import ArmOutput, AutoregressiveModel, Contexts, SpanCache, SpanOutput
 from arm_core.errors import InputError
 from arm_core.layout import Layout
 from arm_core.product import Linear, linear
@@ -61,7 +62,7 @@ class TransformersARM(AutoregressiveModel):
         self.register_state_dict_post_hook(_drop_aliases)
         self.register_load_state_dict_pre_hook(_add_aliases)
         if not next(model.parameters()).is_meta:
-            self.fixed_shapes = check_numbers(self)
+            self.fixed_shapes = check_numbers(self, partial(KeyValues, self))
 
     def forward(self, x: Int[Tensor, "batch dims"], context: Contexts | None = None) -> ArmOutput:
         """Logits and last hidden states of every dimension, in one pass without a cache."""
@@ -74,16 +75,18 @@ class TransformersARM(AutoregressiveModel):
         logits, hidden = self.rows(tokens, wanted, use_cache=False)
         return ArmOutput(logits.unflatten(0, x.shape), hidden.unflatten(0, x.shape))
 
-    def span_cache(self, slots: int, window: int, *, compact: bool | None = None) -> "KeyValues":
-        """See `AutoregressiveModel`. If not `compact` calls have fixed shapes: so on a GPU, if the model allows it."""
-        fixed = self.fixed_shapes and next(self.parameters()).is_cuda
-        return KeyValues(self, slots, window, compact=not fixed if compact is None else compact)
+    def span_cache(self, slots: int, window: int) -> SpanCache:
+        """See `AutoregressiveModel`. Calls have fixed shapes on a GPU, if the model allows it."""
+        return KeyValues(self, slots, window, compact=not (self.fixed_shapes and next(self.parameters()).is_cuda))
 
-    def recorded_cache(self, slots: int, window: int) -> "KeyValues":
+    def recorded_cache(self, slots: int, window: int) -> SpanCache:
         """See `AutoregressiveModel`: fixed shapes also on a CPU, where calls are small, if the model allows it."""
-        rows, cost = slots * min(window, self.layout.dims), _Cost(self)
+        cache = self.span_cache(slots, window)
+        if not self.fixed_shapes or type(cache) is not KeyValues:  # a subclass's own stays as it is
+            return cache
+        rows, cost = slots * cache.window, cache.cost
         small = cost.of(rows, self.layout.dims, rows) * cost.whole <= FIXED_WORK
-        return self.span_cache(slots, window, compact=False if small and self.fixed_shapes else None)
+        return KeyValues(self, slots, cache.window, compact=False) if small else cache
 
     def example_contexts(self, count: int) -> Contexts:
         """Prompts of one to three tokens, as far as the model has positions for them."""
