@@ -22,7 +22,7 @@ from arm_core.data import DataOptions, MissingDataError, load_dataset
 from arm_core.data.patches import token_layout
 from arm_core.data.prepare import preparation
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
-from harness.console import CONSOLE
+from harness.console import CONSOLE, SHOWN
 from harness.console import show as show_table
 from harness.execution.monitor import duration
 from harness.jobs.checkpoints import load
@@ -35,8 +35,6 @@ from harness.sweep.plan import LEFT_OUT, Named
 SHAPES = {"mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28)}
 SHAPES |= dict.fromkeys(("cifar10", "svhn", "svhn_extra", "imagenet32", "imagenet32_new"), (3, 32, 32))
 """Of published images: their models can be built where the data are missing."""
-SHOWN = 100
-"""Rows of the table."""
 
 
 @dataclass

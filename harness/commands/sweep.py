@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.text import Text
 
 from arm_core.errors import InputError
-from harness.console import CONSOLE
+from harness.console import CONSOLE, SHOWN
 from harness.execution.endings import is_full, terminated_as_interrupted
 from harness.execution.ledger import Ledger
-from harness.execution.monitor import failures_text, watching
+from harness.execution.monitor import watching
 from harness.jobs import checkpoint_of
 from harness.store import Store
 from harness.sweep import LoggingSpec, Plan, Sweep, TrainJob, draw_jobs, load_sweep, settle
@@ -22,8 +22,6 @@ FEWEST_SEEDS = 5
 """With fewer repetitions an interval is rough, or none."""
 NAMED = 8
 """Datasets and variants that a remark names."""
-SHOWN = 100
-"""A plan of more jobs is counted, not listed."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +129,9 @@ def _conclude(plan: Plan, ledger: Ledger, store: Store) -> int:
         if isinstance(planned.job, TrainJob) and place.exists():
             CONSOLE.print(f"{planned.job.title}: checkpoint {place}", soft_wrap=True)
     CONSOLE.print(f"{ledger.done} jobs done, {len(ledger.failures)} failed.")
+    for failure in ledger.failures:
+        CONSOLE.print(f"{failure.title}: {failure.error} (log: {failure.log})", soft_wrap=True)
     if ledger.failures:
-        CONSOLE.print(failures_text(ledger.failures), soft_wrap=True)
         CONSOLE.print("Run the same command again to retry the failed jobs.")
         return 1
     return 0

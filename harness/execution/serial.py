@@ -10,10 +10,8 @@ from harness.store import Store
 from harness.sweep import Plan, TimingJob
 from harness.sweep.spec import Resources
 
-Run = Callable[..., str]
 
-
-def execute(plan: Plan, store: Store, resources: Resources, *, run: Run = run_job) -> Ledger:
+def execute(plan: Plan, store: Store, resources: Resources, *, run: Callable[..., str] = run_job) -> Ledger:
     """Run what the plan says has to run: first what trains, then what is timed.
 
     Args:
