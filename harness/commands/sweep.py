@@ -15,7 +15,7 @@ from harness.execution.ledger import Ledger
 from harness.execution.monitor import watching
 from harness.jobs import checkpoint_of
 from harness.store import Store
-from harness.sweep import LoggingSpec, Plan, Sweep, TrainJob, draw_jobs, load_sweep, settle
+from harness.sweep import LoggingSpec, Plan, TrainJob, draw_jobs, load_sweep, settle
 from harness.sweep.shipped import sweep_file
 
 FEWEST_SEEDS = 5
@@ -67,13 +67,13 @@ def run_sweep(command: SweepCommand) -> int:
         from harness.commands import dry_run
 
         plan = settle(drawn, store.outcomes(drawn.jobs), only=command.only)
-        return dry_run.show(plan, spec, store, verbose=command.verbose)
+        return dry_run.show(plan, store, verbose=command.verbose)
     with store.locked(), terminated_as_interrupted():
         plan = settle(drawn, store.outcomes(drawn.jobs), only=command.only)
         _print_plan(plan)
         try:
             store.write_sweep(plan.record())  # also when nothing runs: names may have changed
-            return _conclude(plan, _execute(spec, plan, store, command), store) if plan.to_run else 0
+            return _conclude(plan, _execute(plan, store, command), store) if plan.to_run else 0
         except KeyboardInterrupt:
             CONSOLE.print(f"\nStopped. What was finished is kept. To go on: {command.line()}", soft_wrap=True)
             return 130
@@ -87,8 +87,7 @@ def run_sweep(command: SweepCommand) -> int:
 
 
 def _print_plan(plan: Plan) -> None:
-    name = plan.sweep if plan.profile is None else f"{plan.sweep} ({plan.profile})"
-    CONSOLE.print(f"{name}: {len(plan.to_run)} of {len(plan.jobs)} jobs to run", soft_wrap=True)
+    CONSOLE.print(f"{plan.sweep.title}: {len(plan.to_run)} of {len(plan.jobs)} jobs to run", soft_wrap=True)
     if len(plan.jobs) > SHOWN:
         for (run, reason), many in Counter((planned.run, planned.reason) for planned in plan.jobs).items():
             CONSOLE.print(f"  {'run ' if run else 'skip'}  {many} jobs ({reason})")
@@ -100,14 +99,14 @@ def _print_plan(plan: Plan) -> None:
         CONSOLE.print("Nothing to do: every job is done. See the results with: harness report")
 
 
-def _execute(spec: Sweep, plan: Plan, store: Store, command: SweepCommand) -> Ledger:
+def _execute(plan: Plan, store: Store, command: SweepCommand) -> Ledger:
     if command.serial:
         from harness.execution import serial as backend
 
-        if plan.logging != LoggingSpec():
+        if plan.sweep.logging != LoggingSpec():
             CONSOLE.print("Nothing is logged under --serial: `logging:` goes through Ray Tune.")
         with watching(plan, store.root, CONSOLE):
-            return backend.execute(plan, store, spec.resources)
+            return backend.execute(plan, store)
     from harness.execution.environment import prepare
 
     prepare(command.address)
@@ -120,7 +119,7 @@ def _execute(spec: Sweep, plan: Plan, store: Store, command: SweepCommand) -> Le
         if url:
             CONSOLE.print(dashboard_line(url), soft_wrap=True)
         with watching(plan, store.root, CONSOLE):
-            return ray.execute(plan, store, spec.resources, say=partial(CONSOLE.print, soft_wrap=True))
+            return ray.execute(plan, store, say=partial(CONSOLE.print, soft_wrap=True))
 
 
 def _conclude(plan: Plan, ledger: Ledger, store: Store) -> int:

@@ -12,25 +12,22 @@ from harness.commands.sample import Sampling
 from harness.console import CONSOLE
 from harness.jobs.sampling import Draw, arm_of, options_of
 from harness.sweep import SamplerSpec
-from harness.sweep.jobs import Pretrained
+from harness.sweep.jobs import Existing
 
 
-def verify(
-    place: Path, *, checkpoint: Path | None, samples: Path | None, slots: int, arm: str | None,
-    pretrained: Pretrained | None = None,
-) -> int:  # fmt: skip
+def verify(place: Path, model: Existing, *, samples: Path | None, slots: int) -> int:
     """Draw the samples of a card again, or prove those that are given; returns the exit code.
 
     Raises:
         InputError: there is no such card or checkpoint, or the weights are others than those of the card.
     """
     card = read_card(place)
-    folder = Path(card.checkpoint) if checkpoint is None else checkpoint
+    model = model if model.path else model.model_copy(update={"path": card.checkpoint})
     spec = SamplerSpec(forecaster="fixed_point_above", window="auto", stream=True, certified=True, **card.decision)
-    how = Sampling(folder.absolute(), arm, spec, slots, card.seed, pretrained)
+    how = Sampling(model.absolute(), spec, slots, card.seed)
     loaded = how.load()
     if weights_sha256(loaded.arm) != card.weights_sha256 or loaded.arm.layout != Layout(**card.layout):
-        raise InputError(f"{folder} holds other weights than those of {place}; give --checkpoint")
+        raise InputError(f"{model.path} holds other weights than those of {place}; give --checkpoint")
     contexts = None if spec.context is None else sha256_of(np.full(card.count, spec.context))
     if contexts != card.context_sha256:
         raise InputError(f"{place} was changed: its contexts are not those of its context_sha256")

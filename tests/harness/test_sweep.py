@@ -164,7 +164,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_profile_overrides_the_file_and_an_unknown_one_is_refused(plan_of):
     plan = plan_of(BASE, profile="laptop")
-    assert plan.profile == "laptop"
+    assert plan.sweep.profile == "laptop"
     assert plan.jobs[0].job.training["iterations"] == 10
     assert plan.jobs[0].job.training["learning_rate"] == 0.002
     with pytest.raises(InputError, match="unknown profile 'lapto'. Did you mean 'laptop'"):
