@@ -1,16 +1,17 @@
 """`harness verify`: whether the samples of a card are those of its weights, seed and ids, on this machine."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from arm_core import AutoregressiveModel, Checkpoint, InputError, Layout, SamplerState, predictive_sample
+from arm_core import Checkpoint, InputError, Layout
 from arm_core.samplers.certified import in_dtype
 from harness.commands.card import Card, read_card, sha256_of, weights_sha256
 from harness.commands.sample import Sampling
 from harness.console import CONSOLE
-from harness.jobs.sampling import Draw, arm_of, options_of
+from harness.jobs.sampling import Draw, decided
 from harness.sweep import SamplerSpec
 from harness.sweep.jobs import Existing
 
@@ -57,17 +58,11 @@ def _given(samples: Path, card: Card) -> np.ndarray:
 
 
 def _hold(how: Sampling, loaded: Checkpoint, x: np.ndarray, ids: range) -> bool:
-    """Whether every sample, taken as a forecast, is what float64 draws: one pass each, if so."""
-    arm = in_dtype(arm_of(how.spec, loaded), torch.float64)
-    parts = range(0, len(ids), how.slots)
-    return all(_confirmed(how, arm, x[first : first + how.slots], ids[first : first + how.slots]) for first in parts)
-
-
-def _confirmed(how: Sampling, arm: AutoregressiveModel, samples: np.ndarray, ids: range) -> bool:
-    noise = Draw.noise_of(arm, how.seed, ids)
-    x = torch.from_numpy(samples).to(noise.device)
-
-    def forecast(state: SamplerState) -> torch.Tensor:
-        return torch.where(state.evaluated, state.outputs, x)
-
-    return torch.equal(predictive_sample(arm, noise, forecast, **options_of(how.spec, arm, len(x))).x, x)
+    """Whether every sample is the fixed point of its noise in float64: one pass each."""
+    judge = replace(loaded, arm=in_dtype(loaded.arm, torch.float64))
+    for start in range(0, len(ids), how.slots):
+        noise = Draw.noise_of(judge.arm, how.seed, ids[start : start + how.slots])
+        samples = torch.from_numpy(x[start : start + how.slots]).to(noise.device)
+        if not torch.equal(decided(how.spec, judge, samples, noise)[0], samples):
+            return False
+    return True
