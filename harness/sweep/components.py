@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from arm_core import Layout
 from arm_core.errors import InputError
 from arm_core.registry import config_type, suggest
 
@@ -48,6 +49,12 @@ def make_config(component: Any, options: Mapping[str, Any]) -> Any:
             raise InputError(f"{name} takes no options, got {', '.join(options)}; leave them out")
         return None
     return fill(kind, options)
+
+
+def build(component: Any, layout: Layout, options: Mapping[str, Any]) -> Any:
+    """An instance of an ARM's or a forecaster's class, with a config if it takes one; see `make_config`."""
+    config = make_config(component, options)
+    return component(layout) if config is None else component(layout, config)
 
 
 def fill(kind: type, options: Mapping[str, Any]) -> Any:

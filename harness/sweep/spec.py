@@ -5,12 +5,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from arm_core.errors import InputError
 from arm_core.registry import suggest
 from harness.sweep.components import OptionError, reason
-from harness.sweep.jobs import Count, Pretrained, Seed, TimingSettings
+from harness.sweep.jobs import Count, Existing, Seed, TimingSettings
 from harness.sweep.samplers import SamplerSpec
 from harness.sweep.search import SearchSpec
 from harness.sweep.source import Source, merged, read_source
@@ -99,36 +99,6 @@ class TrainingSpec(Part):
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
 
 
-class CheckpointSpec(Part):
-    """A trained ARM to time; in a file its path alone will do.
-
-    Attributes:
-        path: of the checkpoint, a folder; or of one that `save_pretrained` of transformers wrote, with a layout.
-        arm: its class, `module:attr` or `file.py:attr`, if that is not a registered one.
-        layout: channels, height, width and categories of the tokens of a `save_pretrained` folder.
-        start, offset, classes: of it, see `arm_core.arms.TransformersDecoder.load`.
-    """
-
-    path: str
-    arm: str | None = None
-    layout: Annotated[list[Count], Field(min_length=4, max_length=4)] | None = None
-    start: int | None = None
-    offset: int = 0
-    classes: int = 0
-
-    @property
-    def pretrained(self) -> Pretrained | None:
-        """How a `save_pretrained` folder is read; None: it is a checkpoint of ours."""
-        if self.layout is None:
-            return None
-        return Pretrained(layout=self.layout, start=self.start, offset=self.offset, classes=self.classes)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_path(cls, given: Any) -> Any:
-        return {"path": given} if isinstance(given, str) else given
-
-
 class TimingSpec(Part, TimingSettings):
     """What to time on every checkpoint, in one run each; `samplers` are names, or entries with options."""
 
@@ -156,7 +126,7 @@ class Sweep(Part):
     description: str = ""
     profile: str | None = None
     datasets: dict[Name, DatasetSpec | None] = {}
-    checkpoints: dict[Name, CheckpointSpec] = {}
+    checkpoints: dict[Name, Existing] = {}
     variants: Annotated[dict[Name, VariantSpec], Field(min_length=1)] = {"default": VariantSpec()}
     training: TrainingSpec = TrainingSpec()
     search: SearchSpec | None = None
@@ -164,6 +134,16 @@ class Sweep(Part):
     resources: Resources = Resources()
     logging: LoggingSpec = LoggingSpec()
     _source: Source
+
+    @property
+    def title(self) -> str:
+        """Its name, and that of its profile."""
+        return self.name if self.profile is None else f"{self.name} ({self.profile})"
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether its search gives up the worse trials while others run."""
+        return self.search is not None and self.search.method == "asha"
 
     def error(self, place: Sequence[str | int], message: str) -> InputError:
         """An error at a place of the file, in its profile if it stands there. Raise what it returns."""
@@ -302,5 +282,5 @@ def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
         case (_,):
             named = {"resources": Resources, "timing": TimingSpec, "logging": LoggingSpec}
         case (_, _):
-            named = {"resources": Role, "checkpoints": CheckpointSpec, "variants": VariantSpec}
+            named = {"resources": Role, "checkpoints": Existing, "variants": VariantSpec}
     return named.get(place[0], Sweep) if place else Sweep

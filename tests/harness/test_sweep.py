@@ -100,8 +100,8 @@ def test_a_sweep_becomes_a_training_and_a_timing_per_dataset_and_seed(plan_of):
         ("forecaster: learned, horizon: 2", "forecaster: zeros, draft_dtype: bfloat16", "timing.samplers.2.draft_dtype: needs a proof; add `certified: true`"),
         ("forecaster: learned, horizon: 2", "forecaster: zeros, resampled: true, certified: true", "timing.samplers.2.certified: fresh noise at every call knows no"),
         ("forecaster: learned, horizon: 2", "sampler: ancestral, certified: true", "timing.samplers.2.certified: ancestral takes sampler,"),
-        ("forecaster: learned, horizon: 2", "peer: jacobi, block: 8", "timing.samplers.2.block: jacobi takes sampler, temperature,"),
-        ("forecaster: learned, horizon: 2", "peer: jakobi", "q.yaml:19: timing.samplers.2.peer"),
+        ("forecaster: learned, horizon: 2", "sampler: jacobi, block: 8", "timing.samplers.2.block: jacobi takes sampler, temperature,"),
+        ("forecaster: learned, horizon: 2", "sampler: jakobi", "q.yaml:19: timing.samplers.2.sampler"),
         ("forecaster: learned, horizon: 2", "window: 8", "timing.samplers.2: needs a `forecaster:`, or a `sampler:`"),
         ("horizon: 2", "horizon: 2, sampler: jacobi", "timing.samplers.2: ancestral and the samplers of other papers take no"),
         ("learned, horizon", "zeros, horizon", "q.yaml:19: timing.samplers.2: horizon is for learned and gated only"),
@@ -176,7 +176,7 @@ def test_a_name_without_its_ending_is_told_from_a_sweep_that_comes_along(tmp_pat
 
 def test_a_profile_overrides_the_file_and_an_unknown_one_is_refused(plan_of):
     plan = plan_of(BASE, profile="laptop")
-    assert plan.profile == "laptop"
+    assert plan.sweep.profile == "laptop"
     assert plan.jobs[0].job.training["iterations"] == 10
     assert plan.jobs[0].job.training["learning_rate"] == 0.002
     with pytest.raises(InputError, match="there are none; leave --profile out"):
