@@ -24,7 +24,6 @@ def run_bench(
     arm: str | None,
     slots: str,
     store: Path,
-    figures: int = 6,
     pretrained: Pretrained | None = None,
     **timing: Any,
 ) -> int:
@@ -36,7 +35,6 @@ def run_bench(
         arm: reference of the ARM's class, if it is not a registered one.
         slots: batch sizes and numbers of slots, with commas between.
         store: where the rows go.
-        figures: the most panels of a figure.
         pretrained: how a folder of `save_pretrained` is read, if it is one.
         timing: repetitions, and other settings of `timing:`.
 
@@ -57,7 +55,7 @@ def run_bench(
     again = SweepCommand(file=file, store=store, serial=True).line()
     CONSOLE.print(f"{file}: what is run; a copy of it, changed, is run by: {again}", soft_wrap=True)
     code = run_sweep(SweepCommand(file=file, store=store, serial=True))
-    run_report(store, out, sweeps=[NAME], figures=figures)
+    run_report(store, out, sweeps=[NAME])
     return code
 
 

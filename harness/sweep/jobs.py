@@ -4,11 +4,14 @@ A job has no name: what a sweep calls it is the matter of the plan (see `harness
 run that does it shows meanwhile.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from harness.sweep.samplers import SamplerSpec
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class Frozen(BaseModel):
@@ -69,7 +72,35 @@ class Existing(Frozen):
     pretrained: Pretrained | None = None
 
 
-class TimingJob(_Job):
+class TimingSettings(Frozen):
+    """How samplers are timed: of a sweep file, and of each of its timing jobs.
+
+    Attributes:
+        batch_sizes: of samplers that take batches.
+        slots: of samplers that stream; None: as many as the batch sizes, which their speed-ups are taken against.
+        samples_per_slot: that a stream draws.
+        patience: seconds; a run that would take longer, judged by the next smaller width, is left out; the
+            smallest width always runs. None: no limit.
+        seeds: of the noise; a repetition each.
+        float64_samples: that every sampler has to draw alike in float64 before anything is timed.
+        ancestral_seeds: repetitions with ancestral sampling, which takes longest: the first so many; None: all.
+        dtype: of the ARM.
+        figure_seed, figure_count: of the samples for the figures.
+    """
+
+    batch_sizes: Annotated[list[Count], Field(min_length=1)] = [1, 32]
+    slots: Annotated[list[Count], Field(min_length=1)] | None = None
+    samples_per_slot: Count = 4
+    patience: Annotated[float, Field(gt=0)] | None = None
+    seeds: Annotated[list[Seed], Field(min_length=1)] = list(range(10))
+    ancestral_seeds: Count | None = None
+    float64_samples: Annotated[int, Field(ge=0)] = 0
+    dtype: Literal["float32", "float64"] = "float32"
+    figure_seed: Seed = 10
+    figure_count: Count = 16
+
+
+class TimingJob(_Job, TimingSettings):
     """Time all samplers on one trained ARM, interleaved in one run: that of `train_job`, or of `checkpoint`.
 
     `arm` is the reference of its class, None for a registered one of a checkpoint.
@@ -81,16 +112,8 @@ class TimingJob(_Job):
     train_seed: int = 0
     checkpoint: Existing | None = None
     samplers: list[SamplerSpec]
-    batch_sizes: list[int]
     slots: list[int]
-    samples_per_slot: int
-    patience: float | None
-    seeds: list[int]
     ancestral_seeds: int
-    float64_samples: int
-    dtype: str
-    figure_seed: int
-    figure_count: int
 
     def widths_of(self, spec: SamplerSpec) -> list[int]:
         """At which a sampler is timed."""

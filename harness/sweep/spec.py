@@ -3,21 +3,19 @@
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from arm_core.errors import InputError
 from arm_core.registry import suggest
 from harness.sweep.components import OptionError
-from harness.sweep.jobs import Pretrained
+from harness.sweep.jobs import Count, Pretrained, Seed, TimingSettings
 from harness.sweep.samplers import SamplerSpec
 from harness.sweep.search import SearchSpec
 from harness.sweep.source import Source, merged, read_source
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Count = Annotated[int, Field(ge=1)]
 Options = dict[str, Any]
 T = TypeVar("T")
 _LARGEST = 1e300
@@ -131,34 +129,10 @@ class CheckpointSpec(Part):
         return {"path": given} if isinstance(given, str) else given
 
 
-class TimingSpec(Part):
-    """What to time on every checkpoint, in one run each.
-
-    Attributes:
-        samplers: names, or entries with options.
-        batch_sizes: of samplers that take batches.
-        slots: of samplers that stream; None: as many as the batch sizes, which their speed-ups are taken against.
-        samples_per_slot: that a stream draws.
-        patience: seconds; a run that would take longer, judged by the next smaller width, is left out; the
-            smallest width always runs. None: no limit.
-        seeds: of the noise; a repetition each.
-        float64_samples: that every sampler has to draw alike in float64 before anything is timed.
-        ancestral_seeds: repetitions with ancestral sampling, which takes longest: the first so many; None: all.
-        dtype: of the ARM.
-        figure_seed, figure_count: of the samples for the figures.
-    """
+class TimingSpec(Part, TimingSettings):
+    """What to time on every checkpoint, in one run each; `samplers` are names, or entries with options."""
 
     samplers: Annotated[list[SamplerSpec], Field(min_length=1)]
-    batch_sizes: Annotated[list[Count], Field(min_length=1)] = [1, 32]
-    slots: Annotated[list[Count], Field(min_length=1)] | None = None
-    samples_per_slot: Count = 4
-    patience: Annotated[float, Field(gt=0)] | None = None
-    seeds: Annotated[list[Seed], Field(min_length=1)] = list(range(10))
-    ancestral_seeds: Count | None = None
-    float64_samples: Annotated[int, Field(ge=0)] = 0
-    dtype: Literal["float32", "float64"] = "float32"
-    figure_seed: Seed = 10
-    figure_count: Count = 16
 
 
 class LoggingSpec(Part):

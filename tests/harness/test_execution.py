@@ -1,6 +1,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -183,8 +185,48 @@ def test_an_address_where_nothing_listens_is_refused_at_once(local_ray, address)
         pass
 
 
+OWN = """
+import torch
+from arm_core.arms import PixelCNN, PixelCNNConfig
+from beside_own import LAYOUT, first
+
+class Mine(PixelCNN):
+    def __init__(self, layout, config: PixelCNNConfig):
+        super().__init__(layout, config)
+
+class Stripes:
+    layout = LAYOUT
+
+    def __init__(self, root): ...
+
+    def split(self, name):
+        return torch.arange(16).view(-1, 1, 1, 1).expand(16, 1, 4, 4).bitwise_and(1).to(torch.uint8)
+
+def copy_first(state):
+    return first(state.outputs)
+"""
+BESIDE = """
+from arm_core import Layout
+
+LAYOUT = Layout(1, 4, 4, 2)
+
+def first(outputs):
+    return outputs[:, :1].expand_as(outputs)
+"""
+
+
 @pytest.mark.ray
-def test_ray_and_serial_give_the_same_rows(local_ray, small_sweep, tmp_path):
+def test_ray_and_serial_give_the_same_rows_also_of_plug_ins_that_import_the_file_beside_them(
+    local_ray, small_sweep, tmp_path, monkeypatch
+):
+    """An ARM, a dataset and a forecaster of files with a neighbour, named from the folder where the command runs."""
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "beside_own.py").write_text(BESIDE)
+    text = small_sweep.read_text().replace("digits: {}", 'mine: {name: "own.py:Stripes"}')
+    text = text.replace("arm: {", 'arm: {name: "own.py:Mine", ').replace("learned]", 'learned, "own.py:copy_first"]')
+    small_sweep.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))  # the folder of a file with neighbours is added to it, here only
     sweep = load_sweep(small_sweep)
     stores = [Store(tmp_path / name) for name in ("serial", "ray")]
     for store, execute in zip(stores, (serial.execute, local_ray.execute), strict=True):
@@ -194,6 +236,9 @@ def test_ray_and_serial_give_the_same_rows(local_ray, small_sweep, tmp_path):
         first, second = (store.read(table).drop(columns=list(MEASURED), errors="ignore") for store in stores)
         assert len(first) > 0
         assert first.to_json(default_handler=str) == second.to_json(default_handler=str), table
+    (trial,) = stores[1].read("trials").to_dict("records")
+    assert (trial["arm"], trial["dataset_name"]) == ("own.py:Mine", "own.py:Stripes")
+    assert any("own.py:copy_first" in sampler for sampler in stores[1].read("timings")["sampler"])
 
 
 PLUGIN = """
@@ -266,9 +311,6 @@ def test_a_worker_that_always_dies_becomes_a_failed_row(local_ray, small_sweep, 
 @pytest.mark.slow
 def test_a_killed_driver_loses_nothing_that_was_finished(small_sweep, tmp_path):
     """A sweep that is killed after its training goes on with the timing alone."""
-    import subprocess
-    import sys
-
     command = [
         sys.executable,
         "-m",
