@@ -17,11 +17,11 @@ from arm_core.contracts import ArmOutput, AutoregressiveModel, Contexts, Forecas
 from arm_core.decision import Decision
 from arm_core.errors import InputError
 from arm_core.forecasters import fixed_point, predict_last, row_above, zeros
-from arm_core.gumbel import DenseNoise, sample_noise
+from arm_core.gumbel import DenseNoise
 from arm_core.layout import Layout
 from arm_core.samplers import ancestral_sample, predictive_sample, sample_many
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import noise_dtype_of
+from arm_core.samplers.options import keyed_noise
 from arm_core.samplers.step import step
 from arm_core.samplers.work import Work
 
@@ -116,8 +116,7 @@ def _ancestral(
     arm: AutoregressiveModel, count: int, seed: int, context: Contexts | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Noise as samplers want it, and the ancestral samples under it."""
-    dtype = noise_dtype_of(arm)
-    noise = sample_noise(arm.layout, seed=seed, sample_ids=range(count), dtype=dtype)
+    noise = keyed_noise(arm, seed=seed, sample_ids=range(count)).dense()
     return noise, ancestral_sample(arm, noise, context=context).x
 
 
