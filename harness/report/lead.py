@@ -59,9 +59,8 @@ def _lead(rows: pd.DataFrame) -> Lead:
     best = rows.loc[[surely[rows["family"] == name].idxmin() for name in FAMILIES if (rows["family"] == name).any()]]
     fastest = best.loc[surely[best.index].idxmin()]
     factor, sure, claim = _claim(fastest)
-    status = STATUSES.get(fastest["data_status"], "data of unknown origin")
     cells = [_cells(row) for _, row in best.iterrows()]
-    return Lead(title(tuple(fastest[GROUP])), status, width, cells, claim, factor, sure)
+    return Lead(title(tuple(fastest[GROUP])), STATUSES[fastest["data_status"]], width, cells, claim, factor, sure)
 
 
 def _claim(row: pd.Series) -> tuple[float, bool, str]:
