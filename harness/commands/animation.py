@@ -172,7 +172,11 @@ def save(films: list[Film], layout: Layout, out: Path) -> None:
     most = max(film.done(end) for film in films)
     frames = [_frame(films, layout, clock, end, most) for clock in end * pace]
     colours = Image.fromarray(np.concatenate([np.asarray(frames[place]) for place in (FRAMES // 4, FRAMES // 2, -1)]))
-    palette = colours.quantize(64, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    kept = [_INK, _GREY, _RED, _LINE, _BLUE, _BLANK, _PAGE]  # as they are, whatever colours the samples have
+    rest = (64 if layout.channels == 1 else 256) - len(kept)
+    found = colours.quantize(rest, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*(part for colour in kept for part in colour), *found])
     flat = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     times = [FRAME_MS] * (FRAMES - 1) + [HOLD_MS]
     flat[0].save(out, save_all=True, append_images=flat[1:], duration=times, loop=0, optimize=False)

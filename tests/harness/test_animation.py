@@ -50,6 +50,9 @@ def test_every_frame_shows_the_samples_that_ancestral_sampling_gives(kind, tmp_p
     assert films[0].done(films[1].end) == 0 and films[1].done(films[1].end) == 3
     with Image.open(tmp_path / "how.gif") as picture:
         assert picture.n_frames > 10
+        seen = np.array([colour for _, colour in picture.convert("RGB").getcolors(1 << 20)])
+        for colour in [(215, 48, 31), (230, 159, 0), (86, 156, 214), (236, 236, 236), (255, 255, 255)]:
+            assert np.abs(seen - colour).max(axis=1).min() < 5, f"{colour} of the legend has become another"
 
 
 @pytest.mark.slow
