@@ -12,7 +12,7 @@ import inspect
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +235,9 @@ def no_checkpoint(path: Path) -> InputError:
             "--layout 1x16x16x1024 --start TOKEN on the command line, `layout:` and `start:` beside `path:` in a "
             "sweep, or use TransformersDecoder.load and save_arm"
         )
-    return InputError(f"{path} is no checkpoint: {path / MANIFEST} does not exist")
+    inner = path / "checkpoint"
+    remedy = f"; give {inner}" if (inner / MANIFEST).is_file() else ""
+    return InputError(f"{path} is no checkpoint: {path / MANIFEST} does not exist{remedy}")
 
 
 def _seal(manifest: dict[str, Any]) -> bytes:
@@ -288,7 +290,12 @@ def _class_of(name: str, given: type[AutoregressiveModel] | None, path: str | Pa
 
 
 def _config_of(arm: AutoregressiveModel) -> dict[str, Any] | None:
-    return asdict(arm.config) if config_type(type(arm)) is not None else None  # type: ignore[call-overload]
+    if config_type(type(arm)) is None:
+        return None
+    if not is_dataclass(getattr(arm, "config", None)):
+        name = type(arm).__name__
+        raise InputError(f"{name} has options and does not keep them; write `self.config = config` in its __init__")
+    return asdict(arm.config)  # type: ignore[call-overload]
 
 
 def _build(cls: type[AutoregressiveModel], layout: Layout, config: dict[str, Any] | None) -> AutoregressiveModel:

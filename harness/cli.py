@@ -6,12 +6,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from arm_core.errors import InputError
+
+if TYPE_CHECKING:
+    from harness.sweep.jobs import Existing
 
 
 class Finite(click.FloatRange):
@@ -56,7 +59,7 @@ class _Layout(click.ParamType):
 
 
 def _model_options(command: Any) -> Any:
-    """What a checkpoint does not say of itself; all but the class the command takes as `pretrained`."""
+    """What a checkpoint does not say of itself."""
     for option in (
         click.option("--classes", default=0, help="With --layout: number of labels; their tokens follow --start."),
         click.option("--offset", default=0, help="With --layout: the token of category 0."),
@@ -68,16 +71,15 @@ def _model_options(command: Any) -> Any:
     return command
 
 
-def _with_pretrained(options: dict[str, Any]) -> dict[str, Any]:
-    from harness.sweep.jobs import Pretrained
+def _model(path: Path | None, options: dict[str, Any]) -> "Existing":
+    """The model at a path ("": another one), with what the options say of it; they are taken out."""
+    from harness.sweep.jobs import Existing
 
-    given = {name: options.pop(name) for name in ("layout", "start", "offset", "classes")}
-    if given["layout"] is not None:
-        return {**options, "pretrained": Pretrained(**given)}
-    for name, value in given.items():
-        if value:
+    given = {name: options.pop(name) for name in ("arm", "layout", "start", "offset", "classes")}
+    for name in ("start", "offset", "classes"):
+        if given[name] and given["layout"] is None:
             raise InputError(f"--{name} is for a folder of save_pretrained; add its --layout, or leave it out")
-    return options
+    return Existing(path=str(path or ""), **given)
 
 
 class _BadInput(click.ClickException):
@@ -289,7 +291,7 @@ def sample(checkpoint: Path, **options: Any) -> None:
     """
     from harness.commands.sample import sample as draw
 
-    draw(checkpoint, **_with_pretrained(options))
+    draw(_model(checkpoint, options), **options)
 
 
 @main.command("verify")
@@ -298,7 +300,7 @@ def sample(checkpoint: Path, **options: Any) -> None:
 @click.option("--samples", type=Place(), help="The .npz: prove these instead of drawing them again.")
 @SLOTS
 @_model_options
-def verify_card(card: Path, **options: Any) -> None:
+def verify_card(card: Path, checkpoint: Path | None, **options: Any) -> None:
     """Draw the samples of CARD again (`harness sample --card`) and compare them. Exit code 1: they are others.
 
     \b
@@ -308,7 +310,7 @@ def verify_card(card: Path, **options: Any) -> None:
     """
     from harness.commands.verify import verify
 
-    raise SystemExit(verify(card, **_with_pretrained(options)))
+    raise SystemExit(verify(card, _model(checkpoint, options), **options))
 
 
 @main.command()
@@ -336,7 +338,7 @@ def bench(checkpoint: Path, out: Path, **options: Any) -> None:
     """
     from harness.commands.bench import run_bench
 
-    raise SystemExit(run_bench(checkpoint, out, **_with_pretrained(options)))
+    raise SystemExit(run_bench(_model(checkpoint, options), out, **options))
 
 
 @main.command()

@@ -295,6 +295,11 @@ class Work:
         """Dims of each slot that are final; of a prefix those that have been evaluated."""
         return torch.minimum(self.state.known, self.reached)
 
+    def all_behind(self, known: int) -> bool:
+        """Whether the widest spans of all that are unfinished end within the first `known` dims."""
+        ends = torch.where(self.state.known < self.dims, self.progress() + len(self.ahead), 0)
+        return 0 < int(ends.max()) <= known
+
     def finished(self) -> list[bool]:
         """Which slots hold a finished sample, or none."""
         done: list[bool] = (self.state.known >= self.dims).tolist()

@@ -4,9 +4,10 @@ A job has no name: what a sweep calls it is the matter of the plan (see `harness
 run that does it shows meanwhile.
 """
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from harness.sweep.samplers import SamplerSpec
 
@@ -55,21 +56,37 @@ class TrainJob(_Job):
     init_from: str | None = None
 
 
-class Pretrained(Frozen):
-    """What a folder of `save_pretrained` does not say: which of its tokens are the categories of which layout."""
+class Existing(Frozen):
+    """A trained ARM that no job of the sweep makes; in a file its path alone will do.
 
-    layout: list[int]
+    Attributes:
+        path: of the checkpoint, a folder; or of one that `save_pretrained` of transformers wrote, with a layout.
+        arm: its class, `module:attr` or `file.py:attr`, if that is not a registered one.
+        layout: channels, height, width and categories of the tokens of a `save_pretrained` folder.
+        start, offset, classes: of it, see `arm_core.arms.TransformersDecoder.load`.
+    """
+
+    model_config = ConfigDict(strict=True)
+    path: str
+    arm: str | None = None
+    layout: Annotated[list[Count], Field(min_length=4, max_length=4)] | None = None
     start: int | None = None
     offset: int = 0
     classes: int = 0
 
+    @property
+    def pretrained(self) -> dict[str, Any]:
+        """What a folder of `save_pretrained` does not say of itself."""
+        return self.model_dump(exclude={"path", "arm"})
 
-class Existing(Frozen):
-    """A checkpoint that no job of the sweep makes, and the sha256 that it had when the sweep was planned."""
+    def absolute(self) -> "Existing":
+        """The same from every working directory."""
+        return self.model_copy(update={"path": str(Path(self.path).absolute())})
 
-    path: str
-    sha256: str
-    pretrained: Pretrained | None = None
+    @model_validator(mode="before")
+    @classmethod
+    def _as_path(cls, given: Any) -> Any:
+        return {"path": given} if isinstance(given, str) else given
 
 
 class TimingSettings(Frozen):
@@ -103,7 +120,8 @@ class TimingSettings(Frozen):
 class TimingJob(_Job, TimingSettings):
     """Time all samplers on one trained ARM, interleaved in one run: that of `train_job`, or of `checkpoint`.
 
-    `arm` is the reference of its class, None for a registered one of a checkpoint.
+    `arm` is the reference of its class, None for a registered one of a checkpoint; `sha256` that of a checkpoint when
+    the sweep was planned.
     """
 
     kind: Literal["timing"] = "timing"
@@ -111,6 +129,7 @@ class TimingJob(_Job, TimingSettings):
     train_job: str | None = None
     train_seed: int = 0
     checkpoint: Existing | None = None
+    sha256: str | None = None
     samplers: list[SamplerSpec]
     slots: list[int]
     ancestral_seeds: int
