@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from arm_core.errors import InputError
 from arm_core.registry import suggest
-from harness.sweep.components import OptionError
+from harness.sweep.components import OptionError, reason
 from harness.sweep.jobs import Count, Existing, Seed, TimingSettings
 from harness.sweep.samplers import SamplerSpec
 from harness.sweep.search import SearchSpec
@@ -154,7 +154,8 @@ class Sweep(Part):
         try:
             return make()
         except OptionError as error:
-            raise self.error((*place, *error.option.split(".")) if error.option else place, str(error)) from None
+            said = str(error).removeprefix(f"{error.option}: ")  # the place has it already
+            raise self.error((*place, *error.option.split(".")) if error.option else place, said) from None
         except InputError as error:
             raise self.error(place, str(error)) from None
 
@@ -176,7 +177,8 @@ def load_sweep(path: str | Path, *, profile: str | None = None) -> Sweep:
         raise InputError(source.error(("profiles",), "must be a mapping from profile names to overrides"))
     if profile is not None:
         if profile not in profiles:
-            raise InputError(source.error(("profiles",), str(suggest("profile", profile, profiles))))
+            said = str(suggest("profile", profile, profiles)) if profiles else "there are none; leave --profile out"
+            raise InputError(source.error(("profiles",), said))
         if not isinstance(profiles[profile], dict):
             raise InputError(source.error(("profiles", profile), "must be a mapping from keys to overrides"))
         data = merged(data, profiles[profile])
@@ -266,13 +268,7 @@ def _fault(source: Source, item: dict[str, Any]) -> str:
         return source.error(place, str(suggest("key", str(place[-1]), valid)))
     if item["type"] == "missing":
         return source.error(place, "is missing and must be given")
-    got = item["input"]
-    shown = (
-        f", got {got!r}"
-        if not isinstance(got, dict | list)
-        else f", got {'a mapping' if isinstance(got, dict) else 'a list'}"
-    )
-    return source.error(place, item["msg"].replace("Input should be", "must be") + shown)
+    return source.error(place, reason(item))
 
 
 def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:

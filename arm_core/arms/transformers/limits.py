@@ -10,6 +10,7 @@ from torch import Tensor
 
 from arm_core.contracts import AutoregressiveModel
 from arm_core.errors import InputError
+from arm_core.eval_mode import eval_mode
 from arm_core.host_reads import HostReads
 
 ATTENTIONS = ("eager", "sdpa")
@@ -72,16 +73,12 @@ def check_numbers(arm: AutoregressiveModel, spans: Callable[..., Any]) -> bool:
     Raises:
         InputError: ragged spans over wrong drafts give something else than the model's own forward.
     """
-    kind, modes = type(arm.model).__name__, {part: part.training for part in arm.modules()}
-    arm.eval()
+    kind = type(arm.model).__name__
     try:
-        with torch.no_grad():
+        with eval_mode(arm), torch.no_grad():
             worst, waits = max(_errors(arm, spans)), _waits(arm, spans)
     except Exception as error:  # whatever a model that is driven in an unforeseen way may raise
         raise InputError(f"{kind} cannot be driven in spans ({type(error).__name__}: {error})") from error
-    finally:
-        for part, training in modes.items():
-            part.training = training
     dtype = next(arm.parameters()).dtype
     if not worst <= max(torch.finfo(dtype).eps ** 0.5, 1e-5):  # some models round to float32 inside
         raise InputError(
