@@ -488,6 +488,10 @@ def test_what_cannot_be_driven_is_refused_with_the_reason(model, reason):
     ("context", "reason"),
     [
         ([[1], []], "the context of sample 1 must be token ids, at least one, got []"),
+        (
+            ["a", "b"],
+            "the context of sample 0 must be token ids, at least one, got 'a'; samples without a context need",
+        ),
         ([[1], [0.5]], "the context of sample 1 must be token ids, at least one, got [0.5]"),
         ([[1], None], "samples without a context need TransformersARM(..., start=)"),
         (None, "samples without a context need TransformersARM(..., start=)"),
