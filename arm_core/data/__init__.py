@@ -105,7 +105,11 @@ def _completed(name: str, variant: str, own: Any) -> Dataset:
             raise InputError(f"dataset {name} must have .{attribute}, but {type(own).__name__} has none")
     layout, splits = own.layout, {}
     for split in SPLITS:
-        images = own.split(split)
+        try:
+            images = own.split(split)
+        except (LookupError, TypeError, AttributeError) as error:
+            why = f"raises {type(error).__name__}: {error}"
+            raise InputError(f"dataset {name}: split({split!r}) {why}; it is asked for {', '.join(SPLITS)}") from error
         shape = (layout.channels, layout.height, layout.width)
         if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
             kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__

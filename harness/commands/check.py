@@ -1,5 +1,6 @@
 """`harness check`: the contract of an ARM, a forecaster or a dataset, a line each property."""
 
+import inspect
 import traceback
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.text import Text
+from torch.nn import Module
 
 from arm_core import AutoregressiveModel, InputError, Layout, testing
 from arm_core.arms import PixelCNN, PixelCNNConfig
@@ -83,7 +85,10 @@ def _kind_of(reference: str) -> str:
     found = ARMS.resolve(reference)
     if isinstance(found, type) and issubclass(found, AutoregressiveModel):
         return "arm"
-    return "dataset" if hasattr(found, "split") else "forecaster"
+    if isinstance(found, type) and issubclass(found, Module):
+        raise InputError(f"{reference} derives from Module; an ARM from arm_core.AutoregressiveModel. Else add --kind")
+    is_dataset = hasattr(found, "split") or (callable(found) and "root" in inspect.signature(found).parameters)
+    return "dataset" if is_dataset else "forecaster"
 
 
 def _defaults(config: type) -> Any:
@@ -100,8 +105,8 @@ def _checks(reference: str, kind: str, layouts: Sequence[Layout]) -> Iterator[te
         small = PixelCNNConfig(resnets=1, filters=12) if component is PixelCNN else config and _defaults(config)
         return testing.arm_checks(lambda layout: component(layout, small) if config else component(layout), layouts)
     if kind == "dataset":
-        dataset = load_dataset(reference)
-        return iter([(f"{reference}: splits fit the layout", lambda: testing.check_dataset(dataset))])
+        name = f"{reference}: splits fit the layout"
+        return iter([(name, lambda: testing.check_dataset(load_dataset(reference)))])
     if reference in LEARNED:
         raise InputError(f"{reference} needs trained modules; `harness sweep` compares its samples with ancestral ones")
     arms = [PixelCNN(layout, PixelCNNConfig(resnets=1, filters=12)).double() for layout in testing.SMALL_LAYOUTS]

@@ -284,7 +284,15 @@ def test_a_span_cache_of_a_subclass_is_used_in_small_streams_too():
     assert arm.fixed_shapes and OwnSpans.made == 1
 
 
-@pytest.mark.parametrize("read", [lambda x: x.tolist()[0], lambda x: x[0].item(), lambda x: int(x.numpy()[0])])
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: x.tolist()[0],
+        lambda x: x[0].item(),
+        lambda x: int(x.numpy()[0]),
+        lambda x: len(torch.arange(9)[torch.arange(9) < x]),
+    ],
+)
 def test_a_call_that_takes_values_to_the_host_is_not_written_down(read):
     x = torch.zeros(1, dtype=torch.int64)
     again = taped(lambda: x.add_(1 + read(x)))
@@ -480,6 +488,10 @@ def test_what_cannot_be_driven_is_refused_with_the_reason(model, reason):
     ("context", "reason"),
     [
         ([[1], []], "the context of sample 1 must be token ids, at least one, got []"),
+        (
+            ["a", "b"],
+            "the context of sample 0 must be token ids, at least one, got 'a'; samples without a context need",
+        ),
         ([[1], [0.5]], "the context of sample 1 must be token ids, at least one, got [0.5]"),
         ([[1], None], "samples without a context need TransformersARM(..., start=)"),
         (None, "samples without a context need TransformersARM(..., start=)"),

@@ -154,9 +154,13 @@ def test_what_people_forget_in_a_first_arm_is_told_without_a_traceback(tmp_path,
 def test_a_first_arm_without_faults_holds(tmp_path):
     (tmp_path / "mine.py").write_text(OWN)
     assert run("check", f"{tmp_path}/mine.py:Mine", "--layout", "1x4x4x3").exit_code == 0
+    (tmp_path / "plain.py").write_text(OWN.replace("class Mine(AutoregressiveModel)", "class Mine(torch.nn.Module)"))
+    assert "an ARM from arm_core.AutoregressiveModel" in run("check", f"{tmp_path}/plain.py:Mine").output
     unnamed, near = run("check", f"{tmp_path}/mine.py"), run("check", f"{tmp_path}/mine.py:mine")
     assert "mine.py:NAME" in unnamed.output
     assert "Did you mean 'Mine'? Valid: Config, Mine." in near.output
+    (tmp_path / "data.py").write_text("class Data:\n    def __init__(self, root):\n        self.root = root\n")
+    assert "must have .layout, but Data has none" in run("check", f"{tmp_path}/data.py:Data").output
 
 
 @pytest.mark.parametrize(

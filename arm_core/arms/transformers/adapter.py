@@ -127,12 +127,12 @@ class TransformersARM(AutoregressiveModel):
         if len(context) != count:
             raise InputError(f"{count} samples need as many contexts, got {len(context)}")
         given = [start if prompt is None else prompt for prompt in context]
-        rows = [torch.as_tensor(prompt, device=device).reshape(-1) for prompt in given]
+        rows = [_row(prompt, device) for prompt in given]
         for k, row in enumerate(rows):
             if len(row) == 0 or row.is_floating_point() or row.dtype == torch.bool:
                 raise InputError(
                     f"the context of sample {k} must be token ids, at least one, got {given[k]!r}; "
-                    "samples without a context need TransformersARM(..., start=)"
+                    "samples without a context need TransformersARM(..., start=), a text its tokenizer's input_ids"
                 )
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64, device=device)
         padded = nn.utils.rnn.pad_sequence([row.long() for row in rows], batch_first=True, padding_value=self.offset)
@@ -372,3 +372,11 @@ def _add_aliases(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any)
     for name, owner in _aliases(module).items():
         if prefix + owner in state:
             state.setdefault(prefix + name, state[prefix + owner])
+
+
+def _row(prompt: Any, device: torch.device) -> Tensor:
+    """A prompt as a tensor; what is no sequence of numbers, a text for example, is empty."""
+    try:
+        return torch.as_tensor(prompt, device=device).reshape(-1)
+    except (TypeError, ValueError, RuntimeError):
+        return torch.empty(0)

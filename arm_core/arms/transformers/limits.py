@@ -44,7 +44,10 @@ def check_drivable(model: Any) -> str:
             'use model.set_attn_implementation("sdpa")'
         )
     if not any(child is model.get_output_embeddings() for child in model.children()):
-        raise InputError(f"{kind} has no output head of its own (get_output_embeddings), so it gives no logits")
+        raise InputError(
+            f"{kind} has no output head of its own (get_output_embeddings), so it gives no logits; "
+            "give the model with its head, a ...ForCausalLM"
+        )
     return caches[0]
 
 

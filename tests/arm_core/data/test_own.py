@@ -76,6 +76,11 @@ class Loose(Mine):
     def __init__(self, root, config: dict):
         super().__init__(root, Options())
 
+class Named(Mine):
+    def split(self, name):
+        return {name: super(Named, self).split(name) for name in ("train", "val", "test")}[name]
+
+
 class NoLayout:
     def __init__(self, root):
         pass
@@ -114,6 +119,7 @@ def test_the_variant_names_changed_options_and_does_not_care_whether_defaults_we
         ("Wide", {}, "must have the shape of its layout, (n, 1, 4, 8), got (4, 1, 4, 4)"),
         ("Signed", {}, "must be a torch.uint8 tensor, got torch.int64"),
         ("Listed", {}, "must be a torch.uint8 tensor, got list"),
+        ("Named", {}, "split('valid') raises KeyError: 'valid'; it is asked for train, valid, test"),
         ("NoLayout", {}, "must have .layout, but NoLayout has none"),
         ("Plain", {"count": 3}, "takes no options, got count; leave them out"),
         ("Demanding", {}, "needs the option 'folder'; give it a value"),
