@@ -128,7 +128,8 @@ class Names(RuleBasedStateMachine):
     @rule(draw=st.data(), where=st.sampled_from(["datasets", "variants"]), order=st.permutations([0, 1, 2]))
     def swap_what_keys_stand_for(self, draw, where, order):
         given = getattr(self.now, where)
-        values = [list(given.values())[place] for place in order if place < len(given)]
+        places = [place for place in (*order, *range(len(order), len(given))) if place < len(given)]
+        values = [list(given.values())[place] for place in places]
         self.change(draw, **{where: dict(zip(given, values, strict=True))})
 
     @rule(draw=st.data(), where=st.sampled_from(["datasets", "variants"]))
