@@ -29,9 +29,15 @@ class HostReads(TorchDispatchMode, TorchFunctionMode):
         TorchFunctionMode.__exit__(self, *error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen |= func.overloadpacket.__name__ in OPERATIONS
+        name = func.overloadpacket.__name__
+        self.seen |= name in OPERATIONS or (name == "index" and any(_is_mask(index) for index in args[1]))
         return func(*args, **(kwargs or {}))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.seen |= func in METHODS
         return func(*args, **(kwargs or {}))
+
+
+def _is_mask(index: Any) -> bool:
+    """Whether as many entries are picked as a tensor has true ones."""
+    return isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8)

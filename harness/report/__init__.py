@@ -80,7 +80,7 @@ def write_report(
     """
     if not store.root.exists():
         raise InputError(f"there is no store {store.root}; run: harness sweep sweeps/quickstart.yaml")
-    references = load_references(reference) if reference is not None else None
+    references = load_references(reference)
     selection = select(store, sweeps=sweeps, only=only, mix=mix)
     table, trained = speedup(selection.repetitions), models(selection.trials, selection.autoencoders)
     tables = paper_tables(table, trained, references)
@@ -92,8 +92,7 @@ def write_report(
         files = [path for made in [*tables, *compared] for path in _write_table(place, made)]
         files += _write_frames(place, {"speedup": table, "models": trained})
         drawn, not_drawn = _draw(store, selection, table, tables, place / "figures", figures)
-        missing = unmatched(references, table, trained) if references is not None else []
-        left_out = [*selection.left_out, *missing, *not_timed(table), *not_drawn]
+        left_out = [*selection.left_out, *unmatched(references, table, trained), *not_timed(table), *not_drawn]
         footnotes = [*few_repetitions(table), *selection.footnotes]
         report = Report(tables, table, trained, comparison, [], leads(table), left_out, footnotes)
         page = render(report, drawn, provenance.rows(selection), title=_title(sweeps, only), moving=moving)

@@ -70,7 +70,7 @@ def _claim(row: pd.Series) -> tuple[float, bool, str]:
         low, mean = row[f"{name}_low"], row[name]
         if not np.isnan(mean):
             sure = not np.isnan(low)
-            said = f"at least {low:.1f}" if sure else f"about {mean:.1f}"
+            said = f"at least {low:.1f}" if sure else f"about {mean:.{0 if mean >= 100 else 1}f}"
             known.append((low if sure else mean, sure, f"{said} times faster than {than}"))
     if row["sampler"] == ANCESTRAL or not known:
         return np.nan, False, f"{row['sampler']} is the fastest"

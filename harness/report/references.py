@@ -22,12 +22,14 @@ OF_MODELS = ("bits_per_dim", "mse")
 _COLUMNS = ["dataset", "variant", "sampler", "batch_size", "quantity", "value", "std", "source"]
 
 
-def load_references(file: Path) -> pd.DataFrame:
-    """The published numbers of a file, with all of `_COLUMNS`; value and std as numbers.
+def load_references(file: Path | None) -> pd.DataFrame:
+    """The published numbers of a file (None: none), with all of `_COLUMNS`; value and std as numbers.
 
     Raises:
         InputError: the file cannot be read, or a row does not fit; with its line.
     """
+    if file is None:
+        return pd.DataFrame(columns=_COLUMNS)
     try:
         frame = pd.read_csv(file, dtype=str, skipinitialspace=True)
     except (OSError, ValueError, pd.errors.ParserError) as error:

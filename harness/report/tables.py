@@ -103,7 +103,7 @@ def models(trials: pd.DataFrame, autoencoders: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found) if found else pd.DataFrame(columns=["kind", "data_status", *GROUP, "data", "query"])
 
 
-def paper_tables(speedup: pd.DataFrame, models: pd.DataFrame, references: pd.DataFrame | None) -> list[Table]:
+def paper_tables(speedup: pd.DataFrame, models: pd.DataFrame, references: pd.DataFrame) -> list[Table]:
     """Tables 1 to 3, one for each kind of data, of what the rows suffice for.
 
     Args:
@@ -116,7 +116,8 @@ def paper_tables(speedup: pd.DataFrame, models: pd.DataFrame, references: pd.Dat
         both = pd.concat([part[part["kind"] == kind]["data_status"] for part in (speedup, models)])
         for status in sorted(set(both), key=[*STATUSES].index):
             rows, of = (part[(part["kind"] == kind) & (part["data_status"] == status)] for part in (speedup, models))
-            columns = _published_columns(rows, references)
+            given = set(references.loc[references["dataset"].isin(rows["dataset"]), "quantity"])
+            columns = [quantity for quantity in MEASURES if quantity in given]
             energy = ["J a sample"] if rows["joules"].notna().any() else []
             headings = ["sampler", "batch", "samples", *UNITS.values(), "peak MiB", *energy, "exact"]
             headings += [f"published {UNITS[quantity]}" for quantity in columns]
@@ -146,7 +147,7 @@ def _block(
     key: pd.Series,
     rows: pd.DataFrame,
     of: pd.DataFrame,
-    references: pd.DataFrame | None,
+    references: pd.DataFrame,
     columns: Sequence[str],
     headings: Sequence[str],
 ) -> Block:
@@ -159,7 +160,7 @@ def _block(
     return Block(title, first, cells, {} if alone else sentences)
 
 
-def about(model: pd.Series, references: pd.DataFrame | None = None, *, with_data: bool = True) -> str:
+def about(model: pd.Series, references: pd.DataFrame, *, with_data: bool) -> str:
     """How good the models of a variant are: a sentence that starts with the data, or else with the variant."""
     many = f", mean of {model.trainings} trainings" if model.trainings > 1 else ""
     bits = with_std(model.test_bits_per_dim, model.test_bits_per_dim_std, 3)
@@ -168,7 +169,7 @@ def about(model: pd.Series, references: pd.DataFrame | None = None, *, with_data
         text += f"autoencoder MSE {model.mse:.4f}, latents "
     text += f"{bits} bits/dim on the test split{many}"
     for quantity, unit in (("bits_per_dim", "bits/dim"), ("mse", "MSE")):
-        if references is not None and (found := published(references, quantity, model)) is not None:
+        if (found := published(references, quantity, model)) is not None:
             text += f" (published: {found[0]:g} {unit})"
     return text + "."
 
@@ -177,16 +178,7 @@ def _data(model: pd.Series) -> str:
     return f"{model['data']}, {model['shape']}, {model['categories']} categories"
 
 
-def _published_columns(rows: pd.DataFrame, references: pd.DataFrame | None) -> list[str]:
-    if references is None:
-        return []
-    named = references[references["dataset"].isin(rows["dataset"])]
-    return [quantity for quantity in MEASURES if (named["quantity"] == quantity).any()]
-
-
-def _cells(
-    row: pd.Series, references: pd.DataFrame | None, columns: Sequence[str], headings: Sequence[str]
-) -> list[Cell]:
+def _cells(row: pd.Series, references: pd.DataFrame, columns: Sequence[str], headings: Sequence[str]) -> list[Cell]:
     variant = [Cell(row["variant"], value=row["variant"])] if "variant" in headings else []
     exact = EXACT[1 if row["in_law"] else 0 if row["equal"] else 2]
     memory = row["peak_mem_bytes"] / 2**20
@@ -202,7 +194,7 @@ def _cells(
     cells += [measured(row, "joules")] if "J a sample" in headings else []
     cells += [Cell(exact, proof, exact)]
     for quantity in columns:
-        found = published(references, quantity, row) if references is not None else None
+        found = published(references, quantity, row)
         if found is not None and quantity == "seconds":  # papers give those of a batch
             found = (1000 * found[0] / row["batch_size"], 1000 * found[1] / row["batch_size"])
         cells.append(Cell(DASH) if found is None else Cell(with_std(*found, _digits(found[0])), "", found[0]))

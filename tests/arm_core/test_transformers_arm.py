@@ -284,7 +284,15 @@ def test_a_span_cache_of_a_subclass_is_used_in_small_streams_too():
     assert arm.fixed_shapes and OwnSpans.made == 1
 
 
-@pytest.mark.parametrize("read", [lambda x: x.tolist()[0], lambda x: x[0].item(), lambda x: int(x.numpy()[0])])
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: x.tolist()[0],
+        lambda x: x[0].item(),
+        lambda x: int(x.numpy()[0]),
+        lambda x: len(torch.arange(9)[torch.arange(9) < x]),
+    ],
+)
 def test_a_call_that_takes_values_to_the_host_is_not_written_down(read):
     x = torch.zeros(1, dtype=torch.int64)
     again = taped(lambda: x.add_(1 + read(x)))
