@@ -103,7 +103,7 @@ def _counted(files: Sequence[str]) -> str:
     bases = [file.rpartition("/")[2] for file in files]
     kinds = Counter("hidden" if base.startswith(".") else os.path.splitext(base)[1].lower() or base for base in bases)
     said = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(6))
-    return f"{len(files)} files" + (f" ({said})" if files else "")
+    return f"{len(files)} file{'s' * (len(files) != 1)}" + (f" ({said})" if files else "")
 
 
 def _marks(folder: Path, names: list[str]) -> Marks:

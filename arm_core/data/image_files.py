@@ -149,10 +149,11 @@ def decode(data: bytes, name: str, shape: Shape | None = None) -> np.ndarray:
         what = "has transparent pixels" if image.mode == "RGBA" else f"is {image.mode}, not grey or RGB"
         raise InputError(f'{name} {what}; convert it with Pillow: image.convert("RGB").save(...)')
     if shape is not None and (channels, image.height, image.width) != shape:
-        kind = "grey (L)" if shape[0] == 1 else "RGB"
+        kind = "a grey (L)" if shape[0] == 1 else "an RGB"
         raise InputError(
-            f"{name} must be a {kind} image of {shape[1]}x{shape[2]} pixels, got {image.mode} of "
-            f"{image.height}x{image.width}; all images of a set have one size and kind: convert it, or move it away"
+            f"{name} must be {kind} image of {shape[1]}x{shape[2]} pixels, got {image.mode} of "
+            f"{image.height}x{image.width}; all images of a set have one size and kind: convert it, or move it away "
+            "(docs/datasets.md has the lines that bring a folder of photos to one size)"
         )
     return pixels.reshape(image.height, image.width, channels).transpose(2, 0, 1)
 

@@ -89,7 +89,7 @@ def show(plan: Plan, store: Store, *, verbose: bool) -> int:
     known = [each for each in seconds.values() if each is not None]
     if known:
         unknown = len(seconds) - len(known)
-        rest = f", and {unknown} jobs unlike all that the store has" if unknown else ""
+        rest = f"; without {unknown} of them, unlike all that the store has" if unknown else ""
         CONSOLE.print(f"About {duration(sum(known))} one after the other, by earlier runs{rest}.", soft_wrap=True)
     for problem in dict.fromkeys(built.problems):
         CONSOLE.print(f"Error: {problem}", soft_wrap=True)

@@ -138,7 +138,9 @@ class Bench:
         if layout.categories > _SHADES:  # tokens, and no picture
             return {}
         draw = Draw.of(self.arm, job.figure_seed, job.figure_count)
-        traces = [(spec, self._step(spec, "figures", partial(run, draw))) for spec, run in self.samplers]
+        traces = [
+            (spec, self._step(spec, "samples for the figures", partial(run, draw))) for spec, run in self.samplers
+        ]
         references = {_decision(spec): trace.x for spec, trace in traces if spec.sampler == "ancestral"}
         samples, mistakes = [], []
         for spec, trace in traces:

@@ -129,8 +129,8 @@ def test_arrays_of_another_dtype_or_shape_are_refused(array, message, tmp_path):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((3, 32, 16), np.uint8), "must be a RGB image of 32x32 pixels, got RGB of 32x16"),
-        (np.zeros((1, 32, 32), np.uint8), "must be a RGB image of 32x32 pixels, got L of 32x32"),
+        (np.zeros((3, 32, 16), np.uint8), "must be an RGB image of 32x32 pixels, got RGB of 32x16"),
+        (np.zeros((1, 32, 32), np.uint8), "must be an RGB image of 32x32 pixels, got L of 32x32"),
     ],
 )
 def test_an_image_of_another_size_or_kind_is_named(image, message, tmp_path):
