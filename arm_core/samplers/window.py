@@ -25,7 +25,7 @@ from arm_core.samplers.work import Work
 ROWS = (1 / 8, 1 / 4, 1 / 2, 1, 3 / 2, 2, 3)
 """Windows on the ladder in rows of the image, beside the granule."""
 START, START_ON_GPU = 1.0, 2.0
-"""Rows to begin with (measured on CPUs, 1 to 64 slots; on an H200, 1 to 1,024 slots)."""
+"""Rows to begin with (CPUs, 1 to 64 slots; an H200, 1 to 1,024 slots)."""
 LIGHT, FEW, START_LIGHT = 2**14, 32, 1.5
 """An ARM of fewer parameters a logit of a granule pays more for logits than for layers: its spans begin without a seam,
 and up to so many slots with so many rows (of six ARMs two have below 8,000, those with a seam else above 100,000)."""
@@ -34,14 +34,16 @@ BEGUN = 1 / 2
 TURN = 2
 """Calls of each window in a comparison."""
 PAUSE, PAUSE_ON_GPU, LONGER = 16, 96, 4
-"""Calls before the first comparison, at least (on a GPU new windows are recorded first), and how many times as many
-before each further one."""
+"""Calls before the first comparison (on a GPU windows are recorded first); before the next, times as many."""
 WATCHED = 32
 """Calls before a comparison that count for what calls confirm."""
 MARGIN, DOUBT = 0.05, 4.0
 """How much faster than the window in use another must seem: this share, or `DOUBT` over the pause if that is more."""
 LOGITS = 2**25
 """Most logits of a call, over all slots; wider windows are not tried."""
+
+
+Clock = Callable[[], float]
 
 
 class Rung(NamedTuple):
@@ -52,22 +54,10 @@ class Rung(NamedTuple):
 
 
 class WindowChoice:
-    """The window of each call.
-
-    Args:
-        arm: the ARM that samples.
-        window: dims; None: to be chosen.
-        slots: that it will be used for.
-        clock: seconds, from any origin.
-    """
+    """The window of each call of an ARM with some slots: `window` dims, or chosen (None); the clock tells seconds."""
 
     def __init__(
-        self,
-        arm: AutoregressiveModel,
-        window: int | None,
-        slots: int,
-        *,
-        clock: Callable[[], float] = time.perf_counter,
+        self, arm: AutoregressiveModel, window: int | None, slots: int, *, clock: Clock = time.perf_counter
     ) -> None:
         dims, row, self.clock, self.seam = arm.layout.dims, arm.layout.width * arm.layout.channels, clock, arm.seam
         on_gpu = any(parameter.is_cuda for parameter in arm.parameters())
@@ -124,41 +114,35 @@ class WindowChoice:
             self._compare(work)
 
     def _compare(self, work: Work) -> None:
-        """Move to the window that seems the fastest, and rest for longer than before."""
-        gains = self._gains(work)
-        best = max(gains, key=gains.__getitem__)
-        if gains[best] > 1 + max(MARGIN, DOUBT / self.pause):
-            self.center = best
-        self.pause *= LONGER
-        self.rest, self.moves, self.timed = self.pause, [], []
-
-    def _gains(self, work: Work) -> dict[int, float]:
-        """How many times as fast as the window in use each one seems, up to the largest that was tried."""
+        """Move to the window that seems the fastest of all up to the largest that was tried, and rest for longer."""
         slopes = [(t - s) / (y - x) for (x, s), (y, t) in combinations(self.timed, 2) if x != y]
         slope = max(0.0, median(slopes or [0.0]))  # a median, since some calls come late
         fixed = max(1e-9, median(seconds - slope * cost for cost, seconds in self.timed))
-        places, before, after = (torch.stack([torch.as_tensor(move[k]) for move in self.moves]) for k in range(3))
-        gains = {}
+        before, after = (torch.cat([move[k] for move in self.moves]) for k in (1, 2))
+        places = torch.tensor([move[0] for move in self.moves]).repeat_interleave(work.slots)
+        seconds, covered = [], []
         for place in range(int(places.max()) + 1):
+            seconds.append(fixed + slope * self._cost(work, before, place) / len(self.moves))
+            covered.append(torch.minimum(after, self._spans(work, before, place)[1]) - before)
+        gains = []
+        for place, dims in enumerate(covered):
             seen = places >= max(place, self.center)  # calls that tell of both windows
-            dims, seconds = [], []
-            for each in (place, self.center):
-                covered = self._spans(work, before[seen].flatten(), each)[1]
-                dims.append(float((torch.minimum(after[seen].flatten(), covered) - before[seen].flatten()).sum()))
-                seconds.append(fixed + slope * self._cost(work, before.flatten(), each) / len(places))
-            gains[place] = dims[0] / max(dims[1], 1.0) * seconds[1] / seconds[0]
-        return gains
+            more = float(dims[seen].sum() / covered[self.center][seen].sum().clamp_min(1))
+            gains.append(more * seconds[self.center] / seconds[place])
+        if max(gains) > 1 + max(MARGIN, DOUBT / self.pause):
+            self.center = gains.index(max(gains))
+        self.pause *= LONGER
+        self.rest, self.moves, self.timed = self.pause, [], []
 
     def _spans(self, work: Work, before: Tensor, place: int) -> tuple[Tensor, Tensor]:
         """Where the spans of this window begin and end that go on from these frontiers."""
-        start = before.div(work.granule, rounding_mode="floor") * work.granule
+        start = before // work.granule * work.granule
         return start, work.ends(start, *self.ladder[place])
 
     def _cost(self, work: Work, before: Tensor, place: int) -> float:
         """The dims that such spans evaluate, and what they pay for the rows that they begin."""
         start, stop = self._spans(work, before, place)
         cost = float((stop - start).sum())
-        if self.seam is None:
-            return cost
-        begun = -(-stop).div(self.seam, rounding_mode="floor") + (-start).div(self.seam, rounding_mode="floor")
-        return cost + BEGUN * self.seam * float(begun.sum())
+        if self.seam:
+            cost += BEGUN * self.seam * float(((stop - 1) // self.seam - (start - 1) // self.seam).sum())
+        return cost
