@@ -26,7 +26,7 @@ ROWS = (1 / 8, 1 / 4, 1 / 2, 1, 3 / 2, 2, 3)
 """Windows on the ladder in rows of the image, beside the granule."""
 START, START_ON_GPU = 1.0, 2.0
 """Rows to begin with (CPUs, 1 to 64 slots; an H200, 1 to 1,024 slots)."""
-LIGHT, FEW, START_LIGHT = 2**14, 32, 1.5
+LIGHT, FEW, START_LIGHT = 2**14, 8, 1.5
 """An ARM of fewer parameters a logit of a granule pays more for logits than for layers: its spans begin without a seam,
 and up to so many slots with so many rows (of six ARMs two have below 8,000, those with a seam else above 100,000)."""
 BEGUN = 1 / 2
@@ -118,8 +118,9 @@ class WindowChoice:
         slopes = [(t - s) / (y - x) for (x, s), (y, t) in combinations(self.timed, 2) if x != y]
         slope = max(0.0, median(slopes or [0.0]))  # a median, since some calls come late
         fixed = max(1e-9, median(seconds - slope * cost for cost, seconds in self.timed))
-        before, after = (torch.cat([move[k] for move in self.moves]) for k in (1, 2))
-        places = torch.tensor([move[0] for move in self.moves]).repeat_interleave(work.slots)
+        used, *frontiers = zip(*self.moves, strict=True)
+        before, after = map(torch.cat, frontiers)
+        places = torch.tensor(used).repeat_interleave(work.slots)
         seconds, covered = [], []
         for place in range(int(places.max()) + 1):
             seconds.append(fixed + slope * self._cost(work, before, place) / len(self.moves))

@@ -343,7 +343,7 @@ def test_comparisons_become_ever_rarer_whatever_calls_cost():
 def test_spans_of_an_arm_begin_with_a_seam_where_its_layers_are_what_a_call_costs():
     light = PixelCNN(Layout(3, 8, 8, 64), PixelCNNConfig(resnets=1, filters=12))
     heavy = PixelCNN(Layout(1, 8, 8, 2), PixelCNNConfig(resnets=1, filters=12))
-    assert WindowChoice(light, None, 16).rung == (36, None)
+    assert WindowChoice(light, None, 4).rung == (36, None)
     assert WindowChoice(light, None, 64).rung == (24, None)
     assert WindowChoice(heavy, None, 16).rung == (8, 8)
 
