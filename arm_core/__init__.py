@@ -54,40 +54,16 @@ __all__ = [
     "top_p",
 ]
 
-_HOMES = {
-    "ArmOutput": "arm_core.contracts",
-    "AutoregressiveModel": "arm_core.contracts",
-    "Checkpoint": "arm_core.checkpoint",
-    "FinishedSample": "arm_core.samplers",
-    "Forecaster": "arm_core.contracts",
-    "InputError": "arm_core.errors",
-    "KeyedNoise": "arm_core.gumbel",
-    "Layout": "arm_core.layout",
-    "SampleTrace": "arm_core.contracts",
-    "SamplerState": "arm_core.contracts",
-    "ancestral_sample": "arm_core.samplers",
-    "load_arm": "arm_core.checkpoint",
-    "load_checkpoint": "arm_core.checkpoint",
-    "min_p": "arm_core.decision",
-    "posterior_gumbel": "arm_core.gumbel",
-    "predictive_sample": "arm_core.samplers",
-    "resampled_sample": "arm_core.samplers",
-    "sample_many": "arm_core.samplers",
-    "sample_noise": "arm_core.gumbel",
-    "save_arm": "arm_core.checkpoint",
-    "scd_sample": "arm_core.samplers",
-    "sjd_sample": "arm_core.samplers",
-    "stream_samples": "arm_core.samplers",
-    "top_k": "arm_core.decision",
-    "top_p": "arm_core.decision",
-}
+_HOMES = ("errors", "layout", "decision", "gumbel", "contracts", "samplers", "checkpoint")
+"""Modules of the public names; `errors`, the first, loads no torch."""
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name from its module when it is first asked for: `harness status` must not wait for torch."""
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+    modules = (importlib.import_module(f"arm_core.{home}") for home in _HOMES)
+    value = globals()[name] = next(getattr(module, name) for module in modules if hasattr(module, name))
     return value
 
 

@@ -12,7 +12,7 @@ import inspect
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from arm_core.atomic import write_atomic
 from arm_core.contracts import AutoregressiveModel
@@ -127,14 +127,13 @@ def load_checkpoint(
         layout = Layout(**content["layout"])
         saved, heads = content["arm"], content["modules"]
         built = _build(_class_of(saved["class"], arm, path), layout, saved["config"])
-        kept = next((value.dtype for value in parts["arm"].values() if value.is_floating_point()), None)
         dtype = dtype or (getattr(torch, content["dtype"]) if "dtype" in content else None)
-        built.to(kept).load_state_dict(parts["arm"])
+        _fill(built, parts["arm"])
         modules = None
         if heads is not None:
             config = ForecastingConfig(**{**heads["config"], "inputs": tuple(heads["config"]["inputs"])})
             modules = ForecastingModules(layout, config, heads["hidden_features"])
-            modules.to(kept).load_state_dict(parts["modules"])
+            _fill(modules, parts["modules"])
         autoencoder = (
             build_autoencoder(content["autoencoder"], parts["autoencoder"]) if "autoencoder" in parts else None
         )
@@ -160,9 +159,14 @@ def load_arm(
 def build_autoencoder(saved: Mapping[str, Any], weights: Mapping[str, Tensor]) -> DiscreteAutoencoder:
     """An autoencoder from its saved layout and config, and its weights."""
     autoencoder = DiscreteAutoencoder(Layout(**saved["layout"]), AutoencoderConfig(**saved["config"]))
-    kind = next(value.dtype for value in weights.values() if value.is_floating_point())
-    autoencoder.to(kind).load_state_dict(weights)
+    _fill(autoencoder, weights)
     return autoencoder
+
+
+def _fill(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load weights in the floating type that they have."""
+    module.to(next((value.dtype for value in weights.values() if value.is_floating_point()), None))
+    module.load_state_dict(weights)
 
 
 def _rounded(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -231,7 +235,9 @@ def no_checkpoint(path: Path) -> InputError:
             "--layout 1x16x16x1024 --start TOKEN on the command line, `layout:` and `start:` beside `path:` in a "
             "sweep, or use TransformersDecoder.load and save_arm"
         )
-    return InputError(f"{path} is no checkpoint: {path / MANIFEST} does not exist")
+    inner = path / "checkpoint"
+    remedy = f"; give {inner}" if (inner / MANIFEST).is_file() else ""
+    return InputError(f"{path} is no checkpoint: {path / MANIFEST} does not exist{remedy}")
 
 
 def _seal(manifest: dict[str, Any]) -> bytes:
@@ -284,7 +290,12 @@ def _class_of(name: str, given: type[AutoregressiveModel] | None, path: str | Pa
 
 
 def _config_of(arm: AutoregressiveModel) -> dict[str, Any] | None:
-    return asdict(arm.config) if config_type(type(arm)) is not None else None  # type: ignore[call-overload]
+    if config_type(type(arm)) is None:
+        return None
+    if not is_dataclass(getattr(arm, "config", None)):
+        name = type(arm).__name__
+        raise InputError(f"{name} has options and does not keep them; write `self.config = config` in its __init__")
+    return asdict(arm.config)  # type: ignore[call-overload]
 
 
 def _build(cls: type[AutoregressiveModel], layout: Layout, config: dict[str, Any] | None) -> AutoregressiveModel:

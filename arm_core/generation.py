@@ -15,10 +15,9 @@ from transformers.generation import EosTokenCriteria, GenerateDecoderOnlyOutput,
 from arm_core.arms.transformers import TransformersARM
 from arm_core.errors import InputError
 from arm_core.fixed_point import fixed_point
-from arm_core.gumbel import KeyedNoise
 from arm_core.layout import Layout
 from arm_core.samplers import predictive_sample
-from arm_core.samplers.options import noise_dtype
+from arm_core.samplers.options import keyed_noise
 
 _HONOURED = {"attention_mask", "position_ids", "cache", "past_key_values", "cache_position", "use_cache"}
 _HONOURED |= {"logits_to_keep", "num_logits_to_keep"}
@@ -62,10 +61,9 @@ def predictive_generate(*, seeds: int | Sequence[int] = 0, window: int = 8) -> C
         ids = range(seeds, seeds + count) if isinstance(seeds, int) else list(seeds)
         if len(ids) != count:
             raise InputError(f"predictive_generate needs a seed per row: {count} rows, {len(ids)} seeds")
-        like = next(model.parameters())
         new = predictive_sample(
             built[0],
-            KeyedNoise(layout, seed=0, sample_ids=ids, dtype=noise_dtype(like.dtype), device=like.device),
+            keyed_noise(built[0], seed=0, sample_ids=ids),
             fixed_point,
             window=window,
             temperature=1.0 if generation_config.do_sample else 0.0,

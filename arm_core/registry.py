@@ -28,8 +28,9 @@ PLUGIN_PREFIX = "_arm_plugin_"
 def suggest(kind: str, name: str, valid: Iterable[str]) -> InputError:
     """The error for an unknown name: the nearest valid one and the list of them all. Raise what it returns."""
     names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    folded = {name.casefold(): name for name in names}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1)
+    hint = f" Did you mean {folded[close[0]]!r}?" if close else ""
     return InputError(
         f"unknown {kind} {name!r}.{hint} Valid: {', '.join(repr(name) if ',' in name else name for name in names)}."
     )
@@ -71,6 +72,8 @@ class Registry:
         scheme, _ = self.split(ref)
         target = self.schemes[scheme] if scheme is not None else self.entries.get(ref, ref)
         module_name, colon, attribute = target.rpartition(":")
+        if not colon and ref.endswith(".py"):
+            raise InputError(f"{self.kind} {ref!r} is a file; name what is meant in it too: {ref}:NAME")
         if not colon or not (module_name.endswith(".py") or all(map(str.isidentifier, module_name.split(".")))):
             paths = [f"{name}:PATH" for name in self.schemes]
             raise suggest(self.kind, ref, [*self.entries, *paths, "module:attr", "file.py:attr"])
@@ -80,8 +83,9 @@ class Registry:
         try:
             return getattr(module, attribute)
         except AttributeError:
-            public = [name for name in vars(module) if not name.startswith("_")]
-            raise suggest(f"{self.kind} in {module_name}", attribute, public) from None
+            public = {name: part for name, part in vars(module).items() if not name.startswith("_")}
+            own = [name for name, part in public.items() if getattr(part, "__module__", "") == module.__name__]
+            raise suggest(f"{self.kind} in {module_name}", attribute, own or public) from None
 
 
 def config_type(component: Any) -> type | None:

@@ -17,11 +17,11 @@ from arm_core.contracts import ArmOutput, AutoregressiveModel, Contexts, Forecas
 from arm_core.decision import Decision
 from arm_core.errors import InputError
 from arm_core.forecasters import fixed_point, predict_last, row_above, zeros
-from arm_core.gumbel import DenseNoise, sample_noise
+from arm_core.gumbel import DenseNoise
 from arm_core.layout import Layout
 from arm_core.samplers import ancestral_sample, predictive_sample, sample_many
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import noise_dtype_of
+from arm_core.samplers.options import keyed_noise
 from arm_core.samplers.step import step
 from arm_core.samplers.work import Work
 
@@ -33,6 +33,8 @@ FORECASTERS: dict[str, Forecaster] = {
     "fixed_point": fixed_point,
 }
 Check = tuple[str, Callable[[], None]]
+FIRST = ("shapes", "the same x gives the same logits and hidden")
+"""Properties without which the others say nothing."""
 
 
 def randomise(module: torch.nn.Module, *, seed: int = 0, scale: float = 0.25) -> None:
@@ -87,18 +89,34 @@ def check_shapes(arm: AutoregressiveModel) -> None:
     layout = arm.layout
     for batch in (1, 3):
         with torch.inference_mode():
-            logits, hidden = arm(torch.zeros(batch, layout.dims, dtype=torch.int64))
+            given = arm(torch.zeros(batch, layout.dims, dtype=torch.int64))
+        require(
+            isinstance(given, ArmOutput), f"forward must return ArmOutput(logits, hidden), got {type(given).__name__}"
+        )
+        logits, hidden = given
         for name, got, last in (("logits", logits, layout.categories), ("hidden", hidden, arm.hidden_features)):
             expected = (batch, layout.dims, last)
             require(tuple(got.shape) == expected, f"{name} must have shape {expected}, got {tuple(got.shape)}")
+
+
+def check_repeats(arm: AutoregressiveModel) -> None:
+    """In eval mode an ARM is a function: two calls on one x agree."""
+    x = torch.zeros(1, arm.layout.dims, dtype=torch.int64)
+    with torch.inference_mode():
+        first, second = _evaluated(arm.eval(), x), _evaluated(arm, x)
+    for name, one, other in zip(("logits", "hidden"), first, second, strict=True):
+        require(
+            torch.equal(one.nan_to_num(), other.nan_to_num()),
+            f"{name} of two calls on the same x differ: something is random in eval mode, such as "
+            "functional.dropout without training=self.training",
+        )
 
 
 def _ancestral(
     arm: AutoregressiveModel, count: int, seed: int, context: Contexts | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Noise as samplers want it, and the ancestral samples under it."""
-    dtype = noise_dtype_of(arm)
-    noise = sample_noise(arm.layout, seed=seed, sample_ids=range(count), dtype=dtype)
+    noise = keyed_noise(arm, seed=seed, sample_ids=range(count)).dense()
     return noise, ancestral_sample(arm, noise, context=context).x
 
 
@@ -206,7 +224,8 @@ def arm_checks(
             continue
         randomise(arm)
         on = f"{layout.channels}x{layout.height}x{layout.width}, {layout.categories} categories"
-        yield f"{on}: shapes", partial(check_shapes, arm)
+        for name, first in zip(FIRST, (check_shapes, check_repeats), strict=True):
+            yield f"{on}: {name}", partial(first, arm)
         yield f"{on}: logits and hidden depend on earlier dimensions only", partial(check_triangular, arm)
         for name, forecaster in FORECASTERS.items():
             yield f"{on}: {name} gives the ancestral samples", partial(check_exact, arm, forecaster)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from arm_core.contracts import ArmOutput, AutoregressiveModel
 from arm_core.errors import InputError
+from arm_core.eval_mode import eval_mode
 from arm_core.fixed_point import fixed_point
 from arm_core.forecasters.modules import ForecastingModules
 from arm_core.gumbel import posterior_gumbel, standard_gumbel
@@ -103,7 +104,7 @@ class Training(Optimisation):
         if labels is not None:
             dropped = torch.rand(len(labels), generator=generator, device=labels.device) < self.label_dropout
             labels = labels.long().masked_fill(dropped, -1)
-        output = _in_float(_run(self.arm, x, labels))
+        output = ArmOutput(*map(_in_float, _run(self.arm, x, labels)))
         bits = bits_per_dim(output.logits, x).mean()
         loss, figures = bits * math.log(2), {"train_bits_per_dim": bits}
         # There is no noise that leads to x once the bits have diverged: the step is refused for them then.
@@ -134,20 +135,18 @@ def evaluate(
         labels: of the images, for an ARM that is conditioned on labels; None: it is evaluated without.
         batch_size: images a pass; changes nothing but memory and time (and the draws of modules that read noise).
     """
-    was_training = arm.training
-    arm.eval()
     device = next(arm.parameters()).device
     generator = torch.Generator(device).manual_seed(0)
     check_labels(labels, len(data))
     bits, kl = 0.0, 0.0
-    for place, chunk in enumerate(_chunks(data, batch_size)):
-        x = _sequences(arm.layout, chunk.to(device))
-        named = None if labels is None else labels[place * batch_size :][: len(x)].to(device)
-        output = _run(arm, x, named)
-        bits += bits_per_dim(output.logits, x).double().sum().item()
-        if modules is not None:
-            kl += _forecasting_kl(modules, output, x, generator).item() * len(x)
-    arm.train(was_training)
+    with eval_mode(arm):
+        for place, chunk in enumerate(_chunks(data, batch_size)):
+            x = _sequences(arm.layout, chunk.to(device))
+            named = None if labels is None else labels[place * batch_size :][: len(x)].to(device)
+            output = _run(arm, x, named)
+            bits += bits_per_dim(output.logits, x).double().sum().item()
+            if modules is not None:
+                kl += _forecasting_kl(modules, output, x, generator).item() * len(x)
     return bits / len(data), kl / len(data) if modules is not None else None
 
 
@@ -187,15 +186,12 @@ def evaluate_autoencoder(
     autoencoder: DiscreteAutoencoder, data: Images, *, batch_size: int = 64
 ) -> tuple[float, CodebookUsage]:
     """(mean squared error on [-1, 1], codebook usage) over every image of `data`, in eval mode."""
-    was_training = autoencoder.training
-    autoencoder.eval()
     device, total = next(autoencoder.parameters()).device, 0.0
-    with torch.no_grad():
+    with eval_mode(autoencoder), torch.no_grad():
         for chunk in _chunks(data, batch_size):
             images = chunk.to(device)
             total += reconstruction_mse(autoencoder(images), autoencoder.scaled(images)).item() * len(images)
         usage = codebook_usage(encode_all(autoencoder, data), autoencoder.config.categories)
-    autoencoder.train(was_training)
     return total / len(data), usage
 
 
@@ -204,7 +200,7 @@ def _forecasting_kl(modules: ForecastingModules, output: ArmOutput, x: Tensor, g
     noise = None
     if "noise" in modules.config.inputs:
         noise = posterior_gumbel(output.logits.detach(), x, generator=generator)
-    return forecasting_kl(output.logits, _in_float_one(modules(output.hidden, x, noise)))
+    return forecasting_kl(output.logits, _in_float(modules(output.hidden, x, noise)))
 
 
 def _run(arm: AutoregressiveModel, x: Tensor, labels: Tensor | None) -> ArmOutput:
@@ -225,19 +221,14 @@ def _kl_on_samples(
     empty = torch.empty(*like.shape, arm.layout.categories, dtype=kind, device=like.device)
     noise = standard_gumbel(empty, generator)
     with torch.autocast(like.device.type, enabled=False):
-        x = predictive_sample(
-            arm, noise, fixed_point, context=labels
-        ).x.clone()  # a tensor of inference mode takes no gradient
-    output = _in_float(_run(arm, x, labels))
-    return forecasting_kl(output.logits, _in_float_one(modules(output.hidden, x, noise)))
+        x = predictive_sample(arm, noise, fixed_point, context=labels).x
+    x = x.clone()  # a tensor of inference mode takes no gradient
+    logits, hidden = map(_in_float, _run(arm, x, labels))
+    return forecasting_kl(logits, _in_float(modules(hidden, x, noise)))
 
 
-def _in_float(output: ArmOutput) -> ArmOutput:
+def _in_float(values: Tensor) -> Tensor:
     """Out of autocast: losses are computed in the precision of the weights."""
-    return ArmOutput(*map(_in_float_one, output))
-
-
-def _in_float_one(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 

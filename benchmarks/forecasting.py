@@ -21,9 +21,10 @@ from rich.progress import track
 from arm_core import Checkpoint, Forecaster, InputError, load_checkpoint, resampled_sample
 from arm_core.forecasters import LearnedForecaster, fixed_point, most_likely
 from arm_core.forecasters.modules import INPUTS
-from arm_core.horizon import arm_calls, choose_horizon, divergences, hit_rates
+from arm_core.horizon import arm_calls, choose_horizon
 from arm_core.registry import ARMS
 from benchmarks.command import Benchmark
+from benchmarks.forecasts import divergences, hit_rates
 from harness.jobs.machine import device_of_this_job, provenance
 from harness.report.formats import markdown_rows as markdown
 

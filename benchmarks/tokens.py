@@ -44,10 +44,11 @@ from arm_core.training import encode_all, evaluate
 from benchmarks.command import ROOT, Benchmark
 from benchmarks.gpu.models import loudness
 from harness.console import CONSOLE
+from harness.jobs.machine import keep_freed_memory
 
 Row = dict[str, Any]
-PER_SLOT = 4
-"""Samples a slot of a stream: the wait for its last samples is then a small part."""
+PER_SLOT, FEWEST = 4, 16
+"""Samples a slot of a stream, and samples at least: the wait for its last ones and its set-up are then a small part."""
 LATENTS = {"Llama": "latents-llama", "PixelCNN": "latents-pixelcnn"}
 
 
@@ -158,7 +159,7 @@ def speed(checkpoint: Path, slots: Sequence[int], repetitions: int) -> Row:
 
 def _streams(arm: AutoregressiveModel, slots: Sequence[int], windows: Sequence[int]) -> Iterator[Contestant]:
     for width in slots:
-        count = PER_SLOT * width
+        count = max(FEWEST, PER_SLOT * width)
         for window in (None, *windows):
             name = "window chosen while sampling" if window is None else f"window of {window}"
             yield Contestant(name, width, count, partial(_stream, arm, width, count, window))
@@ -351,14 +352,14 @@ def _text(value: Any) -> str:
 @click.option("--folder", default=ROOT / "results" / "tokens", type=click.Path(path_type=Path), help="Of checkpoints.")
 @click.option("--out", default="reports/tokens", show_default=True, type=click.Path(path_type=Path), help="Folder.")
 @click.option("--repetitions", default=5, show_default=True, type=click.IntRange(min=1), help="That take turns.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Of torch; `large` takes 2.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Of torch.")
 @click.option("--small", is_flag=True, help="Few slots, and a tiny decoder: whether it runs at all.")
 def main(parts: tuple[str, ...], folder: Path, out: Path, repetitions: int, threads: int, small: bool) -> None:
-    """Time decoders of tokens, and write OUT/PART.json.
+    """Time decoders of tokens, and write OUT/PART-THREADS.json.
 
     \b
     Example:
-      python -m benchmarks.tokens --part speed --out results/tokens
+      python -m benchmarks.tokens --part speed --threads 2 --out results/tokens
     """
     slots = (1, 2) if small else (1, 4, 16, 64)
     jobs: dict[str, Callable[[], Row]] = {
@@ -367,8 +368,9 @@ def main(parts: tuple[str, ...], folder: Path, out: Path, repetitions: int, thre
         "large": lambda: large(TINY if small else LARGE, slots=slots[2 - small], window=12, nats=3.0, tail=32),
     }
     out.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
+    torch.set_num_threads(threads)
     for part in parts or jobs:
-        torch.set_num_threads(2 if part == "large" else threads)
         started = time.perf_counter()
         found = {
             "machine": platform.processor() or platform.machine(),
@@ -378,7 +380,7 @@ def main(parts: tuple[str, ...], folder: Path, out: Path, repetitions: int, thre
             **jobs[part](),
         }
         found["wall_s"] = time.perf_counter() - started
-        (out / f"{part}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        (out / f"{part}-{threads}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         show(part, found)
 
 

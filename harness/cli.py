@@ -6,12 +6,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from arm_core.errors import InputError
+
+if TYPE_CHECKING:
+    from harness.sweep.jobs import Existing
 
 
 class Finite(click.FloatRange):
@@ -36,7 +39,11 @@ class Place(click.Path):
         return super().convert(os.path.expanduser(value), param, ctx)
 
 
-STORE = click.option("--store", default="runs", show_default=True, type=Place(), help="The folder of the results.")
+POSITIVE = click.IntRange(min=1)
+STORE = click.option("--store", default="runs", type=Place(), help="The folder of the results.")
+ROOT = click.option("--root", type=Place(), help="The folder with the data; else ARM_DATA, or ./data.")
+SLOTS = click.option("--slots", default=16, type=POSITIVE, help="Samples in work at a time.")
+ADDRESS = click.option("--address", default="local", metavar="local|HOST:PORT", help="The Ray cluster.")
 
 
 class _Layout(click.ParamType):
@@ -51,33 +58,28 @@ class _Layout(click.ParamType):
         return [int(part) for part in parts]
 
 
-def _pretrained_options(command: Any) -> Any:
-    """What has to be said of a folder of `save_pretrained`; the command takes it as `pretrained`."""
+def _model_options(command: Any) -> Any:
+    """What a checkpoint does not say of itself."""
     for option in (
-        click.option(
-            "--classes",
-            default=0,
-            show_default=True,
-            help="With --layout: number of labels; their tokens follow --start.",
-        ),
-        click.option("--offset", default=0, show_default=True, help="With --layout: the token of category 0."),
+        click.option("--classes", default=0, help="With --layout: number of labels; their tokens follow --start."),
+        click.option("--offset", default=0, help="With --layout: the token of category 0."),
         click.option("--start", type=int, help="With --layout: the token before the first one; BOS if left out."),
         click.option("--layout", type=_Layout(), help="For a folder of save_pretrained: its layout."),
+        click.option("--arm", help="The ARM's class, if it is not a registered one: file.py:MyArm."),
     ):
         command = option(command)
     return command
 
 
-def _with_pretrained(options: dict[str, Any]) -> dict[str, Any]:
-    from harness.sweep.jobs import Pretrained
+def _model(path: Path | None, options: dict[str, Any]) -> "Existing":
+    """The model at a path ("": another one), with what the options say of it; they are taken out."""
+    from harness.sweep.jobs import Existing
 
-    given = {name: options.pop(name) for name in ("layout", "start", "offset", "classes")}
-    if given["layout"] is not None:
-        return {**options, "pretrained": Pretrained(**given)}
-    for name, value in given.items():
-        if value:
+    given = {name: options.pop(name) for name in ("arm", "layout", "start", "offset", "classes")}
+    for name in ("start", "offset", "classes"):
+        if given[name] and given["layout"] is None:
             raise InputError(f"--{name} is for a folder of save_pretrained; add its --layout, or leave it out")
-    return options
+    return Existing(path=str(path or ""), **given)
 
 
 class _BadInput(click.ClickException):
@@ -115,7 +117,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option(
     "--version",
     is_flag=True,
@@ -154,10 +156,8 @@ def _complete_sweep(_: click.Context, __: click.Parameter, incomplete: str) -> l
 @click.option("--dry-run", is_flag=True, help="Build the models, show what would run; run nothing.")
 @click.option("--verbose", is_flag=True, help="With --dry-run: every setting of every job.")
 @click.option("--serial", is_flag=True, help="Run the jobs one after the other in this process, without Ray.")
-@click.option("--address", default="local", show_default=True, metavar="local|HOST:PORT", help="The Ray cluster.")
-@click.option(
-    "--dashboard/--no-dashboard", default=True, show_default=True, help="Whether the local Ray has its dashboard."
-)
+@ADDRESS
+@click.option("--dashboard/--no-dashboard", default=True, help="Whether the local Ray has its dashboard.")
 @STORE
 def sweep(**options: Any) -> None:
     """Train and time what FILE asks for; finished jobs are skipped.
@@ -176,7 +176,7 @@ def sweep(**options: Any) -> None:
 
 
 @main.command()
-@click.option("--out", default="reports", show_default=True, type=Place(), help="Folder to write to.")
+@click.option("--out", default="reports", type=Place(), help="Folder to write to.")
 @click.option("--sweep", "sweeps", multiple=True, metavar="NAME", help="Only this sweep's jobs; may be repeated.")
 @click.option(
     "--only",
@@ -191,7 +191,6 @@ def sweep(**options: Any) -> None:
 @click.option(
     "--figures",
     default=6,
-    show_default=True,
     type=click.IntRange(min=0),
     help="At most so many panels a figure, and datasets with figures.",
 )
@@ -230,11 +229,9 @@ def status(store: Path) -> None:
 @main.command()
 @click.argument("file", required=False, type=Place())
 @click.option("--profile", help="One of the file's profiles.")
-@click.option("--head", default="HEAD:6379", show_default=True, help="Address of the head node, for the other nodes.")
+@click.option("--head", default="HEAD:6379", help="Address of the head node, for the other nodes.")
 @click.option("--slurm", is_flag=True, help="Print a SLURM batch script of the whole cluster and the sweep.")
-@click.option(
-    "--train-nodes", default=2, show_default=True, type=click.IntRange(min=1), help="Training nodes, with --slurm."
-)
+@click.option("--train-nodes", default=2, type=POSITIVE, help="Training nodes, with --slurm.")
 @click.option("--address", metavar="HOST:PORT", help="Look at the nodes of a running cluster instead.")
 @STORE
 def nodes(file: Path | None, store: Path, **options: Any) -> None:
@@ -253,26 +250,18 @@ def nodes(file: Path | None, store: Path, **options: Any) -> None:
 
 @main.command()
 @click.argument("checkpoint", type=Place())
-@click.option("--count", default=16, show_default=True, type=click.IntRange(min=1), help="Number of samples.")
-@click.option("--seed", default=10, show_default=True, type=click.IntRange(min=0), help="Seed of the noise.")
+@click.option("--count", default=16, type=POSITIVE, help="Number of samples.")
+@click.option("--seed", default=10, type=click.IntRange(min=0), help="Seed of the noise.")
 @click.option("--out", type=Place(), help="The file to write: a .png grid or .npz arrays.")
 @click.option("--animate", type=Place(), help="A .gif: how samples come about under three samplers.")
-@click.option(
-    "--sampler", default="fixed_point_above", show_default=True, help="A forecaster, or ancestral.", metavar="NAME"
-)
+@click.option("--sampler", default="fixed_point_above", help="A forecaster, or ancestral.", metavar="NAME")
 @click.option("--horizon", type=int, help="Modules to use, with --sampler learned.")
+@click.option("--window", type=POSITIVE, help="Values that a call evaluates of each sample; measured if left out.")
+@SLOTS
+@click.option("--temperature", default=1.0, help="Divides the logits; 0 takes the likeliest category.")
+@click.option("--top-k", type=POSITIVE, help="Keep the K likeliest categories of each value.")
 @click.option(
-    "--window", type=click.IntRange(min=1), help="Values that a call evaluates of each sample; measured if left out."
-)
-@click.option("--slots", default=16, show_default=True, type=click.IntRange(min=1), help="Samples in work at a time.")
-@click.option(
-    "--temperature", default=1.0, show_default=True, help="Divides the logits; 0 takes the likeliest category."
-)
-@click.option("--top-k", type=click.IntRange(min=1), help="Keep the K likeliest categories of each value.")
-@click.option(
-    "--top-p",
-    type=Finite(0, 1, min_open=True),
-    help="Keep the likeliest categories that together have probability P.",
+    "--top-p", type=Finite(0, 1, min_open=True), help="Keep the likeliest categories that together have probability P."
 )
 @click.option("--min-p", type=Finite(0, 1), help="Keep categories at least P times as likely as the likeliest.")
 @click.option("--prefix", type=Place(), help="Images to complete: a .npz, .npy or picture. Sample i completes image i.")
@@ -281,12 +270,9 @@ def nodes(file: Path | None, store: Path, **options: Any) -> None:
 @click.option("--guidance", type=Finite(), help="Scale of classifier-free guidance to the class.")
 @click.option("--certified", is_flag=True, help="Prove every sample in float64: the same on every machine.")
 @click.option("--card", is_flag=True, help="The same, and write beside OUT what `harness verify` checks.")
-@click.option(
-    "--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Processes; more than 1 run on Ray."
-)
-@click.option("--address", default="local", show_default=True, metavar="local|HOST:PORT", help="The Ray cluster.")
-@click.option("--arm", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
-@_pretrained_options
+@click.option("--workers", default=1, type=POSITIVE, help="Processes; more than 1 run on Ray.")
+@ADDRESS
+@_model_options
 def sample(checkpoint: Path, **options: Any) -> None:
     """Draw samples from the ARM in the folder CHECKPOINT.
 
@@ -305,17 +291,16 @@ def sample(checkpoint: Path, **options: Any) -> None:
     """
     from harness.commands.sample import sample as draw
 
-    draw(checkpoint, **_with_pretrained(options))
+    draw(_model(checkpoint, options), **options)
 
 
 @main.command("verify")
 @click.argument("card", type=Place())
 @click.option("--checkpoint", type=Place(), help="Where it is here, if not where the card says.")
 @click.option("--samples", type=Place(), help="The .npz: prove these instead of drawing them again.")
-@click.option("--slots", default=16, show_default=True, type=click.IntRange(min=1), help="Samples in work at a time.")
-@click.option("--arm", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
-@_pretrained_options
-def verify_card(card: Path, **options: Any) -> None:
+@SLOTS
+@_model_options
+def verify_card(card: Path, checkpoint: Path | None, **options: Any) -> None:
     """Draw the samples of CARD again (`harness sample --card`) and compare them. Exit code 1: they are others.
 
     \b
@@ -325,36 +310,19 @@ def verify_card(card: Path, **options: Any) -> None:
     """
     from harness.commands.verify import verify
 
-    raise SystemExit(verify(card, **_with_pretrained(options)))
+    raise SystemExit(verify(card, _model(checkpoint, options), **options))
 
 
 @main.command()
 @click.argument("checkpoint", type=Place())
-@click.option("--out", default="reports/bench", show_default=True, type=Place(), help="Folder to write to.")
-@click.option("--slots", default="1,4,16,64", show_default=True, help="Batch sizes and numbers of slots.")
+@click.option("--out", default="reports/bench", type=Place(), help="Folder to write to.")
+@click.option("--slots", default="1,4,16,64", help="Batch sizes and numbers of slots.")
+@click.option("--repetitions", default=5, type=POSITIVE, help="How often each is timed, each time with other noise.")
+@click.option("--samples-per-slot", default=4, type=POSITIVE, help="Samples that a stream draws in each slot.")
 @click.option(
-    "--repetitions",
-    default=5,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="How often each is timed, each time with other noise.",
+    "--patience", default=60.0, type=Finite(0, min_open=True), help="Leave out runs of more seconds than this."
 )
-@click.option(
-    "--samples-per-slot",
-    default=4,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Samples that a stream draws in each slot.",
-)
-@click.option(
-    "--patience",
-    default=60.0,
-    show_default=True,
-    type=Finite(0, min_open=True),
-    help="Leave out runs of more seconds than this.",
-)
-@click.option("--arm", help="The ARM's class, if it is not a registered one: file.py:MyArm.")
-@_pretrained_options
+@_model_options
 @STORE
 def bench(checkpoint: Path, out: Path, **options: Any) -> None:
     """Compare all samplers on the ARM in CHECKPOINT.
@@ -370,7 +338,7 @@ def bench(checkpoint: Path, out: Path, **options: Any) -> None:
     """
     from harness.commands.bench import run_bench
 
-    raise SystemExit(run_bench(checkpoint, out, **_with_pretrained(options)))
+    raise SystemExit(run_bench(_model(checkpoint, options), out, **options))
 
 
 @main.command()
@@ -398,7 +366,7 @@ def check(reference: str, kind: str | None, layout: list[int] | None) -> None:
 
 @main.command()
 @STORE
-@click.option("--root", type=Place(), help="The folder with the data; else ARM_DATA, or ./data.")
+@ROOT
 def doctor(store: Path, root: Path | None) -> None:
     """Say what works on this machine, and how to mend what does not.
 
@@ -413,7 +381,6 @@ def doctor(store: Path, root: Path | None) -> None:
     raise SystemExit(run_doctor(store, root))
 
 
-ROOT = click.option("--root", type=Place(), help="The folder with the data; else ARM_DATA, or ./data.")
 BINARISE = click.option(
     "--binarise", type=click.Choice(["fixed", "dynamic", "static", "threshold"]), help="How grey images become binary."
 )

@@ -7,6 +7,8 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
+SHOWN = 100
+"""Rows of a table that are printed; of a longer plan the jobs are counted."""
 CONSOLE = Console(highlight=False, markup=False, emoji=False)
 _WIDE, _NARROWEST, _BETWEEN = 10_000, 20, 3
 """Characters: of a line that is never too short, that a row's name needs to be read, between two columns."""

@@ -155,7 +155,8 @@ def _convert(place: Path, marks: Marks, conversion: Conversion, progress: Progre
     partial = place.with_name(f"{place.name}.partial")
     counts = {name: int((conversion.route == number).sum()) for number, name in enumerate(SPLITS)}
     if empty := [name for name, count in counts.items() if count == 0]:
-        raise InputError(f"{conversion.about['name']}: no image for {', '.join(empty)}; there must be more of them")
+        enough = ", 10 in all are enough" if sum(counts.values()) < 10 else ""
+        raise InputError(f"{conversion.about['name']}: no image for {', '.join(empty)}; add some{enough}")
     about = {
         "format": FORMAT,
         **conversion.about,

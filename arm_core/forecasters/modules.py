@@ -6,7 +6,7 @@ noise is known when sampling, and what it adds is a hint at values that are not.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from arm_core.errors import InputError
 from arm_core.gumbel import NoiseSource
 from arm_core.layout import Layout
 
+Given = TypeVar("Given")
 INPUTS = (("hidden",), ("hidden", "x"), ("hidden", "noise"), ("hidden", "x", "noise"))
 TAPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0))
 """(row, column) offsets that a module reads: the part of a 3x3 kernel that comes before its centre, and the centre."""
@@ -116,10 +117,10 @@ class ForecastingModules(nn.Module):
         grown = F.conv2d(maps, of_hidden.flatten(1, 2), self.inward.bias, padding=1)
         grown = crop(grown, layout.height, layout.width)
         if "x" in self.config.inputs:
-            values = layout.unflatten(self._values(x))
+            values = layout.unflatten(_given("x", x))
             grown = grown + conv_one_hot(values, layout.categories, of_x.flatten(1, 2))
         if "noise" in self.config.inputs:
-            units = self._units(noise)
+            units = _given("noise", noise).reshape(len(hidden), layout.dims // self.unit_dims, -1)
             windows = F.pad(units, (0, 0, 1, self.config.horizon - 2)).unfold(1, self.config.horizon, 1)
             grown = grown + self._heard(windows).unflatten(1, (layout.height, -1)).permute(0, 3, 1, 2)
         return self._by_unit(self._outward(grown))
@@ -148,7 +149,7 @@ class ForecastingModules(nn.Module):
         patch = patch.view(*inside.shape, -1) * inside[:, :, None]
         grown = F.linear(patch.flatten(1), self.inward.weight * self.mask_in, self.inward.bias)
         if "noise" in self.config.inputs:
-            grown = grown + self._heard(self._windows_at(noise, pixel))[:, 0]
+            grown = grown + self._heard(self._windows_at(_given("noise", noise), pixel))[:, 0]
         said = self._outward(grown[:, :, None, None]).view(len(hidden), self.config.horizon, layout.channels, -1)
         if self.config.unit == "pixel":
             return said
@@ -159,25 +160,12 @@ class ForecastingModules(nn.Module):
         """(batch, dims, features): hidden features, and the values behind them if they are read."""
         if "x" not in self.config.inputs:
             return hidden
-        values = self._values(x)
+        values = _given("x", x)
         hot = hidden.new_zeros(*values.shape, self.layout.categories).scatter_(2, values.unsqueeze(2), 1)
         return torch.cat([hidden, hot], dim=2)
 
-    def _values(self, x: Tensor | None) -> Tensor:
-        if x is None:
-            raise InputError("these forecasting modules read x: pass it beside the hidden features")
-        return x
-
-    def _units(self, noise: Tensor | None) -> Tensor:
-        """(batch, units, unit_dims * categories)."""
-        if noise is None:
-            raise _lacks_noise()
-        return noise.reshape(len(noise), self.layout.dims // self.unit_dims, -1)
-
-    def _windows_at(self, noise: NoiseSource | None, pixel: Tensor) -> Tensor:
+    def _windows_at(self, noise: NoiseSource, pixel: Tensor) -> Tensor:
         """(slots, units of the pixel, heard, horizon): the noise from the unit before each one on; 0 outside."""
-        if noise is None:
-            raise _lacks_noise()
         groups, horizon, width = self.layout.channels // self.unit_dims, self.config.horizon, self.unit_dims
         ahead = torch.arange(-1, horizon - 1, device=pixel.device)
         unit = (pixel * groups)[:, None, None] + torch.arange(groups, device=pixel.device)[:, None] + ahead
@@ -209,8 +197,11 @@ class ForecastingModules(nn.Module):
         return split.permute(0, 4, 5, 2, 1, 3).flatten(1, 3).unsqueeze(3)
 
 
-def _lacks_noise() -> InputError:
-    return InputError("these forecasting modules read noise: pass it beside the hidden features")
+def _given(name: str, value: Given | None) -> Given:
+    """An input that is read, or an InputError if it was left out."""
+    if value is None:
+        raise InputError(f"these forecasting modules read {name}: pass it beside the hidden features")
+    return value
 
 
 def _check(layout: Layout, config: ForecastingConfig, hidden_features: int) -> None:

@@ -4,8 +4,6 @@ ReLU follows every convolution but the last of each half; batch normalisation is
 trained it is frozen in eval mode: its running statistics are then part of the code.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +12,7 @@ from jaxtyping import Float, Int64, Integer, UInt8
 from torch import Tensor, nn
 
 from arm_core.errors import InputError
+from arm_core.eval_mode import eval_mode
 from arm_core.latents.quantizer import straight_through
 from arm_core.layout import Layout
 
@@ -89,7 +88,7 @@ class DiscreteAutoencoder(nn.Module):
 
     def encode(self, images: UInt8[Tensor, "n channels height width"]) -> Int64[Tensor, "n c h w"]:
         """The latents of images, in eval mode and without gradient, whatever the module's mode is."""
-        with _frozen(self):
+        with eval_mode(self), torch.no_grad():
             return self._logits(images).argmax(dim=-1)
 
     def decode(self, latents: Integer[Tensor, "n c h w"]) -> UInt8[Tensor, "n channels height width"]:
@@ -104,7 +103,7 @@ class DiscreteAutoencoder(nn.Module):
             raise InputError(
                 f"latents must have shape (n, {', '.join(map(str, expected))}), got {tuple(latents.shape)}"
             )
-        with _frozen(self):
+        with eval_mode(self), torch.no_grad():
             codes = F.one_hot(latents.long(), like.categories).to(next(self.parameters()).dtype)
             on_unit = self.decoder(codes.permute(0, 1, 4, 2, 3).flatten(1, 2)).add(1).div(2)
             return (on_unit * (self.layout.categories - 1)).round().clamp(0, self.layout.categories - 1).to(torch.uint8)
@@ -127,19 +126,6 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.first_norm(self.first(x)))
         return F.relu(x + self.second_norm(self.second(y)))
-
-
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradient inside; the modes of all parts as they were afterwards."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 def _check(layout: Layout, config: AutoencoderConfig) -> None:

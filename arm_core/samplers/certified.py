@@ -260,28 +260,33 @@ S = TypeVar("S", bound=Callable[..., SampleTrace])
 
 
 def certifiable(sampler: S) -> S:
-    """A sampler of batches, `(arm, noise, *forecaster, **options)`, that also takes `certified` and `draft_dtype`."""
+    """A sampler of batches that also takes `certified` and `draft_dtype`, which it does not get to see."""
 
     @wraps(sampler)
     def sample(
-        *given: Any, certified: Certified = False, draft_dtype: torch.dtype | None = None, **options: Any
+        arm: AutoregressiveModel,
+        noise: Noise,
+        forecaster: Forecaster | None = None,
+        *,
+        certified: Certified = False,
+        draft_dtype: torch.dtype | None = None,
+        **options: Any,
     ) -> Any:
         dtype = proof_dtype(certified, draft_dtype)
+        forecasters = [] if forecaster is None else [forecaster]
         if dtype is None:
-            return sampler(*given, **options)
+            return sampler(arm, noise, *forecasters, **options)
         if certified == "bound":
             raise InputError("certified='bound' is for streams (sample_many, stream_samples); use certified=True")
-        arm, noise, *forecasters = given
         drawn_by = in_dtype(arm, draft_dtype)
         noise_here = noise.to(noise_dtype(weight_of(drawn_by, noise).dtype))
         trace = sampler(drawn_by, noise_here, *[drafting(each, drawn_by) for each in forecasters], **options)
-        decision = Decision(options.get("logits_processor"), options.get("temperature", 1.0))
         prefix = options.get("prefix")
         proof = Proof(
             arm,
             dtype,
             noise,
-            decision,
+            Decision(options.get("logits_processor"), options.get("temperature", 1.0)),
             slots=len(trace.x),
             context=options.get("context"),
             known=0 if prefix is None else prefix.shape[1],

@@ -8,6 +8,7 @@ from torch import nn
 
 from arm_core.contracts import AutoregressiveModel
 from arm_core.errors import InputError
+from arm_core.eval_mode import eval_mode
 
 
 @contextmanager
@@ -19,7 +20,7 @@ def sampling_mode(arm: AutoregressiveModel, parts: Sequence[nn.Module] | None = 
 
     Args:
         arm: that samples.
-        parts: its modules, if they are at hand; listing them can take as long as a small call.
+        parts: its modules, see `eval_mode`.
 
     Raises:
         InputError: autocast is on; it would round logits to 8 or 11 bits.
@@ -30,16 +31,11 @@ def sampling_mode(arm: AutoregressiveModel, parts: Sequence[nn.Module] | None = 
                 f"sampling under torch.autocast({device!r}) is not exact; leave the autocast block "
                 "or convert the ARM with arm.to(dtype)"
             )
-    training = [module for module in (arm.modules() if parts is None else parts) if module.training]
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
     try:
-        if training:
-            arm.eval()
         matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
-        with torch.inference_mode():
+        with eval_mode(arm, parts), torch.inference_mode():
             yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
-        for module in training:
-            module.training = True

@@ -48,6 +48,13 @@ def noise_dtype(weights: torch.dtype) -> torch.dtype:
     return torch.promote_types(weights, torch.float32)
 
 
+def keyed_noise(arm: AutoregressiveModel, *, seed: int, sample_ids: Sequence[int]) -> KeyedNoise:
+    """The noise of an ARM's samples, in the dtype and on the device that it wants."""
+    weight = weight_of(arm, torch.empty(0, dtype=torch.float64))
+    dtype = noise_dtype(weight.dtype)
+    return KeyedNoise(arm.layout, seed=seed, sample_ids=sample_ids, dtype=dtype, device=weight.device)
+
+
 def noise_dtype_of(arm: nn.Module) -> torch.dtype:
     """Of the noise for this ARM; float64 if it has no weights."""
     return noise_dtype(weight_of(arm, torch.empty(0, dtype=torch.float64)).dtype)

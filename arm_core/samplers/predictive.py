@@ -1,6 +1,6 @@
 """Predictive sampling with any forecaster (paper Alg. 1; with `fixed_point` its Alg. 2)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -11,11 +11,12 @@ from arm_core.decision import Decision, Processors
 from arm_core.gumbel import KeyedNoise
 from arm_core.samplers.certified import Certified, certifiable
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import Noise, check_conditions, check_end, noise_source, span_cache
+from arm_core.samplers.options import check_conditions, check_end, noise_source, span_cache
 from arm_core.samplers.recorded import Steps
 from arm_core.samplers.work import WholeImages, Work
 
 
+@certifiable
 def predictive_sample(
     arm: AutoregressiveModel,
     noise: Float[Tensor, "batch dims categories"] | KeyedNoise,
@@ -57,33 +58,6 @@ def predictive_sample(
         InputError: as `ancestral_sample`; or the forecaster returned something else than integers (batch, dims), or
             the ARM has no windows.
     """
-    return _certifiable(
-        arm,
-        noise,
-        forecaster,
-        window=window,
-        prefix=prefix,
-        temperature=temperature,
-        logits_processor=logits_processor,
-        context=context,
-        end=end,
-        certified=certified,
-        draft_dtype=draft_dtype,
-    )
-
-
-def _predictive_sample(
-    arm: AutoregressiveModel,
-    noise: Noise,
-    forecaster: Forecaster,
-    *,
-    window: int | None,
-    prefix: Tensor | None,
-    temperature: float | int,
-    logits_processor: Processors | None,
-    context: Contexts | None,
-    end: int | Sequence[int] | None,
-) -> SampleTrace:
     source, decision = noise_source(arm, noise), Decision(logits_processor, temperature)
     batch = len(source)
     prefix, ends = check_conditions(arm, batch, prefix, context), check_end(arm.layout, end)
@@ -101,6 +75,3 @@ def _predictive_sample(
             if ends:
                 work.end_at(ends)
         return work.trace()
-
-
-_certifiable: Callable[..., SampleTrace] = certifiable(_predictive_sample)

@@ -17,7 +17,7 @@ from arm_core.fixed_point import fixed_point_above
 from arm_core.gumbel import KeyedNoise
 from arm_core.samplers.certified import Bound, Certified, Proof, drafting, in_dtype, proof_dtype
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import check_conditions, check_end, noise_dtype, span_cache, weight_of
+from arm_core.samplers.options import check_conditions, check_end, keyed_noise, span_cache
 from arm_core.samplers.recorded import Steps
 from arm_core.samplers.window import WindowChoice
 from arm_core.samplers.work import Work
@@ -66,7 +66,7 @@ def sample_many(
     )
     finished = [sample.trace for sample in sorted(stream, key=lambda sample: sample.sample_id)]
     if not finished:
-        nothing = _noise(arm, seed, range(0))
+        nothing = keyed_noise(arm, seed=seed, sample_ids=range(0))
         image = span_cache(arm, 0, arm.layout.dims)
         return Work(arm, 0, image, fixed_point_above, nothing, Decision()).trace()
     return SampleTrace.joined(finished)
@@ -123,7 +123,7 @@ def stream_samples(
     asked = _Asked(
         arm=drawn_by,
         forecaster=fixed_point_above if forecaster is None else drafting(forecaster, drawn_by),
-        noise=_noise(drawn_by, seed, range(first_id, first_id + count)),
+        noise=keyed_noise(drawn_by, seed=seed, sample_ids=range(first_id, first_id + count)),
         decision=Decision(logits_processor, temperature),
         choice=WindowChoice(drawn_by, window, slots),
         prefix=prefix,
@@ -162,11 +162,6 @@ class _Asked(NamedTuple):
     bound: Bound | None
 
 
-def _noise(arm: AutoregressiveModel, seed: int, ids: range) -> KeyedNoise:
-    weight = weight_of(arm, torch.empty(0, dtype=torch.float64))
-    return KeyedNoise(arm.layout, seed=seed, sample_ids=ids, dtype=noise_dtype(weight.dtype), device=weight.device)
-
-
 def _finished(asked: _Asked, slots: int) -> Iterator[tuple[int, SampleTrace]]:
     """The rows as they finish."""
     arm, prefix, choice, parts = asked.arm, asked.prefix, asked.choice, list(asked.arm.modules())
@@ -184,7 +179,9 @@ def _finished(asked: _Asked, slots: int) -> Iterator[tuple[int, SampleTrace]]:
                 contexts = None if asked.context is None else select_contexts(asked.context, new)
                 work.begin(starting, new, None if prefix is None else prefix[new], contexts)
                 holds |= dict(zip(starting, new, strict=True))
-            if prefix is None or prefix.shape[1] < work.dims:
+            if prefix is not None and work.all_behind(prefix.shape[1]):
+                take(None, trial=True)  # nothing is decided there, and the widest calls are the fewest
+            elif prefix is None or prefix.shape[1] < work.dims:
                 choice.step(take)
             if asked.ends:
                 work.end_at(asked.ends)

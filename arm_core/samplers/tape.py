@@ -6,6 +6,8 @@ checks of shapes are left out, and the arithmetic is that of the call, bit for b
 """
 
 from collections.abc import Callable
+from functools import lru_cache
+from types import CodeType
 from typing import Any
 
 from torch import Tensor
@@ -61,7 +63,7 @@ class Tape(TorchDispatchMode):
         ]
         scope = dict(self.constants)
         given = ", ".join(f"{name}={name}" for name in scope)  # local names are found faster
-        exec(f"def replay({given}):\n " + "\n ".join([*body, "return"]), scope)
+        exec(_compiled(f"def replay({given}):\n " + "\n ".join([*body, "return"])), scope)
         replay: Callable[[], None] = scope["replay"]
         return replay
 
@@ -93,6 +95,12 @@ class Tape(TorchDispatchMode):
             self._named[id(value)] = f"c{len(self.constants)}"
             self.constants[self._named[id(value)]] = value  # kept, so that no other gets its identity
         return self._named[id(value)]
+
+
+@lru_cache(maxsize=16)
+def _compiled(text: str) -> CodeType:
+    """Streams of the same shapes give the same text, and to read it takes as long as three calls of a small decoder."""
+    return compile(text, "<tape>", "exec")
 
 
 def _flat(values: Any) -> list[Any]:

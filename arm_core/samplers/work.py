@@ -6,7 +6,7 @@ Everything here is changed in place, since a call touches a small part of it, by
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from arm_core.contracts import (
@@ -128,7 +128,7 @@ class Work:
         self.noise, self.decision = SlotNoise(noise, slots, layout), decision
         self.slots, self.dims, self.forecaster = slots, layout.dims, forecaster
         self.granule = arm.granule if cache.window < self.dims and arm.granule else self.dims
-        self._caches = {cache.window: cache}
+        self.cache, self._caches = cache, {cache.window: cache}
         whole = torch.zeros(slots + 1, self.dims + 1, dtype=torch.int64, device=noise.device)
         flags = torch.zeros_like(whole, dtype=torch.bool)
         self.x, self.fed, self.converged_at, self.settled_at = (whole.clone()[:slots] for _ in range(4))
@@ -184,13 +184,13 @@ class Work:
             self.x[at, :known] = prefix.to(self.x)
         self.state.known.index_fill_(0, at, known)
         if contexts is not None:
-            cost = self._caches[len(self.ahead)].begin(slots, contexts)  # type: ignore[attr-defined]
+            cost = self.cache.begin(slots, contexts)  # type: ignore[attr-defined]
             self.work[at] += (cost or 0.0) / len(slots)
 
     @property
     def version(self) -> tuple[int, int]:
         """Changes when what was recorded of calls no longer holds."""
-        return getattr(self._caches[len(self.ahead)], "version", 0), len(self.state.readings)
+        return getattr(self.cache, "version", 0), len(self.state.readings)
 
     def spans(self, width: int | None = None) -> tuple[Int[Tensor, " slots"], int]:
         """(start, width) of spans that begin at the frontiers; slots that hold nothing to do have an empty one.
@@ -208,7 +208,7 @@ class Work:
     @property
     def recordable(self) -> bool:
         """Whether all but the forecaster can be recorded, see `arm_core.samplers.recorded`; once samples have begun."""
-        parts = (self._caches[len(self.ahead)], self.noise, self.decision)
+        parts = (self.cache, self.noise, self.decision)
         return all(getattr(part, "recordable", False) for part in parts)
 
     def place(self, start: Int[Tensor, " slots"], width: int, seam: int | None = None) -> Int[Tensor, "slots width"]:
@@ -273,9 +273,8 @@ class Work:
     def _cache(self, width: int) -> SpanCache:
         """The cache for spans of this width."""
         if width not in self._caches:
-            whole = self._caches[len(self.ahead)]
-            narrowed = getattr(whole, "narrowed", None)
-            self._caches[width] = whole if narrowed is None else narrowed(width)
+            narrowed = getattr(self.cache, "narrowed", None)
+            self._caches[width] = self.cache if narrowed is None else narrowed(width)
         return self._caches[width]
 
     def end_at(self, ends: Sequence[int]) -> None:
@@ -295,6 +294,11 @@ class Work:
     def progress(self) -> Int[Tensor, " slots"]:
         """Dims of each slot that are final; of a prefix those that have been evaluated."""
         return torch.minimum(self.state.known, self.reached)
+
+    def all_behind(self, known: int) -> bool:
+        """Whether the widest spans of all that are unfinished end within the first `known` dims."""
+        ends = torch.where(self.state.known < self.dims, self.progress() + len(self.ahead), 0)
+        return 0 < int(ends.max()) <= known
 
     def finished(self) -> list[bool]:
         """Which slots hold a finished sample, or none."""
@@ -316,7 +320,9 @@ class Work:
             for buffer in (self.x, self.converged_at, self.settled_at, self.mistakes, self.faults)
         )
         if bool(faults.any()):
-            self._raise_fault(torch.where(converged_at > 0, faults, 0))  # a prefix is nobody's decision
+            decided = torch.where(converged_at > 0, faults, 0)  # a prefix is nobody's decision
+            for sample, dim in decided.nonzero()[:1].tolist():
+                raise self.decision.error(int(decided[sample, dim]), dim)
         return SampleTrace(
             x=x,
             arm_calls=self.calls[slots].clone(),
@@ -327,7 +333,3 @@ class Work:
             window=self.window[slots].clone(),
             overruled=torch.zeros_like(x).double(),
         )
-
-    def _raise_fault(self, faults: Int8[Tensor, "samples dims"]) -> None:
-        for sample, dim in faults.nonzero().tolist():
-            raise self.decision.error(int(faults[sample, dim]), dim)

@@ -19,6 +19,7 @@ from arm_core.forecasters import fixed_point
 from harness.jobs.checkpoints import load
 from harness.jobs.sampling import Draw, arm_of, make_forecaster, options_of
 from harness.sweep import SamplerSpec
+from harness.sweep.jobs import Existing
 
 IN_WORK = 4
 """Most samples that are in work at a time, so that each can be seen."""
@@ -115,7 +116,7 @@ def animate(loaded: Checkpoint, spec: SamplerSpec, *, seed: int, slots: int, out
 def animate_checkpoint(path: Path, *, out: Path) -> None:
     """The same of a checkpoint's folder, as `harness sample --animate` does unless it is told more."""
     spec = SamplerSpec(forecaster="fixed_point_above", window="auto", stream=True)
-    animate(load(path), spec, seed=10, slots=IN_WORK, out=out)
+    animate(load(Existing(path=str(path))), spec, seed=10, slots=IN_WORK, out=out)
 
 
 def ancestral_film(paper: Film, dims: int) -> Film:

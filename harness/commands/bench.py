@@ -12,44 +12,30 @@ from harness.commands.sweep import SweepCommand, run_sweep
 from harness.console import CONSOLE
 from harness.jobs.checkpoints import load
 from harness.report.folder import published
-from harness.sweep.jobs import Pretrained
+from harness.sweep.jobs import Existing
 
 NAME = "bench"
 
 
-def run_bench(
-    checkpoint: Path,
-    out: Path,
-    *,
-    arm: str | None,
-    slots: str,
-    store: Path,
-    figures: int = 6,
-    pretrained: Pretrained | None = None,
-    **timing: Any,
-) -> int:
+def run_bench(given: Existing, out: Path, *, slots: str, store: Path, **timing: Any) -> int:
     """Compare samplers on a checkpoint; returns the exit code.
 
     Args:
-        checkpoint: its folder.
+        given: the checkpoint.
         out: for the sweep file and the report.
-        arm: reference of the ARM's class, if it is not a registered one.
         slots: batch sizes and numbers of slots, with commas between.
         store: where the rows go.
-        figures: the most panels of a figure.
-        pretrained: how a folder of `save_pretrained` is read, if it is one.
         timing: repetitions, and other settings of `timing:`.
 
     Raises:
         InputError: the checkpoint cannot be read, or a number is none.
     """
     widths = _numbers(slots)
-    loaded = load(checkpoint, arm=arm, pretrained=pretrained)
-    key = re.sub(r"\W+", "-", str(loaded.metadata.get("dataset_name") or checkpoint.resolve().name))
+    loaded = load(given)
+    key = re.sub(r"\W+", "-", str(loaded.metadata.get("dataset_name") or Path(given.path).resolve().name))
     settings = {"batch_sizes": widths, "seeds": list(range(timing.pop("repetitions"))), **timing}
     settings |= {"float64_samples": 3, "figure_count": 4}
-    of = {"path": str(checkpoint.absolute())} | ({"arm": arm} if arm is not None else {})
-    of |= pretrained.model_dump(exclude_defaults=True) if pretrained is not None else {}
+    of = given.absolute().model_dump(exclude_defaults=True)
     sweep = {"name": NAME, "checkpoints": {key: of}, "timing": {"samplers": samplers_of(loaded), **settings}}
     file, text = out / "sweep.yaml", yaml.safe_dump(sweep, sort_keys=False, default_flow_style=None, width=100)
     with published(out, "bench-files.sha256") as place:  # an edited one is its user's
@@ -57,7 +43,7 @@ def run_bench(
     again = SweepCommand(file=file, store=store, serial=True).line()
     CONSOLE.print(f"{file}: what is run; a copy of it, changed, is run by: {again}", soft_wrap=True)
     code = run_sweep(SweepCommand(file=file, store=store, serial=True))
-    run_report(store, out, sweeps=[NAME], figures=figures)
+    run_report(store, out, sweeps=[NAME])
     return code
 
 

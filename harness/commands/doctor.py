@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +14,6 @@ from harness.console import CONSOLE
 
 _GIB = 2**30
 _SHARED_GIB, _DISK_GIB = 0.25, 2.0
-_LONGEST_TMP = 40
-"""Characters of the temporary folder: Ray puts sockets into it, whose paths may have 107 bytes."""
 
 
 class Finding(NamedTuple):
@@ -109,16 +106,18 @@ def gpu(_: Path, __: Path | None) -> list[Finding]:
     """Whether this torch can use the GPU that is there."""
     import torch
 
+    from harness.jobs.stack import runs_on
+
     if not torch.cuda.is_available():
         driver = shutil.which("nvidia-smi") is not None
         remedy = (
             "a driver is there, but this torch has no CUDA: install one that has, see pytorch.org" if driver else ""
         )
         return [Finding("GPU", "none; everything runs on the CPU", remedy)]
-    capability = "sm_{}{}".format(*torch.cuda.get_device_capability())
-    fits = any(capability >= arch for arch in torch.cuda.get_arch_list() if arch.startswith("sm_"))
-    remedy = "" if fits else f"this torch has no kernels for {capability}; install a build for an older CUDA (cu126)"
-    return [Finding("GPU", f"{torch.cuda.get_device_name()}, {capability}", remedy)]
+    capability = torch.cuda.get_device_capability()
+    name, fits = "sm_{}{}".format(*capability), runs_on(capability, tuple(torch.cuda.get_arch_list()))
+    remedy = "" if fits else f"this torch has no kernels for {name}; install a build for an older CUDA (cu126)"
+    return [Finding("GPU", f"{torch.cuda.get_device_name()}, {name}", remedy)]
 
 
 def threads(_: Path, __: Path | None) -> list[Finding]:
@@ -132,7 +131,7 @@ def threads(_: Path, __: Path | None) -> list[Finding]:
 
 
 def memory(store: Path, _: Path | None) -> list[Finding]:
-    """Shared memory and the temporary folder, which Ray needs, and the disk of the store."""
+    """Shared memory, which Ray needs, and the disk of the store."""
     found, place = [], next(folder for folder in (store.absolute(), *store.absolute().parents) if folder.exists())
     if Path("/dev/shm").is_dir():
         free = shutil.disk_usage("/dev/shm").free / _GIB
@@ -140,9 +139,6 @@ def memory(store: Path, _: Path | None) -> list[Finding]:
             "" if free >= _SHARED_GIB else "Ray is slow without it: in a container give --shm-size=1g, or use --serial"
         )
         found.append(Finding("shared memory", f"{free:.1f} GiB free in /dev/shm", remedy))
-    temporary = tempfile.gettempdir()
-    remedy = "" if len(temporary) <= _LONGEST_TMP else "too long for Ray's sockets: export TMPDIR=/tmp, or use --serial"
-    found.append(Finding("temporary", temporary, remedy))
     free = shutil.disk_usage(place).free / _GIB
     remedy = "" if free >= _DISK_GIB else f"make room for at least {_DISK_GIB:g} GiB, or give another --store"
     found.append(Finding("disk", f"{free:.1f} GiB free for the store {store}", remedy))

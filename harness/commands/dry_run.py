@@ -8,7 +8,6 @@ import inspect
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,7 +21,7 @@ from arm_core.data import DataOptions, MissingDataError, load_dataset
 from arm_core.data.patches import token_layout
 from arm_core.data.prepare import preparation
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
-from harness.console import CONSOLE
+from harness.console import CONSOLE, SHOWN
 from harness.console import show as show_table
 from harness.execution.monitor import duration
 from harness.jobs.checkpoints import load
@@ -35,8 +34,6 @@ from harness.sweep.plan import LEFT_OUT, Named
 SHAPES = {"mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28)}
 SHAPES |= dict.fromkeys(("cifar10", "svhn", "svhn_extra", "imagenet32", "imagenet32_new"), (3, 32, 32))
 """Of published images: their models can be built where the data are missing."""
-SHOWN = 100
-"""Rows of the table."""
 
 
 @dataclass
@@ -78,10 +75,10 @@ class Built:
         return None
 
 
-def show(plan: Plan, sweep: Sweep, store: Store, *, verbose: bool) -> int:
+def show(plan: Plan, store: Store, *, verbose: bool) -> int:
     """Print the plan, what is wrong with it, and how long it takes; returns the exit code."""
     with CONSOLE.status("Building the models ..."):
-        built = build(plan, sweep)
+        built = build(plan)
     seconds = estimates(plan, built, store)
     show_table(_table(plan, built, seconds), named=2)
     if len(plan.jobs) > SHOWN:
@@ -99,9 +96,9 @@ def show(plan: Plan, sweep: Sweep, store: Store, *, verbose: bool) -> int:
     return 2 if built.problems else 0
 
 
-def build(plan: Plan, sweep: Sweep) -> Built:
+def build(plan: Plan) -> Built:
     """Build every model of a plan on the meta device, and ask it whether its samplers can run on it."""
-    built, names = Built(sweep, {}, {}, {}, [], {}), {name.id: name for name in plan.names}
+    built, names = Built(plan.sweep, {}, {}, {}, [], {}), {name.id: name for name in plan.names}
     for planned in plan.jobs:
         job, name = planned.job, names[planned.job.id]
         if planned.reason == LEFT_OUT:
@@ -173,8 +170,8 @@ def _labels(job: AutoencoderJob | TrainJob) -> str:
 
 def _check_timing(built: Built, job: TimingJob, name: Named) -> None:
     if job.checkpoint is not None:
-        path, pretrained = Path(job.checkpoint.path), job.checkpoint.pretrained
-        loaded = built.tried(("checkpoints", name.dataset), lambda: load(path, arm=job.arm, pretrained=pretrained))
+        given = job.checkpoint
+        loaded = built.tried(("checkpoints", name.dataset), lambda: load(given))
         arm = loaded.arm if loaded is not None else None
         if arm is not None:
             built.parameters[job.id] = _count(arm)
@@ -278,7 +275,7 @@ def estimates(plan: Plan, built: Built, store: Store) -> dict[str, float | None]
             models[job.id] = _model_of(job, built.models[job.id].layout)
             seconds = earlier.training(job, built.models[job.id].layout)
         elif isinstance(job, TimingJob):
-            model = job.checkpoint.sha256 if job.checkpoint is not None else models.get(str(job.train_job), "")
+            model = job.sha256 if job.sha256 is not None else models.get(str(job.train_job), "")
             seconds = earlier.timing(job, model)
         else:
             seconds = None
@@ -288,8 +285,7 @@ def estimates(plan: Plan, built: Built, store: Store) -> dict[str, float | None]
 
 
 def _table(plan: Plan, built: Built, seconds: dict[str, float | None]) -> Table:
-    name = plan.sweep if plan.profile is None else f"{plan.sweep} ({plan.profile})"
-    table = Table(title=f"{name}: {len(plan.to_run)} of {len(plan.jobs)} jobs to run", title_justify="left")
+    table = Table(title=f"{plan.sweep.title}: {len(plan.to_run)} of {len(plan.jobs)} jobs to run", title_justify="left")
     table.box, table.pad_edge = box.SIMPLE_HEAD, False
     for heading in ("", "job", "parameters", "steps", "runs", "about", "why"):
         right = heading in ("parameters", "steps", "runs")

@@ -1,12 +1,13 @@
 """What `harness nodes` does: prints the commands that start a cluster, or looks at one that runs."""
 
-import shlex
 from pathlib import Path
 
 from rich.table import Table
 
 from arm_core.errors import InputError
 from harness.console import CONSOLE, show
+from harness.execution.placement import KINDS, hosts, place
+from harness.execution.start import dashboard_line, slurm_script, start_lines, sweep_words
 from harness.sweep import load_sweep
 from harness.sweep.spec import Resources, Sweep
 
@@ -29,17 +30,10 @@ def show_nodes(
     if address is not None:
         _show_cluster(sweep, resources, address, root)
     elif slurm and file is not None:
-        from harness.execution.start import slurm_script
-
-        CONSOLE.print(
-            slurm_script(resources, sweep=file, profile=profile, train_nodes=train_nodes),
-            soft_wrap=True, end="",
-        )  # fmt: skip
+        script = slurm_script(resources, sweep=file, profile=profile, train_nodes=train_nodes)
+        CONSOLE.print(script, soft_wrap=True, end="")
     else:
-        from harness.execution.start import start_lines
-
-        options = shlex.join([str(file or "FILE"), *(["--profile", profile] if profile is not None else [])])
-        for what, line in start_lines(resources, head=head, sweep=options):
+        for what, line in start_lines(resources, head=head, sweep=sweep_words(file or Path("FILE"), profile)):
             CONSOLE.print(f"# {what}\n{line}", soft_wrap=True)
 
 
@@ -48,8 +42,6 @@ def _show_cluster(sweep: Sweep | None, resources: Resources, address: str, root:
 
     prepare(address)
     from harness.execution.cluster import check_cluster, connected, live_nodes
-    from harness.execution.placement import KINDS, hosts, place
-    from harness.execution.start import dashboard_line
 
     kinds = KINDS if sweep is None or sweep.timing is not None else KINDS[:1]
     with connected(address) as url:

@@ -2,44 +2,26 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from arm_core.errors import InputError
-from harness.console import CONSOLE, show
+from harness.console import CONSOLE, SHOWN, show
 from harness.store import Store
 
 
 def run_report(
-    root: Path,
-    out: Path,
-    *,
-    sweeps: Sequence[str] = (),
-    only: Sequence[str] = (),
-    mix: Sequence[str] = (),
-    reference: Path | None = None,
-    other: Path | None = None,
-    animate: Path | None = None,
-    figures: int = 6,
+    root: Path, out: Path, *, other: Path | None = None, animate: Path | None = None, **options: Any
 ) -> None:
-    """Write the report and print its tables."""
+    """Write the report and print its tables; `options` as `write_report` takes them."""
     os.environ.pop("MPLBACKEND", None)  # nothing is shown here; that of a notebook need not exist
     from harness.report import formats, write_report
 
     if other is not None and not other.is_dir():
         raise InputError(f"--diff needs the folder of another store, and there is none at {other}")
+    before = Store(other) if other is not None else None
     moving = _moving(animate) if animate is not None else None
-    report = write_report(
-        Store(root),
-        out,
-        sweeps=sweeps,
-        only=only,
-        mix=mix,
-        reference=reference,
-        other=Store(other) if other is not None else None,
-        moving=moving,
-        figures=figures,
-    )
+    report = write_report(Store(root), out, other=before, moving=moving, **options)
     for lead in report.leads[:SHOWN]:
         show(formats.terminal_lead(lead), named=2)
     for table in report.tables:
@@ -70,10 +52,6 @@ def _moving(given: Path) -> bytes:
     if not data.startswith(b"GIF8"):
         raise InputError(f"{given} is no GIF; `harness sample CHECKPOINT --animate {given}` makes one")
     return data
-
-
-SHOWN = 100
-"""Rows of a table that the terminal shows."""
 
 
 def show_status(root: Path) -> None:

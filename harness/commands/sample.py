@@ -30,7 +30,7 @@ from harness.jobs.latents import shown, shown_layout
 from harness.jobs.machine import device_of_this_job
 from harness.jobs.sampling import Draw, arm_of, make_forecaster, options_of, proof_of
 from harness.sweep import SamplerSpec
-from harness.sweep.jobs import Pretrained
+from harness.sweep.jobs import Existing
 from harness.sweep.samplers import LEARNED
 
 PER_SHARD = 8
@@ -45,26 +45,22 @@ class Sampling:
     """How samples are drawn.
 
     Attributes:
-        checkpoint: its folder.
-        arm: reference of the ARM's class, if it is not a registered one.
+        model: whose.
         spec: the sampler; `window: auto` chooses the window while sampling.
         slots: samples in work at a time.
         seed: of the noise.
-        pretrained: how a folder of `save_pretrained` is read, if it is one.
         prefix: (images, known): what is kept of them; sample i completes number i of them, and begins again.
     """
 
-    checkpoint: Path
-    arm: str | None
+    model: Existing
     spec: SamplerSpec
     slots: int
     seed: int
-    pretrained: Pretrained | None = None
     prefix: Tensor | None = None
 
     def load(self) -> Checkpoint:
         """The checkpoint, on the device of this process."""
-        return load(self.checkpoint, device=device_of_this_job(), arm=self.arm, pretrained=self.pretrained)
+        return load(self.model, device=device_of_this_job())
 
     @property
     def known(self) -> int:
@@ -115,9 +111,9 @@ class Sampling:
 
 
 def sample(
-    checkpoint: Path, *, arm: str | None, sampler: str, slots: int, seed: int, window: int | None, horizon: int | None,
+    model: Existing, *, sampler: str, slots: int, seed: int, window: int | None, horizon: int | None,
     certified: bool, card: bool, count: int, out: Path | None, animate: Path | None, workers: int, address: str,
-    prefix: Path | None, keep: int | None, pretrained: Pretrained | None = None, **decision: Any,
+    prefix: Path | None, keep: int | None, **decision: Any,
 ) -> None:  # fmt: skip
     """Do what `harness sample` says; `decision` has the options that change samples."""
     if out is not None and out.suffix == ".gif":
@@ -139,7 +135,7 @@ def sample(
     how |= {} if sampler == "ancestral" else {"window": window or "auto", "stream": True, "horizon": horizon}
     how["certified"] = certified or card
     spec = SamplerSpec(**how, **{name: value for name, value in decision.items() if value is not None})
-    asked = Sampling(checkpoint.absolute(), arm, spec, slots, seed, pretrained)
+    asked = Sampling(model.absolute(), spec, slots, seed)
     if out is None and animate is None:
         raise InputError("nothing would be kept; add --out FILE.png, --out FILE.npz or --animate FILE.gif")
     if card and out is None:
@@ -154,7 +150,7 @@ def sample(
     if out is not None:
         drawn = draw_samples(asked, loaded, count, out, workers=workers, address=address)
         if card:
-            write_card(out.with_suffix(".card.json"), card_of(checkpoint, loaded, spec, seed, drawn))
+            write_card(out.with_suffix(".card.json"), card_of(Path(model.path), loaded, spec, seed, drawn))
 
 
 def _animate(how: Sampling, loaded: Checkpoint, out: Path) -> None:

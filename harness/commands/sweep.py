@@ -9,21 +9,19 @@ from pathlib import Path
 from rich.text import Text
 
 from arm_core.errors import InputError
-from harness.console import CONSOLE
+from harness.console import CONSOLE, SHOWN
 from harness.execution.endings import is_full, terminated_as_interrupted
 from harness.execution.ledger import Ledger
-from harness.execution.monitor import failures_text, watching
+from harness.execution.monitor import watching
 from harness.jobs import checkpoint_of
 from harness.store import Store
-from harness.sweep import LoggingSpec, Plan, Sweep, TrainJob, draw_jobs, load_sweep, settle
+from harness.sweep import LoggingSpec, Plan, TrainJob, draw_jobs, load_sweep, settle
 from harness.sweep.shipped import sweep_file
 
 FEWEST_SEEDS = 5
 """With fewer repetitions an interval is rough, or none."""
 NAMED = 8
 """Datasets and variants that a remark names."""
-SHOWN = 100
-"""A plan of more jobs is counted, not listed."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +67,13 @@ def run_sweep(command: SweepCommand) -> int:
         from harness.commands import dry_run
 
         plan = settle(drawn, store.outcomes(drawn.jobs), only=command.only)
-        return dry_run.show(plan, spec, store, verbose=command.verbose)
+        return dry_run.show(plan, store, verbose=command.verbose)
     with store.locked(), terminated_as_interrupted():
         plan = settle(drawn, store.outcomes(drawn.jobs), only=command.only)
         _print_plan(plan)
         try:
             store.write_sweep(plan.record())  # also when nothing runs: names may have changed
-            return _conclude(plan, _execute(spec, plan, store, command), store) if plan.to_run else 0
+            return _conclude(plan, _execute(plan, store, command), store) if plan.to_run else 0
         except KeyboardInterrupt:
             CONSOLE.print(f"\nStopped. What was finished is kept. To go on: {command.line()}", soft_wrap=True)
             return 130
@@ -89,8 +87,7 @@ def run_sweep(command: SweepCommand) -> int:
 
 
 def _print_plan(plan: Plan) -> None:
-    name = plan.sweep if plan.profile is None else f"{plan.sweep} ({plan.profile})"
-    CONSOLE.print(f"{name}: {len(plan.to_run)} of {len(plan.jobs)} jobs to run", soft_wrap=True)
+    CONSOLE.print(f"{plan.sweep.title}: {len(plan.to_run)} of {len(plan.jobs)} jobs to run", soft_wrap=True)
     if len(plan.jobs) > SHOWN:
         for (run, reason), many in Counter((planned.run, planned.reason) for planned in plan.jobs).items():
             CONSOLE.print(f"  {'run ' if run else 'skip'}  {many} jobs ({reason})")
@@ -102,14 +99,14 @@ def _print_plan(plan: Plan) -> None:
         CONSOLE.print("Nothing to do: every job is done. See the results with: harness report")
 
 
-def _execute(spec: Sweep, plan: Plan, store: Store, command: SweepCommand) -> Ledger:
+def _execute(plan: Plan, store: Store, command: SweepCommand) -> Ledger:
     if command.serial:
         from harness.execution import serial as backend
 
-        if plan.logging != LoggingSpec():
+        if plan.sweep.logging != LoggingSpec():
             CONSOLE.print("Nothing is logged under --serial: `logging:` goes through Ray Tune.")
         with watching(plan, store.root, CONSOLE):
-            return backend.execute(plan, store, spec.resources)
+            return backend.execute(plan, store)
     from harness.execution.environment import prepare
 
     prepare(command.address)
@@ -122,7 +119,7 @@ def _execute(spec: Sweep, plan: Plan, store: Store, command: SweepCommand) -> Le
         if url:
             CONSOLE.print(dashboard_line(url), soft_wrap=True)
         with watching(plan, store.root, CONSOLE):
-            return ray.execute(plan, store, spec.resources, say=partial(CONSOLE.print, soft_wrap=True))
+            return ray.execute(plan, store, say=partial(CONSOLE.print, soft_wrap=True))
 
 
 def _conclude(plan: Plan, ledger: Ledger, store: Store) -> int:
@@ -131,8 +128,9 @@ def _conclude(plan: Plan, ledger: Ledger, store: Store) -> int:
         if isinstance(planned.job, TrainJob) and place.exists():
             CONSOLE.print(f"{planned.job.title}: checkpoint {place}", soft_wrap=True)
     CONSOLE.print(f"{ledger.done} jobs done, {len(ledger.failures)} failed.")
+    for failure in ledger.failures:
+        CONSOLE.print(f"{failure.title}: {failure.error} (log: {failure.log})", soft_wrap=True)
     if ledger.failures:
-        CONSOLE.print(failures_text(ledger.failures), soft_wrap=True)
         CONSOLE.print("Run the same command again to retry the failed jobs.")
         return 1
     return 0

@@ -1,36 +1,34 @@
 """`harness verify`: whether the samples of a card are those of its weights, seed and ids, on this machine."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from arm_core import AutoregressiveModel, Checkpoint, InputError, Layout, SamplerState, predictive_sample
+from arm_core import Checkpoint, InputError, Layout
 from arm_core.samplers.certified import in_dtype
 from harness.commands.card import Card, read_card, sha256_of, weights_sha256
 from harness.commands.sample import Sampling
 from harness.console import CONSOLE
-from harness.jobs.sampling import Draw, arm_of, options_of
+from harness.jobs.sampling import Draw, decided
 from harness.sweep import SamplerSpec
-from harness.sweep.jobs import Pretrained
+from harness.sweep.jobs import Existing
 
 
-def verify(
-    place: Path, *, checkpoint: Path | None, samples: Path | None, slots: int, arm: str | None,
-    pretrained: Pretrained | None = None,
-) -> int:  # fmt: skip
+def verify(place: Path, model: Existing, *, samples: Path | None, slots: int) -> int:
     """Draw the samples of a card again, or prove those that are given; returns the exit code.
 
     Raises:
         InputError: there is no such card or checkpoint, or the weights are others than those of the card.
     """
     card = read_card(place)
-    folder = Path(card.checkpoint) if checkpoint is None else checkpoint
+    model = model if model.path else model.model_copy(update={"path": card.checkpoint})
     spec = SamplerSpec(forecaster="fixed_point_above", window="auto", stream=True, certified=True, **card.decision)
-    how = Sampling(folder.absolute(), arm, spec, slots, card.seed, pretrained)
+    how = Sampling(model.absolute(), spec, slots, card.seed)
     loaded = how.load()
     if weights_sha256(loaded.arm) != card.weights_sha256 or loaded.arm.layout != Layout(**card.layout):
-        raise InputError(f"{folder} holds other weights than those of {place}; give --checkpoint")
+        raise InputError(f"{model.path} holds other weights than those of {place}; give --checkpoint")
     contexts = None if spec.context is None else sha256_of(np.full(card.count, spec.context))
     if contexts != card.context_sha256:
         raise InputError(f"{place} was changed: its contexts are not those of its context_sha256")
@@ -60,17 +58,11 @@ def _given(samples: Path, card: Card) -> np.ndarray:
 
 
 def _hold(how: Sampling, loaded: Checkpoint, x: np.ndarray, ids: range) -> bool:
-    """Whether every sample, taken as a forecast, is what float64 draws: one pass each, if so."""
-    arm = in_dtype(arm_of(how.spec, loaded), torch.float64)
-    parts = range(0, len(ids), how.slots)
-    return all(_confirmed(how, arm, x[first : first + how.slots], ids[first : first + how.slots]) for first in parts)
-
-
-def _confirmed(how: Sampling, arm: AutoregressiveModel, samples: np.ndarray, ids: range) -> bool:
-    noise = Draw.noise_of(arm, how.seed, ids)
-    x = torch.from_numpy(samples).to(noise.device)
-
-    def forecast(state: SamplerState) -> torch.Tensor:
-        return torch.where(state.evaluated, state.outputs, x)
-
-    return torch.equal(predictive_sample(arm, noise, forecast, **options_of(how.spec, arm, len(x))).x, x)
+    """Whether every sample is the fixed point of its noise in float64: one pass each."""
+    judge = replace(loaded, arm=in_dtype(loaded.arm, torch.float64))
+    for start in range(0, len(ids), how.slots):
+        noise = Draw.noise_of(judge.arm, how.seed, ids[start : start + how.slots])
+        samples = torch.from_numpy(x[start : start + how.slots]).to(noise.device)
+        if not torch.equal(decided(how.spec, judge, samples, noise)[0], samples):
+            return False
+    return True

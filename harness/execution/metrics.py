@@ -40,7 +40,7 @@ def _gauges() -> dict[str, Gauge]:
 
 
 def _update(gauges: Mapping[str, Any], plan: Plan, root: Path, ledger: Ledger) -> None:
-    sweep, states = plan.sweep, ledger.states()
+    sweep, states = plan.sweep.name, ledger.states()
     counts: Counter[str] = Counter()
     for planned in plan.jobs:
         ended = states.get(planned.job.id)

@@ -9,8 +9,8 @@ import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,14 +58,11 @@ def watching(plan: "Plan", root: Path, console: Console) -> Iterator[None]:
             console.file = None  # type: ignore[assignment]  # as it was
 
 
-class _LineView:
+class _LineView(nullcontext[None]):
     def __init__(self, console: Console) -> None:
+        super().__init__()
         self.console = console
         self.said: dict[str, tuple[str, float]] = {}
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *exception: object) -> None: ...
 
     def show(self, progress: Progress) -> None:
         state, at = self.said.get(progress.job, ("", 0.0))
@@ -192,8 +189,3 @@ def _is_alive(progress: Progress, silent: float) -> bool:
     except PermissionError:
         pass
     return True
-
-
-def failures_text(failures: Sequence[Any]) -> str:
-    """The failed jobs, one a line, with their logs."""
-    return "\n".join(f"{failure.title}: {failure.error} (log: {failure.log})" for failure in failures)

@@ -27,7 +27,7 @@ __all__ = ["connected", "execute", "live_nodes"]
 _PAUSE_S, _LOOK_S = 0.2, 3.0
 
 
-def execute(plan: Plan, store: Store, resources: Resources, *, say: Callable[[str], object] = print) -> Ledger:
+def execute(plan: Plan, store: Store, *, say: Callable[[str], object] = print) -> Ledger:
     """Run what the plan says has to run, on the Ray that is connected.
 
     A timing job starts as soon as its training is done and its node is free, while others still train.
@@ -35,14 +35,13 @@ def execute(plan: Plan, store: Store, resources: Resources, *, say: Callable[[st
     Args:
         plan: from `make_plan`.
         store: in which the jobs work; on a cluster a folder that all nodes share.
-        resources: of the sweep.
         say: told when something is waited for.
 
     Raises:
         InputError: no node of the cluster can run one of the kinds of job, or none could for a long time after nodes
             were lost; or the nodes cannot work together.
     """
-    nodes = _Nodes(resources, {_kind(planned.job) for planned in plan.to_run}, Patience(say))
+    nodes = _Nodes(plan.sweep.resources, {_kind(planned.job) for planned in plan.to_run}, Patience(say))
     check_cluster(nodes.placement, store.root)
     ledger = Ledger(plan, store)
     with exported(plan, store.root, ledger):
@@ -52,8 +51,8 @@ def execute(plan: Plan, store: Store, resources: Resources, *, say: Callable[[st
 
 def _run(plan: Plan, ledger: Ledger, nodes: "_Nodes", say: Callable[[str], object]) -> None:
     """Start what can start and settle what has ended, until nothing is left."""
-    training = Trainings(plan, ledger.store, nodes.resources, say)
-    timing = Timings(ledger, nodes.resources, say)
+    training = Trainings(plan.sweep, ledger.store, say)
+    timing = Timings(ledger, plan.sweep.resources, say)
     while left := ledger.left():
         ended = training.ended()  # asked first: what it left behind is then there to be found
         for job in left:

@@ -40,7 +40,7 @@ def seconds_left(
 
 def _length(progress: Progress | None, state: str) -> float | None:
     """How long a job took, or is going to take."""
-    if progress is None or progress.started_at is None:
+    if progress is None:
         return None
     so_far = progress.updated_at - progress.started_at
     if state == "done":

@@ -8,23 +8,19 @@ from harness.jobs import run_job
 from harness.jobs.machine import available_cpus
 from harness.store import Store
 from harness.sweep import Plan, TimingJob
-from harness.sweep.spec import Resources
-
-Run = Callable[..., str]
 
 
-def execute(plan: Plan, store: Store, resources: Resources, *, run: Run = run_job) -> Ledger:
+def execute(plan: Plan, store: Store, *, run: Callable[..., str] = run_job) -> Ledger:
     """Run what the plan says has to run: first what trains, then what is timed.
 
     Args:
         plan: from `make_plan`.
         store: in which the jobs work.
-        resources: for the threads of each kind of job.
         run: the function that runs a job.
     """
-    if plan.search is not None and plan.search.method == "asha":
+    if plan.sweep.stops_early:
         raise InputError("search: asha stops trials that run side by side; leave --serial out, or use method: random")
-    ledger = Ledger(plan, store)
+    ledger, resources = Ledger(plan, store), plan.sweep.resources
     for job in sorted(ledger.left(), key=lambda job: isinstance(job, TimingJob)):
         ledger.lose_followers()
         if job.id in ledger.states():

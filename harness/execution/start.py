@@ -33,6 +33,11 @@ def start_lines(resources: Resources, *, head: str, sweep: str) -> list[tuple[st
     ]
 
 
+def sweep_words(file: Path, profile: str | None) -> str:
+    """A sweep file and its profile, as a command takes them."""
+    return shlex.join([str(file), *(["--profile", profile] if profile is not None else [])])
+
+
 def dashboard_line(url: str) -> str:
     """Where the dashboard of a cluster is, and how one gets in."""
     return f"Dashboard: http://{url} (it asks for the token that `ray get-auth-token` prints)"
@@ -51,7 +56,7 @@ def slurm_script(resources: Resources, *, sweep: Path, profile: str | None, trai
         profile: of it.
         train_nodes: how many nodes train.
     """
-    options = shlex.join([str(sweep), *(["--profile", profile] if profile is not None else [])])
+    options = sweep_words(sweep, profile)
     head = '"$head:$port"'
     train_line = start_line(TRAIN_FLAGS, head)
     head_line = train_line.replace(f"--address {head}", '--head --node-ip-address "$head" --port "$port"')

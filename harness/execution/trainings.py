@@ -19,9 +19,7 @@ from harness.execution.placement import Request
 from harness.jobs import job_folder, run_job
 from harness.jobs.progress import read_progress
 from harness.store import Store
-from harness.sweep import AutoencoderJob, Plan, TimingJob, TrainJob, job_from_json
-from harness.sweep.search import SearchSpec
-from harness.sweep.spec import Resources
+from harness.sweep import AutoencoderJob, Sweep, TimingJob, TrainJob, job_from_json
 
 Training = AutoencoderJob | TrainJob
 
@@ -35,8 +33,8 @@ class Trainings:
         stopped: trainings that the search gave up: id -> their last figures.
     """
 
-    def __init__(self, plan: Plan, store: Store, resources: Resources, say: Callable[[str], object]) -> None:
-        self._plan, self._store, self._resources, self._say = plan, store, resources, say
+    def __init__(self, sweep: Sweep, store: Store, say: Callable[[str], object]) -> None:
+        self._sweep, self._store, self._say = sweep, store, say
         self.error, self.ids, self.stopped = "", set[str](), dict[str, dict[str, Any]]()
         self._thread: threading.Thread | None = None
         self._since, self._told = 0.0, False
@@ -47,8 +45,7 @@ class Trainings:
             return
         self.error, self.ids, self.stopped = "", {job.id for job in jobs}, {}
         self._since, self._told = time.time(), False
-        fit = _tuner(jobs, self._plan, self._store, request, self._resources, self._say).fit
-        self._thread = threading.Thread(target=self._fit, args=(fit,), daemon=True)
+        self._thread = threading.Thread(target=self._fit, args=(self._tuner(jobs, request),), daemon=True)
         self._thread.start()
 
     def ended(self) -> bool:
@@ -63,16 +60,47 @@ class Trainings:
         if not any(progress is not None and progress.updated_at > self._since for progress in said):
             self._say("No training has started yet: they wait until CPUs, or GPUs, of a training node are free")
 
-    def _fit(self, fit: Callable[[], Any]) -> None:
+    def _tuner(self, jobs: list[Training], request: Request) -> tune.Tuner:
+        root = self._store.root
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        titles = {job.model_dump_json(): job.title.replace(" ", "-") for job in jobs}
+        bundle = {"CPU": request.cpus, **({"GPU": request.gpus} if request.gpus else {})}
+        selector: dict[str, Any] = {"bundle_label_selector": [request.labels]} if request.labels else {}
+        return tune.Tuner(
+            train,
+            param_space={
+                "job": tune.grid_search(list(titles)),
+                "bundle": bundle,
+                "selector": selector,
+                "root": str(root.resolve()),
+                "cwd": str(Path.cwd()),
+                "threads": self._sweep.resources.train.threads or int(request.cpus),
+            },
+            tune_config=tune.TuneConfig(
+                scheduler=_scheduler(jobs, self._sweep),
+                reuse_actors=True,  # the next training finds a process that has imported torch
+                trial_name_creator=lambda trial: titles[trial.config["job"]],
+                trial_dirname_creator=lambda trial: titles[trial.config["job"]],
+            ),
+            run_config=tune.RunConfig(
+                name=f"{self._sweep.name}-{int(time.time())}",
+                storage_path=str((root / "ray").resolve()),
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                callbacks=[_Watch(self._say), *loggers(self._sweep.logging, self._sweep.name, root, self._say)],
+                verbose=0,
+            ),
+        )
+
+    def _fit(self, tuner: tune.Tuner) -> None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                results = fit()
+                results: Any = tuner.fit()
         except Exception as error:  # it must reach the tables of the trainings that did not end
             self.error = f"Ray Tune stopped: {type(error).__name__}: {error}"
             return
-        early = self._plan.search is not None and self._plan.search.method == "asha"
-        for result in results if early else ():  # one that ended by itself has left its tables; the others were cut
+        cut = self._sweep.stops_early  # one that ended by itself has left its tables, and is settled by them
+        for result in results if cut else ():
             if result.error is None and result.config is not None:
                 self.stopped[job_from_json(result.config["job"]).id] = dict(result.metrics or {})
 
@@ -96,47 +124,10 @@ class _Watch(TrialProgressCallback):
     def _print(self, msg: str) -> None: ...
 
 
-def _tuner(
-    jobs: list[Training],
-    plan: Plan,
-    store: Store,
-    request: Request,
-    resources: Resources,
-    say: Callable[[str], object],
-) -> tune.Tuner:
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    titles = {job.model_dump_json(): job.title.replace(" ", "-") for job in jobs}
-    bundle = {"CPU": request.cpus, **({"GPU": request.gpus} if request.gpus else {})}
-    selector: dict[str, Any] = {"bundle_label_selector": [request.labels]} if request.labels else {}
-    return tune.Tuner(
-        train,
-        param_space={
-            "job": tune.grid_search(list(titles)),
-            "bundle": bundle,
-            "selector": selector,
-            "root": str(store.root.resolve()),
-            "cwd": str(Path.cwd()),
-            "threads": resources.train.threads or int(request.cpus),
-        },
-        tune_config=tune.TuneConfig(
-            scheduler=_scheduler(jobs, plan.search),
-            reuse_actors=True,  # the next training finds a process that has imported torch
-            trial_name_creator=lambda trial: titles[trial.config["job"]],
-            trial_dirname_creator=lambda trial: titles[trial.config["job"]],
-        ),
-        run_config=tune.RunConfig(
-            name=f"{plan.sweep}-{int(time.time())}",
-            storage_path=str((store.root / "ray").resolve()),
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[_Watch(say), *loggers(plan.logging, plan.sweep, store.root, say)],
-            verbose=0,
-        ),
-    )
-
-
-def _scheduler(jobs: list[Training], search: SearchSpec | None) -> Any:
+def _scheduler(jobs: list[Training], sweep: Sweep) -> Any:
     """ASHA on validation bits/dim for a search that asks for it; otherwise every trial runs to its end."""
-    if search is None or search.method != "asha":
+    search = sweep.search
+    if search is None or not sweep.stops_early:
         return None
     longest = max(job.training["iterations"] for job in jobs)
     return ASHAScheduler(

@@ -79,9 +79,7 @@ def run_job(
             elif isinstance(job, AutoencoderJob):
                 rows = train_autoencoder(job, folder, report)
             else:
-                made_by = job.train_job
-                place = Path(job.checkpoint.path) if job.checkpoint is not None else checkpoint_of(root, str(made_by))
-                rows = time_samplers(job, folder, place)
+                rows = time_samplers(job, folder, checkpoint_of(root, job.train_job) if job.train_job else None)
             note = ""
         except SupersededError:
             raise  # the job is another process's now, and so are its rows

@@ -36,7 +36,7 @@ class Progress:
     updated_at: float
     host: str
     pid: int
-    started_at: float | None = None
+    started_at: float
 
 
 @dataclass

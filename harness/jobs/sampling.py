@@ -38,7 +38,7 @@ from arm_core.forecasters import (
     row_above,
 )
 from arm_core.horizon import GATES, choose_horizon
-from arm_core.registry import FORECASTERS, config_type
+from arm_core.registry import FORECASTERS
 from arm_core.samplers import (
     cached_sequential_sample,
     gs_jacobi_sample,
@@ -48,7 +48,7 @@ from arm_core.samplers import (
 )
 from arm_core.samplers.mode import sampling_mode
 from arm_core.samplers.options import noise_dtype
-from harness.sweep.components import make_config
+from harness.sweep.components import build
 from harness.sweep.samplers import BLOCKS, DRAFTED, LEARNED, SamplerSpec
 
 CHOICE_SEED, CHOICE_COUNT = 2**32, 32
@@ -227,11 +227,7 @@ def make_forecaster(spec: SamplerSpec, checkpoint: Checkpoint) -> Forecaster:
             return GatedForecaster(modules, horizon=settled.horizon, gate=gate, fallback=beyond)
         return LearnedForecaster(modules, horizon=settled.horizon, fallback=beyond)
     found = FORECASTERS.resolve(spec.forecaster)
-    if not isinstance(found, type):
-        return found
-    config = make_config(found, spec.options)
-    layout = checkpoint.arm.layout
-    return found(layout) if config_type(found) is None else found(layout, config)
+    return build(found, checkpoint.arm.layout, spec.options) if isinstance(found, type) else found
 
 
 def measured(spec: SamplerSpec, checkpoint: Checkpoint) -> SamplerSpec:

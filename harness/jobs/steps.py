@@ -137,7 +137,7 @@ def _resume(training: Optimisation, folder: Path, score: str) -> tuple[Curves, S
         except InputError as error:
             print(f"{error}; an older state is used")  # goes to the job's log
             continue
-        found.append((content["step"], parts["training"], content["curves"], Seen(**content.get("seen", {}))))
+        found.append((content["step"], parts["training"], content["curves"], Seen(**content["seen"])))
     if not found:
         return [], Seen(), math.inf
     _, state, curves, seen = max(found, key=lambda item: item[0])

@@ -33,6 +33,7 @@ from harness.jobs.progress import Reporter
 from harness.jobs.rows import DATA, Rows, job_columns
 from harness.jobs.sampling import Draw, Sampler, as_run, decided, dims_per_call, make_sampler
 from harness.sweep import SamplerSpec, TimingJob
+from harness.sweep.jobs import Existing
 
 REFERENCE_WIDTH = 16
 """Up to this batch size the reference is timed however long it takes: the others are compared with it."""
@@ -44,13 +45,13 @@ BUSY_SHARE = 0.2
 """A repetition counts as disturbed when others used more than this share of a core meanwhile."""
 
 
-def time_samplers(job: TimingJob, folder: Path, checkpoint: Path, *, clock: Clock | None = None) -> Rows:
+def time_samplers(job: TimingJob, folder: Path, checkpoint: Path | None, *, clock: Clock | None = None) -> Rows:
     """Time every sampler at every batch size and seed.
 
     Args:
         job: what to time.
         folder: of the job.
-        checkpoint: of the trained ARM.
+        checkpoint: of the trained ARM; None: the job names one that was there before.
         clock: None: that of the device.
 
     Returns:
@@ -76,11 +77,11 @@ def time_samplers(job: TimingJob, folder: Path, checkpoint: Path, *, clock: Cloc
     return {"timings": [{**shared, **state, **row, "busy": not_alone or row["busy"]} for row in timings], **figures}
 
 
-def _load(job: TimingJob, place: Path, dtype: str) -> Checkpoint:
-    pretrained = job.checkpoint.pretrained if job.checkpoint is not None else None
-    loaded = load(place, device=device_of_this_job(), dtype=getattr(torch, dtype), arm=job.arm, pretrained=pretrained)
-    if job.checkpoint is not None and loaded.sha256 != job.checkpoint.sha256:
-        raise InputError(f"the checkpoint {place} has changed since the sweep was planned; run the sweep again")
+def _load(job: TimingJob, checkpoint: Path | None, dtype: str) -> Checkpoint:
+    given = job.checkpoint or Existing(path=str(checkpoint), arm=job.arm)
+    loaded = load(given, device=device_of_this_job(), dtype=getattr(torch, dtype))
+    if job.sha256 is not None and loaded.sha256 != job.sha256:
+        raise InputError(f"the checkpoint {given.path} has changed since the sweep was planned; run the sweep again")
     return loaded
 
 

@@ -13,7 +13,7 @@ from arm_core import AutoregressiveModel, InputError, Layout, load_checkpoint, s
 from arm_core.data import Dataset
 from arm_core.data.base import SPLITS
 from arm_core.forecasters import ForecastingConfig, ForecastingModules
-from arm_core.registry import ARMS, config_type
+from arm_core.registry import ARMS
 from arm_core.training import Training, TrainingConfig, evaluate
 from harness.jobs import CHECKPOINT, lease
 from harness.jobs.latents import load_autoencoder, load_data, load_latents
@@ -21,7 +21,7 @@ from harness.jobs.machine import device_of_this_job, peak_memory, provenance
 from harness.jobs.progress import Reporter
 from harness.jobs.rows import Rows, data_columns, job_columns
 from harness.jobs.steps import Curves, Report, best_point, load_best, take_steps
-from harness.sweep.components import fill, make_config
+from harness.sweep.components import build, fill
 from harness.sweep.jobs import TrainJob
 
 SCORE = "valid_bits_per_dim"
@@ -110,9 +110,7 @@ def learns_labels(arm: AutoregressiveModel) -> bool:
 
 def networks(job: TrainJob, layout: Layout) -> tuple[AutoregressiveModel, ForecastingModules | None]:
     """The ARM that a job trains, and its modules if it has any, with weights by torch's generator."""
-    cls = ARMS.resolve(job.arm.name)
-    config = make_config(cls, job.arm.options)
-    arm: AutoregressiveModel = cls(layout) if config_type(cls) is None else cls(layout, config)
+    arm: AutoregressiveModel = build(ARMS.resolve(job.arm.name), layout, job.arm.options)
     if job.forecasting is None:
         return arm, None
     return arm, ForecastingModules(layout, fill(ForecastingConfig, job.forecasting), arm.hidden_features)

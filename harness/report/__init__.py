@@ -78,7 +78,7 @@ def write_report(
         InputError: an unknown sweep or filter, a reference file that cannot be read, or a file in `out` that is not of
             a report and has the name of one that is.
     """
-    if not store.exists():
+    if not store.root.exists():
         raise InputError(f"there is no store {store.root}; run: harness sweep sweeps/quickstart.yaml")
     references = load_references(reference) if reference is not None else None
     selection = select(store, sweeps=sweeps, only=only, mix=mix)

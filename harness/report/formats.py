@@ -1,5 +1,6 @@
 """A table as text: Markdown, LaTeX (booktabs) and for the terminal."""
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -10,7 +11,7 @@ from harness.report.lead import HEADINGS, Lead
 from harness.report.tables import DASH, EXACT, UNITS, Block, Cell, Table
 
 _LONGEST = 45
-"""Rows that a LaTeX float holds; longer blocks become a longtable."""
+"""Lines that a LaTeX float holds; longer blocks become several, since no other table may stand in two columns."""
 
 
 def markdown(table: Table, most: int | None = None) -> str:
@@ -36,11 +37,11 @@ def markdown_rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 
 def latex(table: Table) -> str:
-    r"""The table for `\input`, as a paper prints it: booktabs; longtable where a block is longer than a page.
+    r"""The table for `\input`, as a paper prints it: booktabs, floats across both columns of a page.
 
     Calls and passes are means, times have their standard deviation, factors their interval; the CSV has everything.
     """
-    head = r"% \usepackage{booktabs,graphicx,longtable}" + "\n"
+    head = r"% \usepackage{booktabs,graphicx}" + "\n"
     return head + "\n".join(_latex_block(table, block) for block in table.blocks if block.rows)
 
 
@@ -49,31 +50,35 @@ def _latex_block(table: Table, block: Block) -> str:
     if "exact" in table.headings and all(row[table.headings.index("exact")].text == EXACT[0] for row in block.rows):
         left_out, equal = {*left_out, "exact"}, "Every sample is that of ancestral sampling."
     shown = [place for place, heading in enumerate(table.headings) if heading not in left_out]
-    columns = "@{}l" + "r" * (len(shown) - 1) + "@{}"
-    name = table.title.partition(": ")[2] or table.title  # LaTeX counts for itself
-    spread = r"Times with their standard deviation, factors with their 95\% interval."
-    about = [f"{tex(name)}.", f"{tex(block.title)}: {tex(block.about)}".removesuffix(": "), spread, equal]
-    caption = rf"\caption{{{' '.join([*filter(None, about), *(tex(note) for note in table.notes)])}}}"
-    caption += rf"\label{{tab:{table.name}-{_slug(block.title)}}}"
     head = " & ".join(tex(_HEADS.get(table.headings[place], table.headings[place])) for place in shown) + r" \\"
-    body = _latex_rows(table, block, shown)
-    if len(body) > _LONGEST:
-        lines = [
-            rf"{{\{_SIZE}\setlength{{\LTcapwidth}}{{\textwidth}}\begin{{longtable}}{{{columns}}}",
-            rf"{caption} \\",
-            r"\toprule",
-            head,
-            r"\midrule",
-        ]
-        lines += [r"\endfirsthead", r"\toprule", head, r"\midrule", r"\endhead", r"\bottomrule", r"\endlastfoot"]
-        return "\n".join([*lines, *body, r"\end{longtable}}"]) + "\n"
-    lines = [rf"\begin{{table*}}\centering\{_SIZE}", caption]
-    lines += [rf"{_FIT}\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table*}"]) + "\n"
+    name = table.title.partition(": ")[2] or table.title  # LaTeX counts for itself
+    about = tex(f"{block.title}: {block.about}" if block.about else f"{block.title}.")
+    spread = r"Times with their standard deviation, factors with their 95\% interval."
+    caption = " ".join([f"{tex(name)}.", about, spread, *filter(None, [equal]), *(tex(note) for note in table.notes)])
+    label = rf"\label{{tab:{table.name}-{_slug(block.title)}}}"
+    floats = []
+    for body in _floats(_latex_rows(table, block, shown)):
+        lines = [rf"\begin{{table*}}\centering\{_SIZE}", rf"\caption{{{caption}}}{label}"]
+        lines += [rf"{_FIT}\begin{{tabular}}{{@{{}}l{'r' * (len(shown) - 1)}@{{}}}}", r"\toprule", head, r"\midrule"]
+        floats.append("\n".join([*lines, *body, r"\bottomrule", r"\end{tabular}}", r"\end{table*}"]) + "\n")
+        caption, label = rf"{tex(name)}, continued: {tex(block.title)}.", ""
+    return "\n".join(floats)
 
 
+def _floats(lines: Sequence[str]) -> list[list[str]]:
+    """Lines of a block in parts that fit a page, cut where there is space between lines if that is possible."""
+    parts: list[list[str]] = []
+    while len(lines) > _LONGEST:
+        spaces = [place for place in range(1, _LONGEST) if lines[place] == _SPACE]
+        end = spaces[-1] if spaces else _LONGEST
+        parts.append(list(lines[:end]))
+        lines = lines[end + bool(spaces) :]
+    return [*parts, list(lines)]
+
+
+_SPACE = r"\addlinespace"
 _HEADS = {"ARM calls (%)": "calls (%)", "full passes": "passes"}
-_SIZE = r"small\setlength{\tabcolsep}{4pt}"
+_SIZE = r"small\setlength{\tabcolsep}{4pt}\setlength{\belowcaptionskip}{4pt}"
 _FIT = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%" + "\n"
 
 
@@ -86,9 +91,9 @@ def _latex_rows(table: Table, block: Block, shown: Sequence[int]) -> list[str]:
         if variant is not None and (before is None or before[variant].text != row[variant].text):
             name = block.variants.get(row[variant].text, row[variant].text)
             heading = rf"\multicolumn{{{len(shown)}}}{{@{{}}l}}{{\textit{{{tex(name)}}}}} \\"
-            lines += [*([r"\addlinespace"] if before else []), heading]
+            lines += [*([_SPACE] if before else []), heading]
         elif before is not None and before[batch].text != row[batch].text:
-            lines.append(r"\addlinespace")
+            lines.append(_SPACE)
         lines.append(" & ".join(_latex_cell(table.headings[place], row[place]) for place in shown) + r" \\")
     return lines
 
@@ -128,8 +133,8 @@ _TEX = {
 
 
 def tex(text: str) -> str:
-    """Text with every character that LaTeX reads otherwise escaped."""
-    return "".join(_TEX.get(letter, letter) for letter in text)
+    """Text with every character that LaTeX reads otherwise escaped, and sizes such as 1x28x28 as products."""
+    return "".join(_TEX.get(letter, letter) for letter in re.sub(r"(?<=\d)x(?=\d)", "×", text))  # noqa: RUF001
 
 
 _SHORT = {"batch": "batch", "full passes": "passes", "ms a sample": "ms", "over ancestral": "x anc."}

@@ -59,9 +59,8 @@ def _lead(rows: pd.DataFrame) -> Lead:
     best = rows.loc[[surely[rows["family"] == name].idxmin() for name in FAMILIES if (rows["family"] == name).any()]]
     fastest = best.loc[surely[best.index].idxmin()]
     factor, sure, claim = _claim(fastest)
-    status = STATUSES.get(fastest["data_status"], "data of unknown origin")
     cells = [_cells(row) for _, row in best.iterrows()]
-    return Lead(title(tuple(fastest[GROUP])), status, width, cells, claim, factor, sure)
+    return Lead(title(tuple(fastest[GROUP])), STATUSES[fastest["data_status"]], width, cells, claim, factor, sure)
 
 
 def _claim(row: pd.Series) -> tuple[float, bool, str]:
@@ -71,12 +70,12 @@ def _claim(row: pd.Series) -> tuple[float, bool, str]:
         low, mean = row[f"{name}_low"], row[name]
         if not np.isnan(mean):
             sure = not np.isnan(low)
-            said = f"at least {low:.1f}" if sure else f"about {mean:.1f} (too few repetitions for an interval)"
+            said = f"at least {low:.1f}" if sure else f"about {mean:.1f}"
             known.append((low if sure else mean, sure, f"{said} times faster than {than}"))
     if row["sampler"] == ANCESTRAL or not known:
         return np.nan, False, f"{row['sampler']} is the fastest"
     factor, sure, _ = known[0]
-    return factor, sure, f"{row['sampler']}: {', '.join(said for _, _, said in known)}"
+    return factor, sure, f"{', '.join(said for _, _, said in known)} ({row['sampler']})"
 
 
 def _cells(row: pd.Series) -> list[Cell]:
@@ -91,6 +90,9 @@ def headline(found: list[Lead], speedup: pd.DataFrame) -> str:
     if not known:
         return "No sampler that equals ancestral sampling has been timed yet."
     best = max(known, key=lambda lead: (lead.sure, lead.factor))
-    differ = (~speedup["equal"].astype(bool)).any()
-    rest = "some samples differ, see below" if differ else "every sample equals the ancestral one"
-    return f"{best.title}, {best.width} at a time, {best.claim}, and {rest}."
+    rest = "Every sample equals the ancestral one."
+    if (~speedup["equal"].astype(bool)).any():
+        rest = "Some samples differ, see below."
+    elif speedup["in_law"].astype(bool).any():
+        rest = "Every sample equals the ancestral one, save those of samplers that are exact in law only."
+    return f"{best.title}, {best.width} at a time: {best.claim}. {rest}"

@@ -75,12 +75,11 @@ def unmatched(references: pd.DataFrame, speedup: pd.DataFrame, models: pd.DataFr
     said = []
     for _, given in references.iterrows():
         rows = models if given["quantity"] in OF_MODELS else speedup
-        rows = rows[rows["dataset"] == given["dataset"]]
-        if isinstance(given["variant"], str):
-            rows = rows[rows["variant"] == given["variant"]]
-        if given["quantity"] in MEASURES:
-            rows = rows[(rows["sampler"] == given["sampler"]) & (rows["batch_size"] == given["batch_size"])]
-        if rows.empty:
+        same = rows["dataset"] == given["dataset"]
+        for name in ("variant", "sampler", "batch_size"):
+            if name in rows and pd.notna(given[name]):
+                same &= rows[name] == given[name]
+        if not same.any():
             what = " ".join(str(part) for part in (given["dataset"], given["sampler"]) if isinstance(part, str))
             said.append(f"The published {given['quantity']} of {what} stands beside no row of this report.")
     return said

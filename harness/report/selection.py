@@ -33,7 +33,6 @@ KEYS = ("dataset", "variant", "profile", "seed", "sampler", "batch_size")
 _OF_ROWS = ["job", "status", "is_warmup", "sampler", "batch_size", "samples", "seed"]
 _NAMES = ["job", *GROUP]
 _OF_ROWS += ["dims", "wall_s", "exact_fraction", "smallest_gap", "busy", "peak_mem_bytes", "energy_j"]
-_OF_ROWS = [name for name in _OF_ROWS if name in SCHEMAS["timings"].names]
 _LISTS = {"arm_calls", "arm_work", "mistakes", "dims_per_call", "mistaken_per_call", "repairs"}
 _OF_RUNS = [name for name in SCHEMAS["timings"].names if name not in {*_OF_ROWS, *_LISTS} - {"job", "status", "dims"}]
 

@@ -25,6 +25,7 @@ STATUSES = {
     "official": "official data",
     "unverified": "unverified data",
     "sample": "sample data, not the official sets",
+    "unknown": "data of unknown origin",
 }
 EXACT = ("same sample", "law", "NO")
 """Every sample is that of ancestral sampling; samples have its distribution and are others; neither."""
@@ -113,7 +114,7 @@ def paper_tables(speedup: pd.DataFrame, models: pd.DataFrame, references: pd.Dat
     made = []
     for kind, (name, number, what) in KINDS.items():
         both = pd.concat([part[part["kind"] == kind]["data_status"] for part in (speedup, models)])
-        for status in sorted(set(both), key=[*STATUSES, "unknown"].index):
+        for status in sorted(set(both), key=[*STATUSES].index):
             rows, of = (part[(part["kind"] == kind) & (part["data_status"] == status)] for part in (speedup, models))
             columns = _published_columns(rows, references)
             energy = ["J a sample"] if rows["joules"].notna().any() else []
@@ -123,7 +124,7 @@ def paper_tables(speedup: pd.DataFrame, models: pd.DataFrame, references: pd.Dat
                 headings.insert(0, "variant")
             blocks = [_block(key, part, of, references, columns, headings) for key, part in _blocks(rows, of)]
             notes = ["The published numbers are of other data."] if columns and status != "official" else []
-            title = f"{number}: {what} ({STATUSES.get(status, 'data of unknown origin')})"
+            title = f"{number}: {what} ({STATUSES[status]})"
             made.append(Table(f"{name}-{status}", title, headings, blocks, rows, of, notes))
     return made
 

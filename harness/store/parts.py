@@ -1,8 +1,7 @@
 """A table of one job as Parquet bytes, and back as a table of the present schema."""
 
 import io
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +9,6 @@ import pyarrow.parquet as pq
 from arm_core.errors import InputError
 from harness.store.schemas import version_of
 
-T = TypeVar("T")
 MEND = "delete the folder of its job and run the sweep again"
 
 
@@ -34,18 +32,24 @@ def decode(name: str, data: bytes, schema: pa.Schema, columns: Sequence[str], fi
     Raises:
         InputError: it cannot be read, is not ours, or is of a newer version.
     """
-    with _named(name, lambda: pq.ParquetFile(pa.BufferReader(data))) as file:
-        written = _named(name, lambda: file.schema_arrow)
-        _check(name, written, schema)
-        known = set(written.names)  # pyarrow lists them anew whenever it is asked
-        for field in schema:
-            if field.name not in known and not field.nullable:
-                raise InputError(f"{name} has no column {field.name!r}; {MEND}")
-        part = _named(name, lambda: _rows(file, [column for column in columns if column in known], first))
-    fields = [schema.field(column) for column in columns]
-    found = dict(zip(part.column_names, part.columns, strict=True))
-    read = [_column(name, found.get(field.name), len(part), field) for field in fields]
-    return pa.Table.from_arrays(read, schema=pa.schema(fields))
+    try:
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            written = set(file.schema_arrow.names)
+            _check(name, file.schema_arrow, schema)
+            known = [column for column in columns if column in written]
+            few = None if first is None else [next(file.iter_batches(batch_size=first, columns=known))]
+            part = file.read(columns=known) if few is None else pa.Table.from_batches(few)
+        fields = [schema.field(column) for column in columns]
+        read = [
+            part[field.name].cast(field.type) if field.name in written else pa.nulls(len(part), field.type)
+            for field in fields
+        ]
+        return pa.Table.from_arrays(read, schema=pa.schema(fields))
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, KeyError, ValueError, OverflowError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{name} cannot be read ({reason}); {MEND}") from None
 
 
 def _check(name: str, written: pa.Schema, schema: pa.Schema) -> None:
@@ -59,26 +63,3 @@ def _check(name: str, written: pa.Schema, schema: pa.Schema) -> None:
             f"{name} has version {int(version)} of its table, and this package knows version {version_of(schema)}; "
             "update the package or give another --store"
         )
-
-
-def _rows(file: pq.ParquetFile, columns: list[str], first: int | None) -> pa.Table:
-    if first is None:
-        return file.read(columns=columns)
-    for batch in file.iter_batches(batch_size=first, columns=columns):
-        return pa.Table.from_batches([batch])
-    return file.read(columns=columns)  # there are no rows
-
-
-def _column(name: str, column: pa.ChunkedArray | None, rows: int, field: pa.Field) -> pa.Array | pa.ChunkedArray:
-    if column is None:
-        return pa.nulls(rows, field.type)
-    return column if column.type == field.type else _named(name, lambda: column.cast(field.type))
-
-
-def _named(name: str, read: Callable[[], T]) -> T:
-    """What `read` gives; its errors as one of ours."""
-    try:
-        return read()
-    except (pa.ArrowException, OSError, KeyError, ValueError, OverflowError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{name} cannot be read ({reason}); {MEND}") from None

@@ -60,7 +60,9 @@ _PROVENANCE = [
 
 _JOB = Column("job", STRING, meaning="content hash of the job; what sweeps call it is in their records")
 
-_LOG = [
+_ENDED = [
+    Column("status", STRING, meaning="done, failed or stopped"),
+    Column("error", STRING, True),
     Column("log", STRING, True, meaning="of a failed job: its log, relative to the store"),
     Column("log_tail", STRING, True, meaning="of a failed job: the last lines of its log"),
 ]
@@ -74,12 +76,18 @@ _DATA = [
 _TRAINED = [
     _JOB,
     Column("seed", INT64, meaning="training seed"),
-    Column("status", STRING, meaning="done or failed"),
-    Column("error", STRING, True),
-    *_LOG,
+    *_ENDED,
     *_DATA,
     Column("dataset_split", STRING, True, meaning="how the splits were cut"),
     *_columns("channels height width categories", INT32, nullable=True),
+    Column("training_config", STRING, meaning="JSON"),
+    *_columns("parameters iterations", INT64, nullable=True),
+    Column("kept", STRING, True, meaning="last or best: the weights in `checkpoint`, or those that made the latents"),
+    Column("kept_step", INT64, True, "iterations"),
+    Column("checkpoint_sha256", STRING, True),
+    Column("wall_s", FLOAT64, True, "s"),
+    Column("peak_mem_bytes", INT64, True, "bytes"),
+    *_PROVENANCE,
 ]
 
 _SAMPLER = Column("sampler", STRING, meaning="as it ran: JSON of its settings, those at their defaults left out")
@@ -90,23 +98,15 @@ _TRIALS = [
     Column("arm", STRING),
     Column("arm_config", STRING, meaning="JSON"),
     Column("forecasting_config", STRING, True, meaning="JSON; null without modules"),
-    Column("training_config", STRING, meaning="JSON"),
-    *_columns("parameters iterations", INT64, nullable=True),
     *_columns("train_bits_per_dim valid_bits_per_dim test_bits_per_dim", FLOAT64, nullable=True, unit="bits/dim"),
     Column("forecasting_kl_nats", FLOAT64, True, "nats"),
     Column("checkpoint", STRING, True, meaning="path relative to the store"),
-    Column("checkpoint_sha256", STRING, True),
-    Column("wall_s", FLOAT64, True, "s"),
-    Column("peak_mem_bytes", INT64, True, "bytes"),
-    Column("kept", STRING, True, meaning="last or best: the weights in `checkpoint`, which are timed"),
-    Column("kept_step", INT64, True, "iterations"),
     Column("best_step", INT64, True, "iterations", "of the lowest bits/dim on validation"),
     Column("best_valid_bits_per_dim", FLOAT64, True, "bits/dim"),
     Column("last_valid_bits_per_dim", FLOAT64, True, "bits/dim"),
     Column("train_eval_bits_per_dim", FLOAT64, True, "bits/dim", "kept weights, no dropout, first training images"),
     Column("autoencoder_job", STRING, True, meaning="the job whose latents are the data; null: images"),
     Column("init_from", STRING, True, meaning="the checkpoint that the weights started from"),
-    *_PROVENANCE,
 ]
 
 _AUTOENCODERS = [
@@ -114,17 +114,9 @@ _AUTOENCODERS = [
     *_columns("latent_channels latent_height latent_width latent_categories", INT32, nullable=True),
     Column("latents_sha256", STRING, True, meaning="of the encoded splits, in their order"),
     Column("autoencoder_config", STRING, meaning="JSON"),
-    Column("training_config", STRING, meaning="JSON"),
-    *_columns("parameters iterations", INT64, nullable=True),
-    Column("kept", STRING, True, meaning="last or best: the weights that made the latents"),
-    Column("kept_step", INT64, True, "iterations"),
     *_columns("train_mse valid_mse test_mse", FLOAT64, nullable=True, unit="squared, images on [-1, 1]"),
     Column("codebook_used_fraction", FLOAT64, True, "", "share of (channel, category) pairs that occur in validation"),
     Column("codebook_perplexity", FLOAT64, True, "categories", "mean over the latent channels, validation"),
-    Column("checkpoint_sha256", STRING, True),
-    Column("wall_s", FLOAT64, True, "s"),
-    Column("peak_mem_bytes", INT64, True, "bytes"),
-    *_PROVENANCE,
 ]
 
 _CURVES = [
@@ -144,9 +136,7 @@ _TIMINGS = [
     _JOB,
     Column("train_job", STRING, True, meaning="the training job whose checkpoint is timed; null: it was there before"),
     Column("train_seed", INT64),
-    Column("status", STRING, meaning="done or failed"),
-    Column("error", STRING, True),
-    *_LOG,
+    *_ENDED,
     *_DATA,
     Column("dims", INT32, True),
     Column("latents", BOOL, True, meaning="the ARM models an autoencoder's latents"),

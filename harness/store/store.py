@@ -73,10 +73,6 @@ class Store:
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"the store must be a folder, but {self.root} is a file; give another --store")
 
-    def exists(self) -> bool:
-        """Whether there is such a folder."""
-        return self.root.exists()
-
     def locked(self) -> AbstractContextManager[None]:
         """Hold the store as its only driver; InputError if another process does."""
         return locked(self.root)

@@ -7,8 +7,21 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from arm_core import Layout
 from arm_core.errors import InputError
 from arm_core.registry import config_type, suggest
+
+_REMEDIES = {
+    "int_type": "write a whole number, without quotes, point or exponent",
+    "int_from_float": "write a whole number, without quotes, point or exponent",
+    "float_type": "write a number without quotes, such as 0.5",
+    "bool_type": "write true or false, without quotes",
+    "string_type": "put text in quotes",
+    "list_type": "write a list, such as [1, 2]",
+    "tuple_type": "write a list, such as [1, 2]",
+    "dict_type": "write keys and values, such as {key: value}",
+}
+"""By pydantic's type of fault."""
 
 
 class OptionError(InputError):
@@ -38,6 +51,12 @@ def make_config(component: Any, options: Mapping[str, Any]) -> Any:
     return fill(kind, options)
 
 
+def build(component: Any, layout: Layout, options: Mapping[str, Any]) -> Any:
+    """An instance of an ARM's or a forecaster's class, with a config if it takes one; see `make_config`."""
+    config = make_config(component, options)
+    return component(layout) if config is None else component(layout, config)
+
+
 def fill(kind: type, options: Mapping[str, Any]) -> Any:
     """An instance of the dataclass `kind` from JSON-like options; see `make_config`."""
     names = [field.name for field in fields(kind)]
@@ -56,5 +75,14 @@ def fill(kind: type, options: Mapping[str, Any]) -> Any:
 def _message(item: dict[str, Any]) -> str:
     if item["type"] == "value_error":  # the dataclass's own sentence
         return str(item["ctx"]["error"])
-    place = ".".join(map(str, item["loc"]))
-    return f"{place}: {item['msg'].replace('Input should be', 'must be')}, got {item['input']!r}"
+    return f"{'.'.join(map(str, item['loc']))}: {reason(item)}"
+
+
+def reason(item: Mapping[str, Any]) -> str:
+    """What pydantic found: the rule, the value, and where it is known the remedy."""
+    got, kind = item["input"], item["type"]
+    shown = "a mapping" if isinstance(got, dict) else "a list" if isinstance(got, list) else repr(got)
+    rule = item["msg"].replace("Input should be", "must be")
+    if kind == "string_pattern_mismatch":
+        rule = "must be made of letters, digits, _ and -, and not begin with -"
+    return f"{rule}, got {shown}" + (f"; {_REMEDIES[kind]}" if kind in _REMEDIES else "")

@@ -4,11 +4,15 @@ A job has no name: what a sweep calls it is the matter of the plan (see `harness
 run that does it shows meanwhile.
 """
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from harness.sweep.samplers import SamplerSpec
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class Frozen(BaseModel):
@@ -52,27 +56,72 @@ class TrainJob(_Job):
     init_from: str | None = None
 
 
-class Pretrained(Frozen):
-    """What a folder of `save_pretrained` does not say: which of its tokens are the categories of which layout."""
+class Existing(Frozen):
+    """A trained ARM that no job of the sweep makes; in a file its path alone will do.
 
-    layout: list[int]
+    Attributes:
+        path: of the checkpoint, a folder; or of one that `save_pretrained` of transformers wrote, with a layout.
+        arm: its class, `module:attr` or `file.py:attr`, if that is not a registered one.
+        layout: channels, height, width and categories of the tokens of a `save_pretrained` folder.
+        start, offset, classes: of it, see `arm_core.arms.TransformersDecoder.load`.
+    """
+
+    model_config = ConfigDict(strict=True)
+    path: str
+    arm: str | None = None
+    layout: Annotated[list[Count], Field(min_length=4, max_length=4)] | None = None
     start: int | None = None
     offset: int = 0
     classes: int = 0
 
+    @property
+    def pretrained(self) -> dict[str, Any]:
+        """What a folder of `save_pretrained` does not say of itself."""
+        return self.model_dump(exclude={"path", "arm"})
 
-class Existing(Frozen):
-    """A checkpoint that no job of the sweep makes, and the sha256 that it had when the sweep was planned."""
+    def absolute(self) -> "Existing":
+        """The same from every working directory."""
+        return self.model_copy(update={"path": str(Path(self.path).absolute())})
 
-    path: str
-    sha256: str
-    pretrained: Pretrained | None = None
+    @model_validator(mode="before")
+    @classmethod
+    def _as_path(cls, given: Any) -> Any:
+        return {"path": given} if isinstance(given, str) else given
 
 
-class TimingJob(_Job):
+class TimingSettings(Frozen):
+    """How samplers are timed: of a sweep file, and of each of its timing jobs.
+
+    Attributes:
+        batch_sizes: of samplers that take batches.
+        slots: of samplers that stream; None: as many as the batch sizes, which their speed-ups are taken against.
+        samples_per_slot: that a stream draws.
+        patience: seconds; a run that would take longer, judged by the next smaller width, is left out; the
+            smallest width always runs. None: no limit.
+        seeds: of the noise; a repetition each.
+        float64_samples: that every sampler has to draw alike in float64 before anything is timed.
+        ancestral_seeds: repetitions with ancestral sampling, which takes longest: the first so many; None: all.
+        dtype: of the ARM.
+        figure_seed, figure_count: of the samples for the figures.
+    """
+
+    batch_sizes: Annotated[list[Count], Field(min_length=1)] = [1, 32]
+    slots: Annotated[list[Count], Field(min_length=1)] | None = None
+    samples_per_slot: Count = 4
+    patience: Annotated[float, Field(gt=0)] | None = None
+    seeds: Annotated[list[Seed], Field(min_length=1)] = list(range(10))
+    ancestral_seeds: Count | None = None
+    float64_samples: Annotated[int, Field(ge=0)] = 0
+    dtype: Literal["float32", "float64"] = "float32"
+    figure_seed: Seed = 10
+    figure_count: Count = 16
+
+
+class TimingJob(_Job, TimingSettings):
     """Time all samplers on one trained ARM, interleaved in one run: that of `train_job`, or of `checkpoint`.
 
-    `arm` is the reference of its class, None for a registered one of a checkpoint.
+    `arm` is the reference of its class, None for a registered one of a checkpoint; `sha256` that of a checkpoint when
+    the sweep was planned.
     """
 
     kind: Literal["timing"] = "timing"
@@ -80,17 +129,10 @@ class TimingJob(_Job):
     train_job: str | None = None
     train_seed: int = 0
     checkpoint: Existing | None = None
+    sha256: str | None = None
     samplers: list[SamplerSpec]
-    batch_sizes: list[int]
     slots: list[int]
-    samples_per_slot: int
-    patience: float | None
-    seeds: list[int]
     ancestral_seeds: int
-    float64_samples: int
-    dtype: str
-    figure_seed: int
-    figure_count: int
 
     def widths_of(self, spec: SamplerSpec) -> list[int]:
         """At which a sampler is timed."""

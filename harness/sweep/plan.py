@@ -18,10 +18,9 @@ from arm_core.registry import ARMS, DATASETS, FORECASTERS, suggest
 from arm_core.training import AutoencoderTrainingConfig, TrainingConfig
 from harness.sweep.components import fill, make_config
 from harness.sweep.identity import content_hash, named, pretrained_digest, read_manifest, source_of
-from harness.sweep.jobs import AutoencoderJob, Component, Existing, Frozen, Job, TimingJob, TrainJob
+from harness.sweep.jobs import AutoencoderJob, Component, Frozen, Job, TimingJob, TrainJob
 from harness.sweep.samplers import LEARNED, SamplerSpec, complete
-from harness.sweep.search import SearchSpec
-from harness.sweep.spec import DatasetSpec, LoggingSpec, Sweep
+from harness.sweep.spec import DatasetSpec, Sweep
 
 TRAINING_FORMAT = 3
 """Raise it when training gives other weights from the same settings."""
@@ -54,15 +53,13 @@ class Planned(Frozen):
     reason: str
 
 
-class Plan(Frozen):
+@dataclass(frozen=True)
+class Plan:
     """All jobs of a sweep, each once and after those that it needs; and all their names."""
 
-    sweep: str
-    profile: str | None
+    sweep: Sweep
     jobs: list[Planned]
     names: list[Named]
-    search: SearchSpec | None = None
-    logging: LoggingSpec = LoggingSpec()
 
     @property
     def to_run(self) -> list[Planned]:
@@ -71,7 +68,8 @@ class Plan(Frozen):
 
     def record(self) -> dict[str, Any]:
         """What the store keeps of a sweep: which jobs it asks for, and how it calls them."""
-        return {"sweep": self.sweep, "profile": self.profile, "jobs": [name.model_dump() for name in self.names]}
+        names = [name.model_dump() for name in self.names]
+        return {"sweep": self.sweep.name, "profile": self.sweep.profile, "jobs": names}
 
 
 @dataclass
@@ -140,15 +138,11 @@ def settle(drawn: Drawn, outcomes: Mapping[str, str], *, only: Sequence[str] = (
     Raises:
         InputError: a filter that nothing fits.
     """
-    sweep, chosen, planned = drawn.sweep, _chosen(drawn, only), dict[str, Planned]()
+    chosen, planned = _chosen(drawn, only), dict[str, Planned]()
     for job in drawn.jobs.values():
         before = planned.get(needed_by(job) or "")
-        planned[job.id] = _planned(job, outcomes, chosen, before, stops=sweep.search is not None)
-    jobs = list(planned.values())
-    names = drawn.names
-    return Plan(
-        sweep=sweep.name, profile=sweep.profile, jobs=jobs, names=names, search=sweep.search, logging=sweep.logging
-    )
+        planned[job.id] = _planned(job, outcomes, chosen, before, stops=drawn.sweep.search is not None)
+    return Plan(drawn.sweep, list(planned.values()), drawn.names)
 
 
 def needed_by(job: Job) -> str | None:
@@ -330,8 +324,8 @@ def _samplers_of(drawn: Drawn, train: TrainJob, key: str, variant: str) -> list[
 def _timing_of_checkpoint(drawn: Drawn, key: str) -> TimingJob:
     sweep = drawn.sweep
     at, given = ("checkpoints", key), sweep.checkpoints[key]
-    pretrained, heads, source = given.pretrained, None, None
-    if pretrained is not None:
+    heads, source = None, None
+    if given.layout is not None:
         sha256 = sweep.checked((*at, "path"), lambda: pretrained_digest(given.path))
     else:
         saved, sha256 = sweep.checked((*at, "path"), lambda: read_manifest(given.path))
@@ -342,10 +336,9 @@ def _timing_of_checkpoint(drawn: Drawn, key: str) -> TimingJob:
     horizon = heads["config"]["horizon"] if heads else None
     remedy = f"forecasting modules, and the checkpoint {key!r} has none; leave it out"
     samplers = _samplers(drawn, key, None, horizon, remedy)
-    existing = Existing(path=given.path, sha256=sha256, pretrained=pretrained)
     matters: dict[str, Any] = {"checkpoint": sha256, "arm": [given.arm, source]}
-    matters |= {"pretrained": pretrained.model_dump()} if pretrained is not None else {}
-    return _timing_job(sweep, samplers, matters, title=key, arm=given.arm, checkpoint=existing)
+    matters |= {"pretrained": given.pretrained} if given.layout is not None else {}
+    return _timing_job(sweep, samplers, matters, title=key, arm=given.arm, checkpoint=given, sha256=sha256)
 
 
 def _samplers(drawn: Drawn, key: str, variant: str | None, horizon: int | None, remedy: str) -> list[SamplerSpec]:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from arm_core.errors import InputError
 from arm_core.registry import FORECASTERS
@@ -52,7 +52,7 @@ class SamplerSpec(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    sampler: WithoutForecasts | None = Field(default=None, validation_alias=AliasChoices("sampler", "peer"))
+    sampler: WithoutForecasts | None = None
     forecaster: str | None = None
     block: Dims | None = None
     window: Dims | Literal["auto", "row", "image"] | None = None

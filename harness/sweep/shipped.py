@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from arm_core.errors import InputError
 from arm_core.registry import suggest
 
 SHIPPED = Path(__file__).parents[1] / "sweeps"
@@ -22,5 +23,7 @@ def sweep_file(given: Path) -> Path:
         return given
     shipped = shipped_sweeps()
     if given.name not in shipped:
+        if (file := given.with_suffix(".yaml")).exists():
+            raise InputError(f"there is no sweep {given.name!r}, but a file {file}; give its whole name")
         raise suggest("sweep", given.name, [*shipped, "FILE.yaml"])
     return shipped[given.name]

@@ -75,13 +75,14 @@ def read_source(path: Path) -> Source:
         raise InputError(f"{path}: not valid YAML: nested too deeply, or an anchor holds itself") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
-        raise InputError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+        raise InputError(f"{path}:{line}: not valid YAML: {error.problem}{_remedy(error)}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {error}") from None
     finally:
         loader.dispose()
     if not isinstance(data, dict):
-        raise InputError(f"{path}:1: a sweep file must be a mapping (`name: ...`), got {type(data).__name__}")
+        got = "an empty file" if node is None else type(data).__name__
+        raise InputError(f"{path}:1: a sweep file must be a mapping (`name: ...`), got {got}")
     return Source(path, data, reader.lines)
 
 
@@ -152,6 +153,18 @@ class _Reader:
                 "true or false, or put text in quotes"
             )
         return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
+
+
+def _remedy(error: yaml.MarkedYAMLError) -> str:
+    """Of what people meet: tabs, the backslashes of a Windows path, a bracket that is left open."""
+    problem, begun = error.problem or "", error.context_mark
+    if r"'\t'" in problem:
+        return "; indent with spaces, a tab is none"
+    if "escape" in problem:
+        return r"; in double quotes a backslash begins an escape: use single quotes, or / in a path"
+    if begun is not None and "flow" in (error.context or ""):
+        return f"; is what opens at line {begun.line + 1} closed?"
+    return ""
 
 
 def _core(text: str) -> Any:

@@ -3,21 +3,19 @@
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from arm_core.errors import InputError
 from arm_core.registry import suggest
-from harness.sweep.components import OptionError
-from harness.sweep.jobs import Pretrained
+from harness.sweep.components import OptionError, reason
+from harness.sweep.jobs import Count, Existing, Seed, TimingSettings
 from harness.sweep.samplers import SamplerSpec
 from harness.sweep.search import SearchSpec
 from harness.sweep.source import Source, merged, read_source
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Count = Annotated[int, Field(ge=1)]
 Options = dict[str, Any]
 T = TypeVar("T")
 _LARGEST = 1e300
@@ -101,64 +99,10 @@ class TrainingSpec(Part):
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
 
 
-class CheckpointSpec(Part):
-    """A trained ARM to time; in a file its path alone will do.
-
-    Attributes:
-        path: of the checkpoint, a folder; or of one that `save_pretrained` of transformers wrote, with a layout.
-        arm: its class, `module:attr` or `file.py:attr`, if that is not a registered one.
-        layout: channels, height, width and categories of the tokens of a `save_pretrained` folder.
-        start, offset, classes: of it, see `arm_core.arms.TransformersDecoder.load`.
-    """
-
-    path: str
-    arm: str | None = None
-    layout: Annotated[list[Count], Field(min_length=4, max_length=4)] | None = None
-    start: int | None = None
-    offset: int = 0
-    classes: int = 0
-
-    @property
-    def pretrained(self) -> Pretrained | None:
-        """How a `save_pretrained` folder is read; None: it is a checkpoint of ours."""
-        if self.layout is None:
-            return None
-        return Pretrained(layout=self.layout, start=self.start, offset=self.offset, classes=self.classes)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_path(cls, given: Any) -> Any:
-        return {"path": given} if isinstance(given, str) else given
-
-
-class TimingSpec(Part):
-    """What to time on every checkpoint, in one run each.
-
-    Attributes:
-        samplers: names, or entries with options.
-        batch_sizes: of samplers that take batches.
-        slots: of samplers that stream; None: as many as the batch sizes, which their speed-ups are taken against.
-        samples_per_slot: that a stream draws.
-        patience: seconds; a run that would take longer, judged by the next smaller width, is left out; the
-            smallest width always runs. None: no limit.
-        seeds: of the noise; a repetition each.
-        float64_samples: that every sampler has to draw alike in float64 before anything is timed.
-        ancestral_seeds: repetitions with ancestral sampling, which takes longest: the first so many; None: all.
-        dtype: of the ARM.
-        figure_seed, figure_count: of the samples for the figures.
-    """
+class TimingSpec(Part, TimingSettings):
+    """What to time on every checkpoint, in one run each; `samplers` are names, or entries with options."""
 
     samplers: Annotated[list[SamplerSpec], Field(min_length=1)]
-    batch_sizes: Annotated[list[Count], Field(min_length=1)] = [1, 32]
-    slots: Annotated[list[Count], Field(min_length=1)] | None = None
-    samples_per_slot: Count = 4
-    patience: Annotated[float, Field(gt=0)] | None = None
-    seeds: Annotated[list[Seed], Field(min_length=1)] = list(range(10))
-    ancestral_seeds: Count | None = None
-    float64_samples: Annotated[int, Field(ge=0)] = 0
-    dtype: Literal["float32", "float64"] = "float32"
-    figure_seed: Seed = 10
-    figure_count: Count = 16
 
 
 class LoggingSpec(Part):
@@ -182,7 +126,7 @@ class Sweep(Part):
     description: str = ""
     profile: str | None = None
     datasets: dict[Name, DatasetSpec | None] = {}
-    checkpoints: dict[Name, CheckpointSpec] = {}
+    checkpoints: dict[Name, Existing] = {}
     variants: Annotated[dict[Name, VariantSpec], Field(min_length=1)] = {"default": VariantSpec()}
     training: TrainingSpec = TrainingSpec()
     search: SearchSpec | None = None
@@ -190,6 +134,16 @@ class Sweep(Part):
     resources: Resources = Resources()
     logging: LoggingSpec = LoggingSpec()
     _source: Source
+
+    @property
+    def title(self) -> str:
+        """Its name, and that of its profile."""
+        return self.name if self.profile is None else f"{self.name} ({self.profile})"
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether its search gives up the worse trials while others run."""
+        return self.search is not None and self.search.method == "asha"
 
     def error(self, place: Sequence[str | int], message: str) -> InputError:
         """An error at a place of the file, in its profile if it stands there. Raise what it returns."""
@@ -200,7 +154,8 @@ class Sweep(Part):
         try:
             return make()
         except OptionError as error:
-            raise self.error((*place, *error.option.split(".")) if error.option else place, str(error)) from None
+            said = str(error).removeprefix(f"{error.option}: ")  # the place has it already
+            raise self.error((*place, *error.option.split(".")) if error.option else place, said) from None
         except InputError as error:
             raise self.error(place, str(error)) from None
 
@@ -222,7 +177,8 @@ def load_sweep(path: str | Path, *, profile: str | None = None) -> Sweep:
         raise InputError(source.error(("profiles",), "must be a mapping from profile names to overrides"))
     if profile is not None:
         if profile not in profiles:
-            raise InputError(source.error(("profiles",), str(suggest("profile", profile, profiles))))
+            said = str(suggest("profile", profile, profiles)) if profiles else "there are none; leave --profile out"
+            raise InputError(source.error(("profiles",), said))
         if not isinstance(profiles[profile], dict):
             raise InputError(source.error(("profiles", profile), "must be a mapping from keys to overrides"))
         data = merged(data, profiles[profile])
@@ -312,13 +268,7 @@ def _fault(source: Source, item: dict[str, Any]) -> str:
         return source.error(place, str(suggest("key", str(place[-1]), valid)))
     if item["type"] == "missing":
         return source.error(place, "is missing and must be given")
-    got = item["input"]
-    shown = (
-        f", got {got!r}"
-        if not isinstance(got, dict | list)
-        else f", got {'a mapping' if isinstance(got, dict) else 'a list'}"
-    )
-    return source.error(place, item["msg"].replace("Input should be", "must be") + shown)
+    return source.error(place, reason(item))
 
 
 def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
@@ -332,5 +282,5 @@ def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
         case (_,):
             named = {"resources": Resources, "timing": TimingSpec, "logging": LoggingSpec}
         case (_, _):
-            named = {"resources": Role, "checkpoints": CheckpointSpec, "variants": VariantSpec}
+            named = {"resources": Role, "checkpoints": Existing, "variants": VariantSpec}
     return named.get(place[0], Sweep) if place else Sweep

@@ -27,7 +27,7 @@ class Faulty(KeyValues):
 
 
 class FaultyARM(TransformersARM):
-    def span_cache(self, slots, window, *, compact=None):
+    def span_cache(self, slots, window):
         return Faulty(self, slots, window)
 
 

@@ -84,6 +84,9 @@ def test_a_missing_file_and_a_missing_checkpoint_are_named(tmp_path):
         load_arm(tmp_path / "arm")
     with pytest.raises(InputError, match="is no checkpoint"):
         load_arm(tmp_path / "nowhere")
+    save_arm(arm, tmp_path / "job" / "checkpoint")
+    with pytest.raises(InputError, match="does not exist; give .*job/checkpoint"):
+        load_arm(tmp_path / "job")
 
 
 def test_saving_again_replaces_the_whole_checkpoint(tmp_path):

@@ -9,7 +9,7 @@ from arm_core import InputError, Layout, posterior_gumbel, predictive_sample, sa
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.forecasters import ForecastingConfig, ForecastingModules, GatedForecaster, LearnedForecaster, fixed_point
 from arm_core.forecasters.modules import INPUTS
-from arm_core.horizon import choose_horizon, hit_rates
+from arm_core.horizon import choose_horizon
 from arm_core.testing import randomise
 from arm_core.training import Training, TrainingConfig, evaluate, fit
 
@@ -158,16 +158,3 @@ def test_a_gate_of_zero_is_no_gate_and_a_closed_one_is_the_fallback():
     assert all(abs(a - b) <= 2 for a, b in zip(open_at_first, calls(fixed_point), strict=True))
     with pytest.raises(InputError, match="gate must be finite and not negative, got -1"):
         GatedForecaster(started.modules, gate=-1.0)
-
-
-def test_hit_rates_are_shares_and_modules_that_know_everything_hit_always():
-    started = training(iterations=1)
-    rates = hit_rates(started.arm, started.modules, seed=0, sample_ids=range(3))
-    for shares in rates.modules, rates.fixed_point:
-        assert shares.shape == (2,) and (shares >= 0).all() and (shares <= 1).all()
-    for network in (started.arm, started.modules):
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.zero_()  # equal logits everywhere: the noise alone decides
-    rates = hit_rates(started.arm, started.modules, seed=0, sample_ids=range(3))
-    assert rates.modules.tolist() == [1.0, 1.0]

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from arm_core.arms import PixelCNN, PixelCNNConfig
-from arm_core.arms.pixelcnn.product import ENOUGH, Product
 from arm_core.arms.pixelcnn.spans import PixelCNNSpans
 from arm_core.layout import Layout
+from arm_core.product import ENOUGH, Linear, Product, is_prepared, linear
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 
@@ -23,14 +23,30 @@ def test_both_libraries_give_the_same_product(bias):
 
 
 @needs_onednn
+@pytest.mark.parametrize("turned", [False, True], ids=["outputs-first", "features-first"])
+def test_a_linear_layer_is_that_of_torch_in_sums_and_in_gradients(turned):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(96, 40, generator=generator).T if turned else torch.randn(40, 96, generator=generator)
+    bias, x = torch.randn(40, generator=generator), torch.randn(2, ENOUGH // weight.numel(), 96, generator=generator)
+    expected = torch.nn.functional.linear(x, weight, bias)
+    with torch.no_grad():
+        torch.testing.assert_close(linear(x, weight, bias), expected, rtol=1e-5, atol=1e-4)
+        exact = linear(x.double(), weight.double(), bias.double())
+    assert torch.equal(exact, torch.nn.functional.linear(x.double(), weight.double(), bias.double()))
+    layer = Linear(96, 40)
+    layer(x).sum().backward()
+    torch.testing.assert_close(layer.weight.grad, x.sum(dim=(0, 1)).expand(40, -1), rtol=1e-4, atol=1e-3)
+
+
+@needs_onednn
 def test_only_float32_on_a_cpu_is_handed_to_onednn():
-    assert Product.prepares(torch.zeros(1))
+    assert is_prepared(torch.zeros(1))
     for other in (
         torch.zeros(1, dtype=torch.float64),
         torch.zeros(1, dtype=torch.bfloat16),
         torch.zeros(1, device="meta"),
     ):
-        assert not Product.prepares(other)
+        assert not is_prepared(other)
 
 
 @needs_onednn

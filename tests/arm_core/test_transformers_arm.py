@@ -15,10 +15,22 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
+from transformers.pytorch_utils import Conv1D
 
-from arm_core import InputError, Layout, load_arm, predictive_sample, sample_many, sample_noise, save_arm, top_k
+from arm_core import (
+    InputError,
+    Layout,
+    load_arm,
+    predictive_sample,
+    product,
+    sample_many,
+    sample_noise,
+    save_arm,
+    top_k,
+)
 from arm_core.arms import Guided, TransformersARM, TransformersConfig, TransformersDecoder
 from arm_core.arms.transformers import adapter
+from arm_core.arms.transformers.adapter import KeyValues
 from arm_core.decision import Decision
 from arm_core.forecasters import (
     ForecastingConfig,
@@ -133,7 +145,7 @@ def test_guidance_gives_the_samples_of_a_plain_loop(family):
 def test_cached_and_uncached_logits_agree_with_the_models_own(family):
     arm = arm_of(family)
     x = torch.randint(7, (5, LAYOUT.dims), generator=torch.Generator().manual_seed(1))
-    cache, where = arm.span_cache(5, LAYOUT.dims, compact=True), torch.tensor
+    cache, where = arm.span_cache(5, LAYOUT.dims), torch.tensor
     cache.begin(list(range(5)), PROMPTS)
     cache.evaluate(x.flip(1), where([0, 0, 0, 0, 0]), where([16, 9, 16, 2, 0]))  # drafts, each at a place of its own
     spans = [cache.evaluate(x, where([0, 0, 0, 0, 0]), where([3, 0, 16, 1, 16]))]
@@ -154,6 +166,25 @@ def test_cached_and_uncached_logits_agree_with_the_models_own(family):
     assert (own[:, 5] - rows_of(arm.model, [0], x[0])[5]).abs().min(dim=0).values.max() > 1e-4 * size  # prompts matter
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("family", ["llama", "gpt2", "falcon"])
+def test_products_of_spans_are_those_of_the_model_and_leave_it_as_it_is(family, monkeypatch):
+    counted, by_onednn = [], product._by_onednn
+    monkeypatch.setattr(product, "ENOUGH", 1)
+    monkeypatch.setattr(product, "_by_onednn", lambda *given: counted.append(given) or by_onednn(*given))
+    arm = arm_of(family, dtype=torch.float32)  # looks at a few spans itself
+    counted.clear()
+    kinds, x = [type(part) for part in arm.modules()], torch.randint(7, (3, 16))
+    expected = arm(x).logits.flatten(0, 1).detach()
+    assert not counted  # gradients go through torch's own
+    with sampling_mode(arm):
+        found = arm.span_cache(3, 16).evaluate(x, torch.zeros(3, dtype=torch.int64), torch.full((3,), 16))
+    layers = [part for part in arm.modules() if type(part) in (nn.Linear, Conv1D)]
+    assert len(counted) == len(layers)
+    torch.testing.assert_close(found.logits, expected[found.where.clone()], rtol=1e-4, atol=1e-5)
+    assert [type(part) for part in arm.modules()] == kinds
+
+
 def test_without_contexts_samples_follow_the_start_token():
     arm = arm_of()
     expected = plain_loop(arm.model, [[START]] * 5, noise_for())
@@ -164,7 +195,7 @@ def test_without_contexts_samples_follow_the_start_token():
 
 def test_keys_and_values_keep_their_grouped_heads_and_grow_as_far_as_samples_do():
     arm = arm_of(num_key_value_heads=2)
-    cache, x = arm.span_cache(2, 4, compact=True), torch.zeros(2, LAYOUT.dims, dtype=torch.int64)
+    cache, x = arm.span_cache(2, 4), torch.zeros(2, LAYOUT.dims, dtype=torch.int64)
     cache.begin([0, 1], [[1], [1, 2, 3, 4]])
     for first in range(0, LAYOUT.dims, 4):
         start = torch.full((2,), first)
@@ -234,6 +265,23 @@ def test_small_calls_have_fixed_shapes_and_large_ones_do_not(monkeypatch):
     assert arm.recorded_cache(1, 3).compact
     assert torch.equal(sample_many(arm, count=8, seed=0, slots=1, window=3, context=PROMPTS[:1] * 8).x, expected)
     assert len(calls) == 1
+
+
+class OwnSpans(KeyValues):
+    made = 0
+
+
+class OwnARM(TransformersARM):
+    def span_cache(self, slots, window):
+        OwnSpans.made += 1
+        return OwnSpans(self, slots, window)
+
+
+def test_a_span_cache_of_a_subclass_is_used_in_small_streams_too():
+    arm = OwnARM(decoder(), LAYOUT, offset=OFFSET)
+    expected = plain_loop(arm.model, PROMPTS, noise_for())
+    assert torch.equal(sample_many(arm, count=5, seed=0, slots=2, window=5, context=PROMPTS).x, expected)
+    assert arm.fixed_shapes and OwnSpans.made == 1
 
 
 @pytest.mark.parametrize("read", [lambda x: x.tolist()[0], lambda x: x[0].item(), lambda x: int(x.numpy()[0])])

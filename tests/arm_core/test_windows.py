@@ -226,6 +226,19 @@ def test_a_prefix_is_kept_and_completed_as_ancestral_sampling_would(window, know
     assert torch.equal(sample_many(arm, count=3, seed=0, slots=2, window=window, prefix=prefix).x, expected.x)
 
 
+@pytest.mark.parametrize("slots", [1, 3])
+def test_what_is_given_is_evaluated_in_the_widest_calls_there_are(slots):
+    layout, known = Layout(1, 8, 8, 3), 60
+    arm, expected = pixelcnn(layout), ancestral(layout, known)
+    prefix = expected.x[:, :known]
+    chosen, by_rows = (
+        sample_many(arm, count=3, seed=0, slots=slots, window=window, prefix=prefix) for window in (None, 8)
+    )
+    assert torch.equal(chosen.x, expected.x) and torch.equal(by_rows.x, expected.x)
+    # Twice three rows, and the row in which samples begin; or seven rows and that one.
+    assert chosen.arm_calls.tolist() == (by_rows.arm_calls - 4).tolist()
+
+
 def test_one_prefix_may_serve_all_samples():
     arm = pixelcnn(Layout(1, 8, 8, 3))
     trace = sample_many(arm, count=3, seed=0, slots=2, prefix=torch.tensor([2, 1, 0, 1]))

@@ -10,8 +10,9 @@ from click.testing import CliRunner
 from arm_core import Layout, save_arm
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.forecasters import ForecastingConfig, ForecastingModules
-from arm_core.horizon import divergences
 from benchmarks.forecasting import FRESH, Counts, compared, main
+from benchmarks.forecasts import divergences, hit_rates
+from tests.arm_core.test_modules import training
 
 LAYOUT = Layout(1, 4, 4, 3)
 
@@ -82,3 +83,16 @@ def test_divergences_are_those_of_their_definition(tmp_path):
     torch.testing.assert_close(found.marginals, again.marginals, rtol=1e-5, atol=1e-7)
     assert bool((found.marginals <= found.modules + 1e-6).all())  # equal probabilities are a forecast without a context
     assert bool((found.marginals > 0).all())
+
+
+def test_hit_rates_are_shares_and_modules_that_know_everything_hit_always():
+    started = training(iterations=1)
+    rates = hit_rates(started.arm, started.modules, seed=0, sample_ids=range(3))
+    for shares in rates.modules, rates.fixed_point:
+        assert shares.shape == (2,) and (shares >= 0).all() and (shares <= 1).all()
+    for network in (started.arm, started.modules):
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.zero_()  # equal logits everywhere: the noise alone decides
+    rates = hit_rates(started.arm, started.modules, seed=0, sample_ids=range(3))
+    assert rates.modules.tolist() == [1.0, 1.0]

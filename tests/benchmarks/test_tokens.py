@@ -40,7 +40,7 @@ def test_the_command_writes_what_it_prints(tmp_path):
     options = ["--part", "speed", "--small", "--repetitions", "1", "--threads", str(torch.get_num_threads())]
     ran = CliRunner().invoke(main, [*options, "--folder", str(tmp_path), "--out", str(tmp_path / "out")])
     assert ran.exit_code == 0, ran.output
-    found = json.loads((tmp_path / "out" / "speed.json").read_text())
+    found = json.loads((tmp_path / "out" / f"speed-{torch.get_num_threads()}.json").read_text())
     assert found["bits_a_pixel"] == 0.25 and found["exact_fraction_float32"] == 1
     assert {(row["over"], row["slots"]) for row in found["ratios"]} >= {("generate", 1), ("cached sequential", 2)}
     assert "cached sequential" in ran.output and "calls that confirmed 0, 1, 2, ... dims" in ran.output

@@ -110,7 +110,7 @@ def test_whatever_is_killed_tables_and_weights_are_those_of_an_undisturbed_run(t
     file = tmp_path / "chaos.yaml"
     file.write_text(SWEEP)
     sweep, alone = load_sweep(file), Store(tmp_path / "alone")
-    assert not serial.execute(make_plan(sweep, {}), alone, sweep.resources).failures
+    assert not serial.execute(make_plan(sweep, {}), alone).failures
     chaos = Chaos(cluster, file, random.Random(seed))
     runs = 0
     while len(chaos.points) < kills:

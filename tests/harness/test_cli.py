@@ -103,6 +103,62 @@ def test_a_plug_in_that_breaks_its_contract_is_found_out(tmp_path):
     assert wrong.exit_code == 2 and "must return integers" in wrong.output
 
 
+OWN = """
+from dataclasses import dataclass
+import torch
+from arm_core import ArmOutput, AutoregressiveModel
+@dataclass(frozen=True)
+class Config:
+    width: int = 2
+class Mine(AutoregressiveModel):
+    def __init__(self, layout, config: Config):
+        super().__init__(layout, hidden_features=0)
+        self.config = config
+        self.head = torch.nn.Embedding(layout.categories, layout.categories)
+    def forward(self, x):
+        logits = self.head(torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1))
+        return ArmOutput(logits, logits[..., :0])
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "message"),
+    [
+        (
+            "return ArmOutput(logits, logits[..., :0])",
+            "return logits",
+            1,
+            "forward must return ArmOutput(logits, hidden), got Tensor",
+        ),
+        ("ArmOutput(logits,", "ArmOutput(logits.mT,", 1, "shapes: logits must have shape (1, 64, 3), got (1, 3, 64)"),
+        (
+            "        return",
+            "        logits = torch.dropout(logits, 0.5, True)\n        return",
+            1,
+            "random in eval mode",
+        ),
+        ("self.head(torch", "self.tail(torch", 1, "no attribute 'tail' (mine.py:14)"),
+        ("(layout, hidden_features=0)", "()", 1, "(mine.py:10)"),
+        ("        self.config = config\n", "", 2, "write `self.config = config` in its __init__"),
+        ("width: int = 2", "width: int", 2, "every option needs a default to be checked with"),
+    ],
+)
+def test_what_people_forget_in_a_first_arm_is_told_without_a_traceback(tmp_path, old, new, code, message):
+    assert OWN.count(old) == 1
+    (tmp_path / "mine.py").write_text(OWN.replace(old, new))
+    result = run("check", f"{tmp_path}/mine.py:Mine", "--layout", "1x8x8x3")
+    assert result.exit_code == code and message in " ".join(result.output.split()), result.output
+    assert "ancestral samples: RuntimeError" not in result.output  # what follows from the first fault is not told
+
+
+def test_a_first_arm_without_faults_holds(tmp_path):
+    (tmp_path / "mine.py").write_text(OWN)
+    assert run("check", f"{tmp_path}/mine.py:Mine", "--layout", "1x4x4x3").exit_code == 0
+    unnamed, near = run("check", f"{tmp_path}/mine.py"), run("check", f"{tmp_path}/mine.py:mine")
+    assert "mine.py:NAME" in unnamed.output
+    assert "Did you mean 'Mine'? Valid: Config, Mine." in near.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -84,7 +84,7 @@ def test_on_a_cluster_jobs_run_where_they_should_and_find_out_what_they_do_one_a
     plugin.write_text(PLUGIN)
     file.write_text(SWEEP.replace("PLUGIN", str(plugin)))
     sweep, alone = load_sweep(file), Store(tmp_path / "alone")
-    assert serial.execute(make_plan(sweep, {}), alone, sweep.resources).done == 8
+    assert serial.execute(make_plan(sweep, {}), alone).done == 8
     assert start_sweep(file, tmp_path / "store", cluster).wait(400) == 0, (tmp_path / "output.txt").read_text()
     roles = {node.node_id: role for role, nodes in cluster.nodes.items() for node in nodes}
     ran = intervals(tmp_path / "notes")

@@ -45,12 +45,11 @@ def test_a_package_that_cannot_be_imported_fails_with_what_installs_it(monkeypat
     assert "pip install -c constraints.txt pyarrow" in result.output
 
 
-def test_little_shared_memory_a_full_disk_and_a_long_temporary_folder_are_named(monkeypatch, tmp_path):
+def test_little_shared_memory_and_a_full_disk_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda place: Usage(2**40, 0, 2**26))
-    monkeypatch.setattr(doctor.tempfile, "gettempdir", lambda: "/scratch/" + 80 * "x")
     result = run("doctor", "--store", tmp_path)
     assert result.exit_code == 0  # it runs with --serial
-    for remedy in ("--shm-size=1g", "make room for at least 2 GiB", "export TMPDIR=/tmp"):
+    for remedy in ("--shm-size=1g", "make room for at least 2 GiB"):
         assert remedy in result.output
 
 
@@ -68,6 +67,18 @@ def test_a_driver_without_a_torch_that_can_use_it_is_named(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     (found,) = doctor.gpu(Path("runs"), None)
     assert "this torch has no CUDA" in found.remedy
+
+
+@pytest.mark.parametrize(("capability", "fits"), [((6, 1), False), ((8, 6), True), ((12, 0), True)])
+def test_a_gpu_that_torch_has_no_kernels_for_is_named(capability, fits, monkeypatch):
+    """Compared as numbers: sm_61 is older than sm_100, and sm_120 newer."""
+    import torch
+
+    for name, answer in {"is_available": True, "get_device_capability": capability, "get_device_name": "a GPU"}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda answer=answer: answer)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"])
+    (found,) = doctor.gpu(Path("runs"), None)
+    assert bool(found.remedy) != fits
 
 
 def test_no_data_at_all_names_the_two_ways_to_get_some(monkeypatch, tmp_path):

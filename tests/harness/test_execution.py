@@ -1,6 +1,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -55,7 +57,7 @@ def two_datasets(tmp_path):
 def test_timings_of_a_failed_training_are_failed_rows_and_the_rest_is_done(two_datasets, tmp_path):
     store = Store(tmp_path / "store")
     plan = make_plan(two_datasets, {})
-    ledger = serial.execute(plan, store, two_datasets.resources, run=fake_run)
+    ledger = serial.execute(plan, store, run=fake_run)
     assert ledger.done == 2
     assert [(f.title, f.error) for f in ledger.failures] == [
         ("train mnist5k seed 0", "Boom: no"),
@@ -77,24 +79,24 @@ def test_jobs_that_ended_after_their_driver_are_done(two_datasets, tmp_path):
 
     plan = make_plan(two_datasets, store.outcomes())
     assert [planned.reason for planned in plan.jobs] == ["done before", "done before", "not done yet", "not done yet"]
-    serial.execute(plan, store, two_datasets.resources, run=run)
+    serial.execute(plan, store, run=run)
     assert ran == ["mnist5k seed 0"]
 
 
 def test_a_training_whose_checkpoint_is_gone_runs_again_and_its_timing_too(two_datasets, tmp_path):
     store = Store(tmp_path / "store")
-    serial.execute(make_plan(two_datasets, {}), store, two_datasets.resources, run=fake_run)
+    serial.execute(make_plan(two_datasets, {}), store, run=fake_run)
     train = next(name.id for name in make_plan(two_datasets, {}).names if name.dataset == "digits")
     (checkpoint_of(store.root, train) / "manifest.json").unlink()
     again = make_plan(two_datasets, store.outcomes())
     assert [p.reason for p in again.jobs[:2]] == ["files of it are gone", "its training runs again"]
-    serial.execute(again, store, two_datasets.resources, run=fake_run)
+    serial.execute(again, store, run=fake_run)
     assert store.outcomes()[train] == "done"
 
 
 def test_a_failed_job_is_run_again(two_datasets, tmp_path):
     store, ran = Store(tmp_path / "store"), []
-    serial.execute(make_plan(two_datasets, {}), store, two_datasets.resources, run=fake_run)
+    serial.execute(make_plan(two_datasets, {}), store, run=fake_run)
 
     def mended(job, root, *, threads):
         ran.append(job.kind)
@@ -102,7 +104,7 @@ def test_a_failed_job_is_run_again(two_datasets, tmp_path):
         row = trial_row if job.kind == "train" else timing_row
         return Store(root).write_job(job.id, {"trials" if job.kind == "train" else "timings": [row(job=job.id)]})
 
-    ledger = serial.execute(make_plan(two_datasets, store.outcomes()), store, two_datasets.resources, run=mended)
+    ledger = serial.execute(make_plan(two_datasets, store.outcomes()), store, run=mended)
     assert ran == ["train", "timing"] and not ledger.failures
     assert set(store.outcomes().values()) == {"done"}
 
@@ -183,17 +185,60 @@ def test_an_address_where_nothing_listens_is_refused_at_once(local_ray, address)
         pass
 
 
+OWN = """
+import torch
+from arm_core.arms import PixelCNN, PixelCNNConfig
+from beside_own import LAYOUT, first
+
+class Mine(PixelCNN):
+    def __init__(self, layout, config: PixelCNNConfig):
+        super().__init__(layout, config)
+
+class Stripes:
+    layout = LAYOUT
+
+    def __init__(self, root): ...
+
+    def split(self, name):
+        return torch.arange(16).view(-1, 1, 1, 1).expand(16, 1, 4, 4).bitwise_and(1).to(torch.uint8)
+
+def copy_first(state):
+    return first(state.outputs)
+"""
+BESIDE = """
+from arm_core import Layout
+
+LAYOUT = Layout(1, 4, 4, 2)
+
+def first(outputs):
+    return outputs[:, :1].expand_as(outputs)
+"""
+
+
 @pytest.mark.ray
-def test_ray_and_serial_give_the_same_rows(local_ray, small_sweep, tmp_path):
+def test_ray_and_serial_give_the_same_rows_also_of_plug_ins_that_import_the_file_beside_them(
+    local_ray, small_sweep, tmp_path, monkeypatch
+):
+    """An ARM, a dataset and a forecaster of files with a neighbour, named from the folder where the command runs."""
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "beside_own.py").write_text(BESIDE)
+    text = small_sweep.read_text().replace("digits: {}", 'mine: {name: "own.py:Stripes"}')
+    text = text.replace("arm: {", 'arm: {name: "own.py:Mine", ').replace("learned]", 'learned, "own.py:copy_first"]')
+    small_sweep.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))  # the folder of a file with neighbours is added to it, here only
     sweep = load_sweep(small_sweep)
     stores = [Store(tmp_path / name) for name in ("serial", "ray")]
     for store, execute in zip(stores, (serial.execute, local_ray.execute), strict=True):
-        ledger = execute(make_plan(sweep, {}), store, sweep.resources)
+        ledger = execute(make_plan(sweep, {}), store)
         assert (ledger.done, ledger.failures) == (2, [])
     for table in ("trials", "curves", "timings", "mistakes", "samples"):
         first, second = (store.read(table).drop(columns=list(MEASURED), errors="ignore") for store in stores)
         assert len(first) > 0
         assert first.to_json(default_handler=str) == second.to_json(default_handler=str), table
+    (trial,) = stores[1].read("trials").to_dict("records")
+    assert (trial["arm"], trial["dataset_name"]) == ("own.py:Mine", "own.py:Stripes")
+    assert any("own.py:copy_first" in sampler for sampler in stores[1].read("timings")["sampler"])
 
 
 PLUGIN = """
@@ -224,7 +269,7 @@ def test_a_killed_worker_is_tried_again_and_ends_the_training(local_ray, small_s
     text = small_sweep.read_text().replace("arm: {", f'arm: {{name: "{plugin}:Fragile", ').split("timing:")[0]
     small_sweep.write_text(text)
     sweep, store = load_sweep(small_sweep), Store(tmp_path / "store")
-    ledger = local_ray.execute(make_plan(sweep, {}), store, sweep.resources)
+    ledger = local_ray.execute(make_plan(sweep, {}), store)
     assert (tmp_path / "killed").exists()
     assert (ledger.done, ledger.failures) == (1, [])
     assert len(set((tmp_path / "steps").read_text().split())) == 2, "two processes took part"
@@ -238,7 +283,7 @@ def test_trainings_that_follow_one_another_share_a_process_and_count_their_memor
     text = small_sweep.read_text().split("timing:")[0].replace("{iterations: 4", "{seeds: [0, 1, 2], iterations: 4")
     small_sweep.write_text(f"{text}resources: {{train: {{cpus: {available_cpus()}, threads: 1}}}}\n")
     sweep, store = load_sweep(small_sweep), Store(tmp_path / "store")
-    assert local_ray.execute(make_plan(sweep, {}), store, sweep.resources).done == 3
+    assert local_ray.execute(make_plan(sweep, {}), store).done == 3
     began = [
         re.findall(r"process (\d+) on", (job_folder(store.root, job) / "log.txt").read_text()) for job in store.jobs()
     ]
@@ -256,7 +301,7 @@ def test_a_worker_that_always_dies_becomes_a_failed_row(local_ray, small_sweep, 
     plugin.write_text(DEADLY)
     small_sweep.write_text(small_sweep.read_text().replace("arm: {", f'arm: {{name: "{plugin}:Fragile", '))
     sweep, store = load_sweep(small_sweep), Store(tmp_path / "store")
-    ledger = local_ray.execute(make_plan(sweep, {}), store, sweep.resources)
+    ledger = local_ray.execute(make_plan(sweep, {}), store)
     assert [f.error for f in ledger.failures] == ["its process died 3 times", "its training failed"]
     (row,) = store.read("trials").to_dict("records")
     assert (store.root / row["log"]).exists()
@@ -266,9 +311,6 @@ def test_a_worker_that_always_dies_becomes_a_failed_row(local_ray, small_sweep, 
 @pytest.mark.slow
 def test_a_killed_driver_loses_nothing_that_was_finished(small_sweep, tmp_path):
     """A sweep that is killed after its training goes on with the timing alone."""
-    import subprocess
-    import sys
-
     command = [
         sys.executable,
         "-m",

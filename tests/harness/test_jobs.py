@@ -347,7 +347,7 @@ def test_chosen_horizons_gates_and_fresh_noise_are_timed_and_recorded(small_swee
 
 @pytest.mark.slow
 def test_windows_streams_and_peers_are_timed_and_recorded(small_sweep, tmp_path):
-    samplers = "[ancestral, fixed_point, {forecaster: fixed_point_above, window: 8}, {forecaster: learned, window: auto, stream: true}, {forecaster: fixed_point, stream: true}, jacobi, cached_sequential, {peer: gs_jacobi, block: 16}, jacobi_gs]"
+    samplers = "[ancestral, fixed_point, {forecaster: fixed_point_above, window: 8}, {forecaster: learned, window: auto, stream: true}, {forecaster: fixed_point, stream: true}, jacobi, cached_sequential, {sampler: gs_jacobi, block: 16}, jacobi_gs]"
     text = small_sweep.read_text().replace("[ancestral, zeros, fixed_point, learned]", samplers)
     small_sweep.write_text(text.replace("seeds: [0, 1, 2]", "slots: [3]\n  samples_per_slot: 2\n  seeds: [0]"))
     store, plan = run_both(small_sweep, tmp_path)

@@ -67,7 +67,7 @@ def cut(monkeypatch, job, root, step):
 @pytest.mark.slow
 def test_photos_become_decoded_samples_and_stops_change_no_bit(plan, tmp_path, monkeypatch):
     store = Store(tmp_path / "store")
-    ledger = serial.execute(plan, store, load_sweep(tmp_path / "coded.yaml").resources)
+    ledger = serial.execute(plan, store)
     assert not ledger.failures, ledger.failures
     row = store.read("autoencoders").iloc[0]
     assert (row["latent_channels"], row["latent_height"], row["latent_categories"]) == (2, 4, 4)
@@ -113,13 +113,12 @@ def test_an_autoencoder_whose_latents_are_gone_runs_again_and_what_needs_them(pl
 @pytest.mark.slow
 def test_an_arm_whose_autoencoder_failed_is_failed_too(plan, tmp_path):
     store = Store(tmp_path / "store")
-    resources = load_sweep(tmp_path / "coded.yaml").resources
 
     def fail_the_first(job, root, **options):
         bad = job.model_copy(update={"training": {**job.training, "learning_rate": 1e30}})
         return run_job(bad, root, **options)
 
-    ledger = serial.execute(plan, store, resources, run=fail_the_first)
+    ledger = serial.execute(plan, store, run=fail_the_first)
     assert [failure.error.split(":")[0] for failure in ledger.failures] == [
         "DivergedError", "its autoencoder failed", "its training failed",
     ]  # fmt: skip

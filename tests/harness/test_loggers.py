@@ -37,7 +37,7 @@ def logged(small_sweep, tmp_path, local_ray):
     def run(line):
         small_sweep.write_text(small_sweep.read_text().partition("timing:")[0] + f"logging: {line}\n")
         sweep, store, said = load_sweep(small_sweep), Store(tmp_path / "runs"), []
-        ledger = local_ray.execute(make_plan(sweep, {}), store, sweep.resources, say=said.append)
+        ledger = local_ray.execute(make_plan(sweep, {}), store, say=said.append)
         return store, said, ledger.done
 
     return run

@@ -50,7 +50,7 @@ def test_jobs_by_state_and_arm_calls_reach_the_prometheus_endpoint_under_the_nam
     local_ray, small_sweep, tmp_path
 ):
     sweep, store = load_sweep(small_sweep), Store(tmp_path)
-    assert local_ray.execute(make_plan(sweep, {}), store, sweep.resources).done == 2
+    assert local_ray.execute(make_plan(sweep, {}), store).done == 2
     calls = sum(int(row.sum()) for row in store.read("timings")["arm_calls"])
     deadline, text = time.monotonic() + 60, ""
     while "ray_harness_arm_calls{" not in text or not re.search(rf"ray_harness_arm_calls{{.*}} {calls}\.0", text):

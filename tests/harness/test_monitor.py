@@ -23,7 +23,7 @@ from tests.harness.rows import trial_row
 def progress(**changes):
     now = Progress(
         job="a", kind="train", title="digits seed 0", state="running", step=30, total=120, unit="iterations", note="",
-        metrics={"bits/dim": 1.234567, "it/s": 20.0}, seconds_left=200.0, updated_at=time.time(),
+        metrics={"bits/dim": 1.234567, "it/s": 20.0}, seconds_left=200.0, updated_at=time.time(), started_at=time.time(),
         host=os.uname().nodename, pid=os.getpid(),
     )  # fmt: skip
     return replace(now, **changes)

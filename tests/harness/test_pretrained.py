@@ -55,11 +55,11 @@ def test_a_folder_is_timed_in_a_sweep(model, tmp_path):
     rows = Store(tmp_path / "store").read("timings")
     assert set(rows["dataset_name"]) == {"llama"} and (rows["exact_fraction"].dropna() == 1).all()
     shifted = planned(tmp_path, {"path": str(tmp_path / "llama"), **TOKENS, "offset": 5})
-    assert shifted.id != job.id and shifted.checkpoint.sha256 == job.checkpoint.sha256
+    assert shifted.id != job.id and shifted.sha256 == job.sha256
     with torch.no_grad():
         next(model.parameters()).add_(1)
     model.save_pretrained(tmp_path / "llama")
-    assert planned(tmp_path, {"path": str(tmp_path / "llama"), **TOKENS}).checkpoint.sha256 != job.checkpoint.sha256
+    assert planned(tmp_path, {"path": str(tmp_path / "llama"), **TOKENS}).sha256 != job.sha256
 
 
 @pytest.mark.usefixtures("model")

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from arm_core import InputError
 from harness.report import formats, write_report
-from harness.report.tables import with_std
+from harness.report.tables import Cell, with_std
 from harness.store import Store, job_folder
 from tests.harness.golden import make
 from tests.harness.rows import ANCESTRAL, timing_row, trial_row, write_named
@@ -254,9 +255,24 @@ def test_latex_is_for_print(golden, tmp_path):
         assert ("Every sample is that of ancestral sampling." in text) != ("& law" in text)
 
 
+def test_latex_of_more_rows_than_a_page_is_several_floats_cut_between_widths(tables):
+    table = next(table for table in tables[1].tables if table.name == "table1-sample")
+    (block, *_) = table.blocks
+    batch = table.headings.index("batch")
+    many = [[*row[:batch], Cell(str(width)), *row[batch + 1 :]] for width in range(25) for row in block.rows[:4]]
+    text = formats.latex(replace(table, blocks=[replace(block, rows=many)]))
+    floats = text.split(r"\begin{table*}")[1:]
+    rows = [[line for line in part.splitlines() if " & " in line][1:] for part in floats]
+    assert len(floats) == 3 and sum(map(len, rows)) == 100 and "longtable" not in text, "not allowed in two columns"
+    assert all(len(part) % 4 == 0 and part for part in rows), "no width is torn apart"
+    assert text.count(r"\label") == 1 and text.count("continued") == 2
+    assert all(part.count(r"\midrule") == part.count(r"\end{table*}") == 1 for part in floats)
+
+
 def test_markdown_and_latex_escape_what_has_a_meaning_there():
     assert "a\\|b" in formats.markdown_rows(["x"], [["a|b"]])
     assert formats.tex("50 % of a_b {#1} ±") == r"50 \% of a\_b \{\#1\} $\pm$"
+    assert formats.tex("3x28x28 max") == r"3$\times$28$\times$28 max"
 
 
 def test_a_missing_spread_is_left_out():

@@ -26,8 +26,8 @@ def test_a_search_stops_trials_early_and_does_not_start_them_again(local_ray, tm
     sweep, store = load_sweep(file), Store(tmp_path / "store")
     plan = make_plan(sweep, {})
     with pytest.raises(InputError, match="leave --serial out"):
-        serial.execute(plan, store, sweep.resources)
-    ledger = local_ray.execute(plan, store, sweep.resources)
+        serial.execute(plan, store)
+    ledger = local_ray.execute(plan, store)
     assert not ledger.failures, ledger.failures
     outcomes = store.outcomes()
     assert set(outcomes) == {planned.job.id for planned in plan.jobs}
@@ -59,7 +59,7 @@ def test_on_ray_an_autoencoder_comes_before_its_arm(local_ray, tmp_path, sample_
     file = tmp_path / "coded.yaml"
     file.write_text(LATENTS.split("timing:")[0])
     sweep, store = load_sweep(file), Store(tmp_path / "store")
-    ledger = local_ray.execute(make_plan(sweep, {}), store, sweep.resources)
+    ledger = local_ray.execute(make_plan(sweep, {}), store)
     assert not ledger.failures, ledger.failures
     row, trial = store.read("autoencoders").iloc[0], store.read("trials").iloc[0]
     assert trial["dataset_sha256"] == row["latents_sha256"] and trial["autoencoder_job"] == row["job"]

@@ -11,6 +11,7 @@ from arm_core import InputError
 from harness.sweep import TrainJob, draw_jobs, load_sweep, make_plan
 from harness.sweep.identity import content_hash
 from harness.sweep.jobs import Job
+from harness.sweep.shipped import sweep_file
 from harness.sweep.source import read_source
 from tests.harness.conftest import SMALL
 
@@ -71,7 +72,7 @@ def test_a_sweep_becomes_a_training_and_a_timing_per_dataset_and_seed(plan_of):
     ("before", "after", "message"),
     [
         ("iterations: 100", "iteration: 100", "q.yaml:12: training.iteration: unknown key 'iteration'. Did you mean 'iterations'?"),
-        ("iterations: 100", "iterations: '100'", "q.yaml:12: training.iterations: .*must be a valid integer, got '100'"),
+        ("iterations: 100", "iterations: '100'", "q.yaml:12: training.iterations: must be a valid integer, got '100'; .*without quotes"),
         ("iterations: 100", "iterations: 1.5", "q.yaml:12: training.iterations: .*must be a valid integer"),
         ("iterations: 100", "iterations: true", "q.yaml:12: training.iterations: .*must be a valid integer"),
         ("iterations: 100", "iterations: 0", "q.yaml:11: training: iterations must be a whole number of at least 1, got 0"),
@@ -99,8 +100,8 @@ def test_a_sweep_becomes_a_training_and_a_timing_per_dataset_and_seed(plan_of):
         ("forecaster: learned, horizon: 2", "forecaster: zeros, draft_dtype: bfloat16", "timing.samplers.2.draft_dtype: needs a proof; add `certified: true`"),
         ("forecaster: learned, horizon: 2", "forecaster: zeros, resampled: true, certified: true", "timing.samplers.2.certified: fresh noise at every call knows no"),
         ("forecaster: learned, horizon: 2", "sampler: ancestral, certified: true", "timing.samplers.2.certified: ancestral takes sampler,"),
-        ("forecaster: learned, horizon: 2", "peer: jacobi, block: 8", "timing.samplers.2.block: jacobi takes sampler, temperature,"),
-        ("forecaster: learned, horizon: 2", "peer: jakobi", "q.yaml:19: timing.samplers.2.peer"),
+        ("forecaster: learned, horizon: 2", "sampler: jacobi, block: 8", "timing.samplers.2.block: jacobi takes sampler, temperature,"),
+        ("forecaster: learned, horizon: 2", "sampler: jakobi", "q.yaml:19: timing.samplers.2.sampler"),
         ("forecaster: learned, horizon: 2", "window: 8", "timing.samplers.2: needs a `forecaster:`, or a `sampler:`"),
         ("horizon: 2", "horizon: 2, sampler: jacobi", "timing.samplers.2: ancestral and the samplers of other papers take no"),
         ("learned, horizon", "zeros, horizon", "q.yaml:19: timing.samplers.2: horizon is for learned and gated only"),
@@ -117,10 +118,14 @@ def test_a_sweep_becomes_a_training_and_a_timing_per_dataset_and_seed(plan_of):
         ("name: q\n", "", "name: is missing"),
         ("name: q", "name: a/../b", "q.yaml:1: name: "),
         ("name: q", "name: q\nname: r", "q.yaml:2: the key 'name' stands twice"),
-        ("name: q", "name: [q", "not valid YAML"),
+        ("name: q", "name: [q", "not valid YAML: .*; is what opens at line 1 closed?"),
+        ("name: q", 'name: "C:\\Users\\me"', "q.yaml:1: not valid YAML: .*; in double quotes a backslash .*single quotes"),
+        ("  mnist5k", "\tmnist5k", "q.yaml:3: not valid YAML: .*; indent with spaces"),
+        ("[1, 8]", "8", r"q.yaml:20: timing.batch_sizes: must be a valid list, got 8; write a list, such as \[1, 2\]"),
+        ("name: q", "name: my photos (2024)", "q.yaml:1: name: must be made of letters, digits, _ and -, .*got 'my photos"),
         ("name: q", "1: q", "keys must be text, got 1"),
         (BASE, "- 1", "must be a mapping"),
-        (BASE, "", "must be a mapping"),
+        (BASE, "", "must be a mapping .*got an empty file"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_its_line_and_the_remedy(plan_of, before, after, message):
@@ -162,11 +167,20 @@ def test_a_missing_file_is_named(tmp_path):
         load_sweep(tmp_path / "nowhere.yaml")
 
 
+def test_a_name_without_its_ending_is_told_from_a_sweep_that_comes_along(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(BASE)
+    with pytest.raises(InputError, match="no sweep 'mine', but a file mine.yaml; give its whole name"):
+        sweep_file(Path("mine"))
+
+
 def test_a_profile_overrides_the_file_and_an_unknown_one_is_refused(plan_of):
     plan = plan_of(BASE, profile="laptop")
-    assert plan.profile == "laptop"
+    assert plan.sweep.profile == "laptop"
     assert plan.jobs[0].job.training["iterations"] == 10
     assert plan.jobs[0].job.training["learning_rate"] == 0.002
+    with pytest.raises(InputError, match="there are none; leave --profile out"):
+        plan_of(BASE.partition("profiles:")[0], profile="laptop")
     with pytest.raises(InputError, match="unknown profile 'lapto'. Did you mean 'laptop'"):
         plan_of(BASE, profile="lapto")
 

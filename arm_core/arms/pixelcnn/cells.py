@@ -80,6 +80,24 @@ class CellPair(NamedTuple):
     ul: Cells
 
 
+class _Chosen(NamedTuple):
+    """Entries of the tables of `SpanCells` that a call evaluates.
+
+    Attributes:
+        rows: which; None: all of them.
+        numbers: of the cell of each.
+        outside: which of them only fill up; None: none do.
+        counts: how many spans cover of each kind.
+        sizes: how many entries there are of each kind.
+    """
+
+    rows: Int[Tensor, " n"] | None
+    numbers: Int[Tensor, " n"]
+    outside: Bool[Tensor, " n"] | None
+    counts: list[int]
+    sizes: list[int]
+
+
 class SpanCells:
     """From where the spans of the slots begin and end to the cells of all levels.
 
@@ -142,21 +160,14 @@ class SpanCells:
             first, stop: in pixels; a slot's span is [first, stop), empty where they are equal.
         """
         begin, end = (self.before.index_select(0, at) for at in (first, stop))
-        sizes = counts = (end - begin).sum(dim=0).tolist() if self.compact else self.room
-        if self.rounded:
-            sizes = [_round_up(count) for count in counts]
-            fill = begin.new_tensor([[size - count for size, count in zip(sizes, counts, strict=True)]])
-            begin, end = torch.cat([begin, torch.zeros_like(fill)]), torch.cat([end, fill])
-        numbers = begin.flatten().index_select(0, self.range) + self.ahead
-        inside = numbers < end.flatten().index_select(0, self.range)
-        tables, outside = [self.slots, self.first_row, self.first_place, self.nowhere], None
-        if self.compact:
-            index = inside.nonzero().flatten()
-            numbers, *tables = (table.index_select(0, index) for table in (numbers, *tables))
-        if not self.compact or sizes != counts:
-            outside = self.fills.index_select(0, index) if self.compact else inside.logical_not()
-            numbers = numbers.masked_fill(outside, 0)
+        choose = self._filled_up if self.rounded else self._covered if self.compact else self._all
+        rows, numbers, outside, counts, sizes = choose(begin, end)
+        tables = [self.slots, self.first_row, self.first_place, self.nowhere]
+        if rows is not None:
+            tables = [table.index_select(0, rows) for table in tables]
         slots, first_row, first_place, nowhere = tables
+        if outside is not None:
+            numbers = numbers.masked_fill(outside, 0)
         row = numbers + first_row
         places = self.place.index_select(0, row) + first_place
         if outside is not None:
@@ -167,6 +178,36 @@ class SpanCells:
         ]
         at = [CellPair(*kinds[place : place + 2]) for place in range(0, 2 * LEVELS, 2)]
         return at, counts, None if outside is None else outside.split(sizes)[1]
+
+    def _all(self, begin: Tensor, end: Tensor) -> _Chosen:
+        """Fixed shapes: every entry, also those that no span covers."""
+        numbers, inside = self._numbered(begin, end)
+        return _Chosen(None, numbers, inside.logical_not(), self.room, self.room)
+
+    def _covered(self, begin: Tensor, end: Tensor) -> _Chosen:
+        """What spans cover and no more."""
+        counts = (end - begin).sum(dim=0).tolist()
+        return _Chosen(*self._inside(begin, end), None, counts, counts)
+
+    def _filled_up(self, begin: Tensor, end: Tensor) -> _Chosen:
+        """What spans cover, and cells of one more slot up to the next of a few counts."""
+        counts = (end - begin).sum(dim=0).tolist()
+        sizes = [_round_up(count) for count in counts]
+        fill = begin.new_tensor([[size - count for size, count in zip(sizes, counts, strict=True)]])
+        rows, numbers = self._inside(torch.cat([begin, torch.zeros_like(fill)]), torch.cat([end, fill]))
+        outside = self.fills.index_select(0, rows) if sizes != counts else None
+        return _Chosen(rows, numbers, outside, counts, sizes)
+
+    def _inside(self, begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+        """The entries that spans cover, and the numbers of their cells."""
+        numbers, inside = self._numbered(begin, end)
+        rows = inside.nonzero().flatten()
+        return rows, numbers.index_select(0, rows)
+
+    def _numbered(self, begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+        """The number of the cell of each entry, and whether a span covers it."""
+        numbers = begin.flatten().index_select(0, self.range) + self.ahead
+        return numbers, numbers < end.flatten().index_select(0, self.range)
 
 
 def _round_up(count: int) -> int:

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from arm_core.arms.pixelcnn.cells import LEVELS, CellPair, Cells, Grid, SpanCells, build_grids
 from arm_core.arms.pixelcnn.layers import Block, GatedResnet, Resample, Stem, Trunk, label_rows
-from arm_core.arms.pixelcnn.product import Product
 from arm_core.causal_conv import CausalConv2d, CausalConvTranspose2d
 from arm_core.contracts import Contexts, SpanOutput
 from arm_core.elementwise import Rows, concat_elu_of_rows
 from arm_core.layout import Layout
+from arm_core.product import Product, is_prepared
 
 MANY = 64
 """Rows from which on it pays to copy them in wide elements."""
@@ -50,7 +50,7 @@ class PixelCNNSpans:
         pixels = self._pixels(window)
         self.window, self.recordable = pixels * layout.channels, not compact
         self.grids = grids = build_grids(layout, slots, pixels, device)
-        rounded = Product.prepares(trunk.head.weight)
+        rounded = is_prepared(trunk.head.weight)
         self.cells = SpanCells(grids, slots, pixels, compact=compact, rounded=rounded)
         self.channels = torch.arange(layout.channels, device=device)
         self.stem = _Stem(layout, trunk.stem, grids[0])

@@ -5,6 +5,7 @@ that of position P - 1 + i, where x_{i-1} stands; for the first dimension it is 
 """
 
 import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,11 +13,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
+from transformers.pytorch_utils import Conv1D
 
 from arm_core.arms.transformers.limits import check_drivable, check_numbers, longest_sequence
-from arm_core.contracts import ArmOutput, AutoregressiveModel, Contexts, SpanOutput
+from arm_core.contracts import ArmOutput, AutoregressiveModel, Contexts, SpanCache, SpanOutput
 from arm_core.errors import InputError
 from arm_core.layout import Layout
+from arm_core.product import Linear, linear
 
 FIXED_WORK = 2**28
 """Multiplications of a call up to which the Python of a model costs a CPU more than what fixed shapes add to them."""
@@ -59,7 +62,7 @@ class TransformersARM(AutoregressiveModel):
         self.register_state_dict_post_hook(_drop_aliases)
         self.register_load_state_dict_pre_hook(_add_aliases)
         if not next(model.parameters()).is_meta:
-            self.fixed_shapes = check_numbers(self)
+            self.fixed_shapes = check_numbers(self, partial(KeyValues, self))
 
     def forward(self, x: Int[Tensor, "batch dims"], context: Contexts | None = None) -> ArmOutput:
         """Logits and last hidden states of every dimension, in one pass without a cache."""
@@ -72,33 +75,41 @@ class TransformersARM(AutoregressiveModel):
         logits, hidden = self.rows(tokens, wanted, use_cache=False)
         return ArmOutput(logits.unflatten(0, x.shape), hidden.unflatten(0, x.shape))
 
-    def span_cache(self, slots: int, window: int, *, compact: bool | None = None) -> "KeyValues":
-        """See `AutoregressiveModel`. If not `compact` calls have fixed shapes: so on a GPU, if the model allows it."""
-        fixed = self.fixed_shapes and next(self.parameters()).is_cuda
-        return KeyValues(self, slots, window, compact=not fixed if compact is None else compact)
+    def span_cache(self, slots: int, window: int) -> SpanCache:
+        """See `AutoregressiveModel`. Calls have fixed shapes on a GPU, if the model allows it."""
+        return KeyValues(self, slots, window, compact=not (self.fixed_shapes and next(self.parameters()).is_cuda))
 
-    def recorded_cache(self, slots: int, window: int) -> "KeyValues":
+    def recorded_cache(self, slots: int, window: int) -> SpanCache:
         """See `AutoregressiveModel`: fixed shapes also on a CPU, where calls are small, if the model allows it."""
-        rows, cost = slots * min(window, self.layout.dims), _Cost(self)
+        cache = self.span_cache(slots, window)
+        if not self.fixed_shapes or type(cache) is not KeyValues:  # a subclass's own stays as it is
+            return cache
+        rows, cost = slots * cache.window, cache.cost
         small = cost.of(rows, self.layout.dims, rows) * cost.whole <= FIXED_WORK
-        return self.span_cache(slots, window, compact=False if small and self.fixed_shapes else None)
+        return KeyValues(self, slots, cache.window, compact=False) if small else cache
 
     def example_contexts(self, count: int) -> Contexts:
         """Prompts of one to three tokens, as far as the model has positions for them."""
         most = min(3, self.longest - self.layout.dims + 1)
         return [[self.offset + (k + j) % self.layout.categories for j in range(1 + k % most)] for k in range(count)]
 
-    def rows(self, tokens: Int[Tensor, "batch n"], wanted: Bool[Tensor, "batch n"] | None, **inputs: Any) -> ArmOutput:
+    def rows(
+        self,
+        tokens: Int[Tensor, "batch n"],
+        wanted: Bool[Tensor, "batch n"] | None,
+        *,
+        model: Any = None,
+        **inputs: Any,
+    ) -> ArmOutput:
         """The model's own forward; logits (rows, categories) and hidden states (rows, width) where wanted, in order.
 
-        The logits are at least float32, as `generate` reads them. None: all are wanted.
+        The logits are at least float32, as `generate` reads them. wanted None: all are; model None: the ARM's own.
         """
-        head = self.model.get_output_embeddings()
+        model = self.model if model is None else model
+        head = model.get_output_embeddings()
         pick = _Rows(head, wanted, slice(self.offset, self.offset + self.layout.categories))
-        parts = {name: pick if part is head else part for name, part in self.model._modules.items()}
-        shell = object.__new__(type(self.model))  # the same weights and forward: the model itself never changes
-        shell.__dict__.update(self.model.__dict__, _modules=parts)
-        logits = shell(input_ids=tokens, return_dict=True, **inputs).logits.squeeze(0)
+        parts = {name: pick if part is head else part for name, part in model._modules.items()}
+        logits = _shell(model, parts)(input_ids=tokens, return_dict=True, **inputs).logits.squeeze(0)
         return ArmOutput(logits.to(torch.promote_types(logits.dtype, torch.float32)), pick.hidden)
 
     def prompts(
@@ -165,6 +176,7 @@ class KeyValues:
         self.read = torch.zeros((), dtype=like.dtype, device=like.device)
         self.unread = torch.full_like(self.read, torch.finfo(like.dtype).min)
         self.cost = _Cost(arm)
+        self.model = _with_fast_products(arm.model)
 
     @property
     def version(self) -> int:
@@ -241,7 +253,7 @@ class KeyValues:
         cache = _Places(memory, slots, places.flatten(), reach)
         given = {self.arm.cache_argument: cache, "use_cache": True, "attention_mask": mask, "position_ids": position}
         with torch.no_grad():
-            return self.arm.rows(tokens, wanted, **given)
+            return self.arm.rows(tokens, wanted, model=self.model, **given)
 
 
 class _Memory:
@@ -299,10 +311,30 @@ class _Rows(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         self.hidden = hidden.flatten(0, 1) if self.wanted is None else hidden[self.wanted]
-        if type(self.head) is not nn.Linear:  # quantised, or wrapped
+        if type(self.head) not in (nn.Linear, Linear):  # quantised, or wrapped
             return self.head(self.hidden)[None, :, self.categories]
         bias = None if self.head.bias is None else self.head.bias[self.categories]
-        return F.linear(self.hidden, self.head.weight[self.categories], bias)[None]
+        return linear(self.hidden, self.head.weight[self.categories], bias)[None]
+
+
+def _shell(module: nn.Module, parts: dict[str, nn.Module | None], kind: type[nn.Module] | None = None) -> nn.Module:
+    """A module with the same weights and forward, and other parts, so that the module itself never changes."""
+    shell: nn.Module = object.__new__(kind or type(module))
+    shell.__dict__.update(module.__dict__, _modules=parts)
+    return shell
+
+
+def _with_fast_products(module: nn.Module) -> nn.Module:
+    """A shell of a model whose products go to the faster library (`arm_core.product`)."""
+    parts = {name: None if part is None else _with_fast_products(part) for name, part in module._modules.items()}
+    return _shell(module, parts, {nn.Linear: Linear, Conv1D: _Conv1D}.get(type(module)))
+
+
+class _Conv1D(Conv1D):
+    """A linear layer of GPT-2, whose weight is (features, outputs)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight.T, self.bias)
 
 
 class _Cost:

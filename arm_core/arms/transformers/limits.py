@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from arm_core.contracts import AutoregressiveModel
 from arm_core.errors import InputError
+from arm_core.eval_mode import eval_mode
 from arm_core.host_reads import HostReads
 
 ATTENTIONS = ("eager", "sdpa")
@@ -62,25 +63,22 @@ def longest_sequence(model: Any) -> tuple[int, str]:
     return min(((value, name) for value, name in limits if value), default=(sys.maxsize, "nothing"))
 
 
-def check_numbers(arm: AutoregressiveModel) -> bool:
+def check_numbers(arm: AutoregressiveModel, spans: Callable[..., Any]) -> bool:
     """Whether calls of fixed shapes need nothing from the host, so that they can be recorded.
 
     Args:
         arm: a `TransformersARM`.
+        spans: its `KeyValues` for (slots, window), of fixed shapes if not `compact`.
 
     Raises:
         InputError: ragged spans over wrong drafts give something else than the model's own forward.
     """
-    kind, modes = type(arm.model).__name__, {part: part.training for part in arm.modules()}
-    arm.eval()
+    kind = type(arm.model).__name__
     try:
-        with torch.no_grad():
-            worst, waits = max(_errors(arm)), _waits(arm)
+        with eval_mode(arm), torch.no_grad():
+            worst, waits = max(_errors(arm, spans)), _waits(arm, spans)
     except Exception as error:  # whatever a model that is driven in an unforeseen way may raise
         raise InputError(f"{kind} cannot be driven in spans ({type(error).__name__}: {error})") from error
-    finally:
-        for part, training in modes.items():
-            part.training = training
     dtype = next(arm.parameters()).dtype
     if not worst <= max(torch.finfo(dtype).eps ** 0.5, 1e-5):  # some models round to float32 inside
         raise InputError(
@@ -90,8 +88,8 @@ def check_numbers(arm: AutoregressiveModel) -> bool:
     return not waits
 
 
-def _waits(arm: Any) -> bool:
-    cache = arm.span_cache(1, min(arm.layout.dims, 2), compact=False)
+def _waits(arm: Any, spans: Callable[..., Any]) -> bool:
+    cache = spans(1, min(arm.layout.dims, 2), compact=False)
     cache.memory.room, cache.memory.is_told = 4, True  # no more room than is looked at
     x = cache.ahead.new_zeros(1, arm.layout.dims)
     start, stop = x[:, 0], x[:, 0] + cache.window
@@ -100,14 +98,14 @@ def _waits(arm: Any) -> bool:
     return reads.seen
 
 
-def _errors(arm: Any) -> Iterator[float]:
+def _errors(arm: Any, spans: Callable[..., Any]) -> Iterator[float]:
     """How far two slots at different places, each with its own prompt, are from the model's own forward."""
     dims, categories = arm.layout.dims, arm.layout.categories
     count = min(dims, 5)
     x = torch.arange(2 * dims, device=next(arm.parameters()).device).reshape(2, dims) % categories
     contexts = arm.example_contexts(2)
     prompts = [prompt[:length] for prompt, length in zip(*arm.prompts(contexts, 2), strict=True)]
-    cache = arm.span_cache(2, count)
+    cache = spans(2, count)
     cache.begin([0, 1], contexts)
     cache.evaluate(x.flip(1), x.new_tensor([0, 0]), x.new_tensor([count, 1]))
     found = cache.evaluate(x, x.new_tensor([min(1, count - 1), 0]), x.new_tensor([count, count]))

@@ -137,7 +137,7 @@ def drafted_sample(
     slots: int | None,
     first: Forecaster | None,
     branches: int = 1,
-    make: "Callable[..., DraftedWork] | None" = None,
+    make: Callable[..., DraftedWork] = DraftedWork,
     **options: Unpack[Options],
 ) -> SampleTrace:
     """What `sjd_sample` and the like return; see there. Each sample has `branches` slots of what `make` makes."""
@@ -154,9 +154,10 @@ def drafted_sample(
     finished: list[SampleTrace] = []
     order: list[int] = []
     with sampling_mode(arm):
-        cache, drafting = span_cache(arm, at_once * branches, window), make or DraftedWork
-        how: dict[str, Any] = {"coupling": coupling, "generator": generator, "first": first}
-        work = drafting(arm, at_once * branches, cache, noise, decision, **how)
+        cache = span_cache(arm, at_once * branches, window)
+        work = make(
+            arm, at_once * branches, cache, noise, decision, coupling=coupling, generator=generator, first=first
+        )
         waiting, free, holds = list(range(batch)), list(range(at_once)), dict[int, int]()
         while waiting or holds:
             if new := waiting[: len(free)]:

@@ -1,5 +1,6 @@
 """SJD-PAC: proactive drafting and adaptive continuation (CVPR 2026, arXiv 2603.18599)."""
 
+from functools import partial
 from typing import Any, Unpack
 
 import torch
@@ -60,7 +61,7 @@ def pac_sample(
         slots=slots,
         first=first,
         branches=branches,
-        make=lambda *given, **named: BranchedWork(*given, branches=branches, depth=depth, **named),
+        make=partial(BranchedWork, branches=branches, depth=depth),
         **options,
     )
 

@@ -14,13 +14,15 @@ from matplotlib.figure import Figure as Plot
 from harness.report.comparable import BLOCK
 from harness.report.figures import charts, grids, places
 from harness.report.figures.style import Drawing, Figure, Style, marks, save, styled, styles
-from harness.report.naming import ANCESTRAL, LEARNED, PAPER, named
+from harness.report.naming import ANCESTRAL, LEARNED, PAPER, named, rank
 from harness.report.selection import Selection
 from harness.report.statistics import GROUP
 from harness.report.tables import KINDS, Table, title
 from harness.store import Store
 
 __all__ = ["Figure", "draw_all"]
+
+_MOST_LINES = 6  # where they cross at every step
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,10 @@ def _compared(context: _Context, table: Table, timed: pd.DataFrame, query: str) 
     if table.name.startswith(KINDS["ablation"][0]):
         timed = timed[timed["batch_size"] == timed["batch_size"].max()]
         by, style = BLOCK, context.style
-        how, note = {"line": "variant", "mark": "sampler"}, f", 95 % interval; {timed['batch_size'].iloc[0]} at a time."
+        how, note = {"row": "variant", "mark": "sampler"}, f", 95 % interval; {timed['batch_size'].iloc[0]} at a time."
     else:
         by, style = GROUP, marks(sorted(timed["batch_size"].unique()))
-        how, note = {"line": "sampler", "mark": "batch_size"}, ", 95 % interval. Colours: batch size or slots."
+        how, note = {"row": "sampler", "mark": "batch_size"}, ", 95 % interval. A mark a batch size or number of slots."
     for column, (what, axis, caption) in captions.items():
         groups = context.capped(charts.grouped(timed, by), f"{table.title}, {what}")
         plot = charts.dots(groups, column, axis, style=style, **how)
@@ -236,15 +238,17 @@ def _sample_figures(
         caption = f"The ARM call from which the output of a dimension stayed final, {mean}."
         yield "convergence", f"{heading}: convergence", caption, lambda: grids.convergence(maps, best)
         wrong = set(maps.loc[maps["mistakes"] > 0, "label"])  # those that forecast nothing have none
-        every = [name for name in dict.fromkeys(maps["label"]) if name in style and name in wrong]
+        every = sorted((name for name in wrong if name in style), key=rank)
         if not every:
             return
-        caption = f"Where mistakes sit: share of the dimensions of a row, column, channel or step in value, {samples}."
+        caption = f"Share of the dimensions of a row, column, channel or step in value that were mistaken, {samples}."
+        if len(every) > _MOST_LINES:
+            caption += f" Of {len(every)} samplers the first {_MOST_LINES} are drawn."
         yield (
             "places",
             f"{heading}: where mistakes sit",
             caption,
-            lambda: places.where_mistakes_sit(rows, maps, every, style),
+            lambda: places.where_mistakes_sit(rows, maps, every[:_MOST_LINES], style),
         )
 
 

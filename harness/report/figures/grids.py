@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Plot
 
-from harness.report.figures.style import GAP, RED, grid_of
+from harness.report.figures.style import GAP, RED, SMALL, WIDTH, grid_of
 
 _RED = np.array(matplotlib.colors.to_rgb(RED))
 
@@ -41,21 +41,22 @@ def mistakes(samples: pd.DataFrame, names: Sequence[str]) -> Plot:
     first = samples[samples["label"] == (names[0] if names else samples["label"].iloc[0])]
     if are_latents(samples) and names:
         return _latent_mistakes(samples, first, names)
-    plot, axes = grid_of(1, 1 + len(names), width=2.7 * (1 + len(names)), height=2.7 * _tall(first) + 0.3)
+    plot, axes = grid_of(1, 1 + len(names), height=WIDTH / (1 + len(names)) * _tall(first) + 0.3)
     _show(axes[0][0], _colours(first), "(a) samples" if names else "samples")
     for ax, name, letter in zip(axes[0][1:], names, "bcdef", strict=False):
         rows = samples[samples["label"] == name]
         wrong = images(rows, "mistakes")
         pale = 1 - 0.35 * (1 - _colours(rows).mean(axis=-1, keepdims=True).repeat(3, axis=-1))
         share = wrong.mean(axis=-1, keepdims=True)  # of the channels
-        _show(ax, pale * (1 - share) + _RED * share, f"({letter}) {name}: {wrong.sum() / len(rows):.1f} mistakes")
+        _show(ax, pale * (1 - share) + _RED * share, f"({letter}) {name}\n{wrong.sum() / len(rows):.1f} mistakes")
     return plot
 
 
 def _latent_mistakes(samples: pd.DataFrame, first: pd.DataFrame, names: Sequence[str]) -> Plot:
     channels = int(first.iloc[0]["channels"])
-    size = {"width": 1.75 * (1 + channels), "height": 1.95 * (1 + len(names)) + 0.9}
-    plot, axes = grid_of(1 + len(names), 1 + channels, **size, height_ratios=[1.5] + [1] * len(names))
+    each = WIDTH / (1 + channels) * _tall(first) + 0.3
+    tall = [1.4] + [each] * len(names)
+    plot, axes = grid_of(1 + len(names), 1 + channels, height=sum(tall), height_ratios=tall)
     for ax in axes[0]:
         ax.remove()
     _show(plot.add_subplot(axes[0][0].get_gridspec()[0, :]), _colours(first), "(a) decoded samples")
@@ -77,7 +78,7 @@ def convergence(maps: pd.DataFrame, names: Sequence[str]) -> Plot:
         for name in names
     ]
     tall = min(1.5, max(0.5, grids[0].shape[0] / grids[0].shape[1]))
-    plot, axes = grid_of(1, len(names), width=2.5 * len(names) + 0.8, height=2.4 * tall + 0.6)
+    plot, axes = grid_of(1, len(names), height=min(2.0, 2.6 * tall / len(names)) + 0.5)
     most = max(2.0, *(np.nanmax(grid) for grid in grids))
     for ax, name, grid in zip(axes[0], names, grids, strict=True):
         shown = ax.imshow(grid, cmap="cividis", vmin=1, vmax=most, interpolation="nearest")
@@ -96,7 +97,7 @@ def _tall(rows: pd.DataFrame) -> float:
 
 def _show(ax: Axes, pictures: np.ndarray, heading: str) -> None:
     ax.imshow(_tiles(pictures, gap=GAP), interpolation="nearest")
-    ax.set_title(heading, fontsize=8)
+    ax.set_title(heading, fontsize=SMALL)
     ax.axis("off")
 
 

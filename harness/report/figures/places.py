@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Plot
 
 from harness.report.figures.grids import are_latents, images, values
-from harness.report.figures.style import Style, legend, panels
+from harness.report.figures.style import Style, legend, line, panels
 
 _BINS = 6
 
@@ -30,22 +30,22 @@ def where_mistakes_sit(
     shown = [place for place in ("row", "column", "channel") if len(shares[names[0]][place]) > 1]
     gradients = {} if are_latents(samples) else {name: by_gradient(samples[samples["label"] == name]) for name in names}
     with_gradient = bool(gradients) and len(gradients[names[0]]) > 1
-    plot, axes = panels(len(shown) + with_gradient, width=2.2, height=2.1, columns=4, sharey=True)
+    plot, axes = panels(len(shown) + with_gradient, height=1.3, sharey=True)
     for name in names:
-        look = style[name]
-        line = {"color": look.colour, "ls": look.dash, "lw": 1.3, "ms": 3.5, "label": name}
+        look = {**line(style[name]), "label": name}
         for ax, place in zip(axes, shown, strict=False):
             share = shares[name][place]
-            ax.plot(share.index, share, marker=look.marker if len(share) < 12 else "", **line)
+            ax.plot(share.index, share, **{**look, "markevery": max(1, len(share) // 6) if len(share) > 12 else 1})
             ax.set_xlabel(place)
             if len(share) < 12:
                 ax.set_xticks(share.index)
         if with_gradient:
             share = gradients[name]
-            axes[-1].plot(share.index, share, marker=look.marker, **line)
-            axes[-1].set_xlabel("gradient of the image\n(share of the range)")
-    axes[0].set_ylabel("share mistaken")
+            axes[-1].plot(share.index, share, **look)
+            axes[-1].set_xlabel("gradient (share of the range)")
     axes[0].set_ylim(bottom=0)
+    for ax in axes[::2]:
+        ax.set_ylabel("share mistaken")
     legend(plot, axes)
     return plot
 

@@ -213,7 +213,7 @@ def test_a_split_without_images_is_refused(tmp_path):
     stream = FolderStream(folder, [f"{number}.png" for number in range(5)], (3, 8, 8))
     prepared = preparation("few", DataOptions(), (3, 8, 8))
     about = {"name": "few", "status": "unverified", "rule": "r", "sources": [], "published": {}}
-    with pytest.raises(InputError, match="few: no image for valid, test"):
+    with pytest.raises(InputError, match="few: no image for valid, test; add some, 10 in all are enough"):
         stored(tmp_path / "few-store", [[1, 1]], lambda: Conversion(about, prepared, [stream], np.zeros(5, np.uint8)))
 
 
