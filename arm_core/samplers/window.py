@@ -4,8 +4,7 @@ A window can change from call to call without changing a sample, so it is chosen
 Now and then neighbours on a ladder of windows take turns for a few calls. A line through their costs tells what a call
 takes: some seconds, and some more for each dim that it evaluates. What a call confirmed tells what a smaller window
 would have: as much, but no more than it covers. So it shows which window confirms the most dims a second, of all up to
-the largest that was tried. The ladder reaches from one granule (cached sequential sampling) to some rows. Where
-crossing into a new row is dear, windows of up to a row end with the row.
+the largest that was tried. The ladder goes from one granule to some rows; a window may end with the row (a seam).
 """
 
 import time
@@ -35,8 +34,6 @@ TURN = 2
 """Calls of each window in a comparison."""
 PAUSE, PAUSE_ON_GPU, LONGER = 16, 96, 4
 """Calls before the first comparison (on a GPU windows are recorded first); before the next, times as many."""
-WATCHED = 32
-"""Calls before a comparison that count for what calls confirm."""
 MARGIN, DOUBT = 0.05, 4.0
 """How much faster than the window in use another must seem: this share, or `DOUBT` over the pause if that is more."""
 LOGITS = 2**25
@@ -90,7 +87,7 @@ class WindowChoice:
     def step(self, take: Steps) -> None:
         """One call with the window whose turn it is."""
         trial = bool(self.turns)
-        if not trial and (self.rest > WATCHED or len(self.ladder) == 1):
+        if not trial and (self.rest > 2 * PAUSE or len(self.ladder) == 1):
             take(*self.rung)
             self.rest -= 1
             return
@@ -102,16 +99,16 @@ class WindowChoice:
         if trial and not is_usual:
             return  # what a recording takes says nothing of later calls: the turn is still to come
         self.moves.append((place, before, after))
-        if not trial:
+        if trial:
+            self.timed.append((self._cost(work, before, place), seconds))
+            self.turns.pop(0)
+            if not self.turns:
+                self._compare(work)
+        else:
             self.rest -= 1
             if self.rest == 0:  # up and down: samples move on meanwhile, and calls may get dearer
-                near = list(range(max(0, self.center - 1), min(len(self.ladder), self.center + 2)))
+                near = range(max(0, self.center - 1), min(len(self.ladder), self.center + 2))
                 self.turns = [each for turn in range(TURN) for each in near[:: 1 - turn % 2 * 2]]
-            return
-        self.timed.append((self._cost(work, before, place), seconds))
-        self.turns.pop(0)
-        if not self.turns:
-            self._compare(work)
 
     def _compare(self, work: Work) -> None:
         """Move to the window that seems the fastest of all up to the largest that was tried, and rest for longer."""
@@ -121,11 +118,10 @@ class WindowChoice:
         used, *frontiers = zip(*self.moves, strict=True)
         before, after = map(torch.cat, frontiers)
         places = torch.tensor(used).repeat_interleave(work.slots)
-        seconds, covered = [], []
+        seconds, covered, gains = [], [], []
         for place in range(int(places.max()) + 1):
             seconds.append(fixed + slope * self._cost(work, before, place) / len(self.moves))
             covered.append(torch.minimum(after, self._spans(work, before, place)[1]) - before)
-        gains = []
         for place, dims in enumerate(covered):
             seen = places >= max(place, self.center)  # calls that tell of both windows
             more = float(dims[seen].sum() / covered[self.center][seen].sum().clamp_min(1))
@@ -143,7 +139,5 @@ class WindowChoice:
     def _cost(self, work: Work, before: Tensor, place: int) -> float:
         """The dims that such spans evaluate, and what they pay for the rows that they begin."""
         start, stop = self._spans(work, before, place)
-        cost = float((stop - start).sum())
-        if self.seam:
-            cost += BEGUN * self.seam * float(((stop - 1) // self.seam - (start - 1) // self.seam).sum())
-        return cost
+        rows = (stop - 1) // self.seam - (start - 1) // self.seam if self.seam else start * 0
+        return float((stop - start + BEGUN * (self.seam or 0) * rows).sum())
