@@ -1,15 +1,16 @@
 """Which window to use: the one that is asked for, or the one that proves fastest while sampling.
 
-A window can change from call to call without changing a sample, so it is chosen on the samples that are wanted anyway:
-neighbours on a ladder of windows take turns for a few calls, and the one that confirms the most dimensions a second is
-used until they are compared again, after ever longer pauses. What a call of one window confirmed also tells what a
-smaller one would have: as much, but no more than it covers. So neighbours are compared on the same calls, and only
-their times are their own. The ladder reaches from one granule (cached sequential sampling) to some rows. Where crossing
-into a new row is dear, windows of up to a row end with the row.
+A window can change from call to call without changing a sample, so it is chosen on the samples that are wanted anyway.
+Now and then neighbours on a ladder of windows take turns for a few calls. A line through their costs tells what a call
+takes: some seconds, and some more for each dim that it evaluates. What a call confirmed tells what a smaller window
+would have: as much, but no more than it covers. So it shows which window confirms the most dims a second, of all up to
+the largest that was tried. The ladder goes from one granule to some rows; a window may end with the row (a seam).
 """
 
 import time
 from collections.abc import Callable
+from itertools import combinations
+from statistics import median
 from typing import NamedTuple
 
 import torch
@@ -22,20 +23,24 @@ from arm_core.samplers.work import Work
 
 ROWS = (1 / 8, 1 / 4, 1 / 2, 1, 3 / 2, 2, 3)
 """Windows on the ladder in rows of the image, beside the granule."""
-START = ((32, 1.0), (2**63, 1 / 2))
-"""(most slots, rows to begin with): the more slots, the more of a call's cost goes with its work (measured on CPUs)."""
-FEW = 4
-"""Slots up to which spans begin without a seam: there calls cost more than what they evaluate."""
-START_ON_GPU = 2.0
-"""Rows to begin with where a call costs what its launches cost (measured on an H200, 1 to 1,024 slots)."""
-TURN = 3
+START, START_ON_GPU = 1.0, 2.0
+"""Rows to begin with (CPUs, 1 to 64 slots; an H200, 1 to 1,024 slots)."""
+LIGHT, FEW, START_LIGHT = 2**14, 8, 1.5
+"""An ARM of fewer parameters a logit of a granule pays more for logits than for layers: its spans begin without a seam,
+and up to so many slots with so many rows (of six ARMs two have below 8,000, those with a seam else above 100,000)."""
+BEGUN = 1 / 2
+"""What a span pays for each row that it begins where there is a seam, in rows."""
+TURN = 2
 """Calls of each window in a comparison."""
-PAUSE = 96
-"""Calls before the first comparison; after each that changes nothing twice as many as before it."""
-MARGIN = 1.05
-"""How many times faster a neighbour must be than the window in use."""
+PAUSE, PAUSE_ON_GPU, LONGER = 16, 96, 4
+"""Calls before the first comparison (on a GPU windows are recorded first); before the next, times as many."""
+MARGIN, DOUBT = 0.05, 4.0
+"""How much faster than the window in use another must seem: this share, or `DOUBT` over the pause if that is more."""
 LOGITS = 2**25
 """Most logits of a call, over all slots; wider windows are not tried."""
+
+
+Clock = Callable[[], float]
 
 
 class Rung(NamedTuple):
@@ -46,25 +51,12 @@ class Rung(NamedTuple):
 
 
 class WindowChoice:
-    """The window of each call.
-
-    Args:
-        arm: the ARM that samples.
-        window: dims; None: to be chosen.
-        slots: that it will be used for.
-        clock: seconds, from any origin.
-    """
+    """The window of each call of an ARM with some slots: `window` dims, or chosen (None); the clock tells seconds."""
 
     def __init__(
-        self,
-        arm: AutoregressiveModel,
-        window: int | None,
-        slots: int,
-        *,
-        clock: Callable[[], float] = time.perf_counter,
+        self, arm: AutoregressiveModel, window: int | None, slots: int, *, clock: Clock = time.perf_counter
     ) -> None:
-        dims, row = arm.layout.dims, arm.layout.width * arm.layout.channels
-        self.clock = clock
+        dims, row, self.clock, self.seam = arm.layout.dims, arm.layout.width * arm.layout.channels, clock, arm.seam
         on_gpu = any(parameter.is_cuda for parameter in arm.parameters())
         if window is not None or arm.granule is None:
             self.ladder = [Rung(dims if window is None else whole("window", window, 1), None)]
@@ -77,27 +69,15 @@ class WindowChoice:
             if seam in windows:
                 rungs.append(Rung(seam, None))
             self.ladder = sorted(rungs, key=lambda rung: (rung.window, rung.seam is None))
-        few = slots <= FEW
-        start = row * (START_ON_GPU if on_gpu else next(rows for fewest, rows in START if slots <= fewest))
-        self.center = min(
-            range(len(self.ladder)),
-            key=lambda place: (abs(self.ladder[place].window - start), (self.ladder[place].seam is not None) == few),
-        )
-        self.widest = self.ladder[-1].window
-        self.moves: list[list[Tensor]] = [[] for _ in self.ladder]  # frontiers before and after each call
-        self.seconds: dict[int, float] = {}
+        weights = sum(parameter.numel() for parameter in arm.parameters())
+        light = arm.seam is not None and weights < LIGHT * (arm.granule or dims) * arm.layout.categories
+        start = row * (START_ON_GPU if on_gpu else START_LIGHT if light and slots <= FEW else START)
+        distance = [(abs(rung.window - start), (rung.seam is None) != light) for rung in self.ladder]
+        self.center, self.widest = distance.index(min(distance)), self.ladder[-1].window
+        self.pause = self.rest = PAUSE_ON_GPU if on_gpu else max(PAUSE, arm.layout.height)  # samples spread meanwhile
+        self.moves: list[tuple[int, Tensor, Tensor]] = []  # of calls: place, frontiers before and after
+        self.timed: list[tuple[float, float]] = []  # of calls: cost, seconds
         self.turns: list[int] = []
-        self.pause, self.rest = PAUSE, PAUSE  # what the first dims of all samples confirm says little of the others
-
-    @property
-    def _near(self) -> range:
-        """The places of the window in the middle and its neighbours."""
-        return range(max(0, self.center - 1), min(len(self.ladder), self.center + 2))
-
-    def _turns(self) -> list[int]:
-        """The places of the coming calls, up and down: samples move on meanwhile, and calls may get dearer."""
-        near = list(self._near)
-        return [place for turn in range(TURN) for place in near[:: 1 - turn % 2 * 2]] if len(near) > 1 else []
 
     @property
     def rung(self) -> Rung:
@@ -106,38 +86,58 @@ class WindowChoice:
 
     def step(self, take: Steps) -> None:
         """One call with the window whose turn it is."""
-        if not self.turns:
+        trial = bool(self.turns)
+        if not trial and (self.rest > 2 * PAUSE or len(self.ladder) == 1):
             take(*self.rung)
             self.rest -= 1
-            if self.rest == 0:
-                self.turns = self._turns()
             return
-        rung, place, work = self.rung, self.turns[0], take.work
+        place, work = self.turns[0] if trial else self.center, take.work
         before, started = work.progress().cpu(), self.clock()
-        is_usual = take(*rung, trial=True)
+        is_usual = take(*self.rung, trial=trial)
         after = work.progress().cpu()  # waits for the device
-        if not is_usual:
-            return  # what a recording takes says nothing of later calls: the turn is still to come
         seconds = self.clock() - started
-        self.turns.pop(0)
-        self.moves[place].append(torch.stack([before, after])[:, before < after])
-        self.seconds[place] = min(seconds, self.seconds.get(place, seconds))
-        if not self.turns:
-            self._compare(work)
+        if trial and not is_usual:
+            return  # what a recording takes says nothing of later calls: the turn is still to come
+        self.moves.append((place, before, after))
+        if trial:
+            self.timed.append((self._cost(work, before, place), seconds))
+            self.turns.pop(0)
+            if not self.turns:
+                self._compare(work)
+        else:
+            self.rest -= 1
+            if self.rest == 0:  # up and down: samples move on meanwhile, and calls may get dearer
+                near = range(max(0, self.center - 1), min(len(self.ladder), self.center + 2))
+                self.turns = [each for turn in range(TURN) for each in near[:: 1 - turn % 2 * 2]]
 
     def _compare(self, work: Work) -> None:
-        """Move to the fastest neighbour, or rest for longer than before."""
-        rates = {place: self._dims_a_call(work, place) / max(self.seconds[place], 1e-9) for place in self._near}
-        best, self.seconds = max(rates, key=rates.__getitem__), {}
-        if rates[best] > MARGIN * rates[self.center]:
-            self.center = best
-            self.turns = self._turns()
-        else:
-            self.pause *= 2
-            self.rest = self.pause
+        """Move to the window that seems the fastest of all up to the largest that was tried, and rest for longer."""
+        slopes = [(t - s) / (y - x) for (x, s), (y, t) in combinations(self.timed, 2) if x != y]
+        slope = max(0.0, median(slopes or [0.0]))  # a median, since some calls come late
+        fixed = max(1e-9, median(seconds - slope * cost for cost, seconds in self.timed))
+        used, *frontiers = zip(*self.moves, strict=True)
+        before, after = map(torch.cat, frontiers)
+        places = torch.tensor(used).repeat_interleave(work.slots)
+        seconds, covered, gains = [], [], []
+        for place in range(int(places.max()) + 1):
+            seconds.append(fixed + slope * self._cost(work, before, place) / len(self.moves))
+            covered.append(torch.minimum(after, self._spans(work, before, place)[1]) - before)
+        for place, dims in enumerate(covered):
+            seen = places >= max(place, self.center)  # calls that tell of both windows
+            more = float(dims[seen].sum() / covered[self.center][seen].sum().clamp_min(1))
+            gains.append(more * seconds[self.center] / seconds[place])
+        if max(gains) > 1 + max(MARGIN, DOUBT / self.pause):
+            self.center = gains.index(max(gains))
+        self.pause *= LONGER
+        self.rest, self.moves, self.timed = self.pause, [], []
 
-    def _dims_a_call(self, work: Work, place: int) -> float:
-        """What a call confirms of a sample, by all calls of this window and of larger ones."""
-        before, after = torch.cat([move for moves in self.moves[place:] for move in moves], dim=1)
-        start = before.div(work.granule, rounding_mode="floor") * work.granule
-        return float((torch.minimum(after, work.ends(start, *self.ladder[place])) - before).double().mean())
+    def _spans(self, work: Work, before: Tensor, place: int) -> tuple[Tensor, Tensor]:
+        """Where the spans of this window begin and end that go on from these frontiers."""
+        start = before // work.granule * work.granule
+        return start, work.ends(start, *self.ladder[place])
+
+    def _cost(self, work: Work, before: Tensor, place: int) -> float:
+        """The dims that such spans evaluate, and what they pay for the rows that they begin."""
+        start, stop = self._spans(work, before, place)
+        rows = (stop - 1) // self.seam - (start - 1) // self.seam if self.seam else start * 0
+        return float((stop - start + BEGUN * (self.seam or 0) * rows).sum())

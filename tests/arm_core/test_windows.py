@@ -25,7 +25,7 @@ from arm_core.forecasters import (
 )
 from arm_core.samplers.mode import sampling_mode
 from arm_core.samplers.recorded import Steps
-from arm_core.samplers.window import PAUSE, TURN, WindowChoice
+from arm_core.samplers.window import LONGER, PAUSE, TURN, WindowChoice
 from arm_core.testing import randomise
 from tests.conftest import SpanTableArm, TableArm, finish, work_of
 
@@ -277,38 +277,88 @@ def test_a_window_of_an_arm_without_spans_is_refused():
         predictive_sample(arm, noise_for(arm), zeros, window=4)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "place"),
-    [(lambda window: float(window**2), 0), (lambda window: 1.0, -1)],
-    ids=["dear-dimensions", "dear-calls"],
-)
-def test_the_window_that_confirms_most_a_second_is_chosen(seconds, place):
-    arm = SpanTableArm(Layout(1, 8, 8, 2), 1)
-    now = [0.0]
-    choice = WindowChoice(arm, None, 2, clock=lambda: now[0])
-    x = ancestral_sample(arm, noise_for(arm, 2)).x
-    noise = noise_for(arm, 2)
-    work = work_of(arm, noise, lambda state: x, cache=arm.span_cache(2, choice.widest))
-    evaluate, take = work.evaluate, Steps(work)
+class Stream:
+    """Endless samples of which every `run`-th dim is forecast wrongly, chosen windows, and a clock that is made up."""
 
-    def timed(window):
-        now[0] += seconds(window)
-        return evaluate(window)
+    def __init__(self, run, seconds, slots=2):
+        arm = SpanTableArm(Layout(1, 8, 8, 2), 1)
+        self.slots, self.now, self.windows, self.trials = list(range(slots)), 0.0, [], 0
+        self.choice = WindowChoice(arm, None, slots, clock=lambda: self.now)
+        noise = noise_for(arm, slots)
+        x = ancestral_sample(arm, noise).x
+        wrong = (torch.arange(64) + 1) % run == 0
+        forecaster = lambda state: torch.where(wrong, 1 - x, x)  # noqa: E731
+        self.work = work_of(arm, noise, forecaster, cache=arm.span_cache(slots, self.choice.widest))
+        evaluate, self.take = self.work.evaluate, Steps(self.work)
 
-    work.evaluate = timed
+        def timed(window):
+            self.now += seconds(window, len(self.windows))
+            self.windows.append(window)
+            return evaluate(window)
 
-    def go_on(calls):
+        self.work.evaluate = timed
+
+    def go_on(self, calls):
         for _ in range(calls):
-            if all(work.finished()):
-                work.begin([0, 1], [0, 1])
-            choice.step(take)
+            if all(self.work.finished()):
+                self.work.begin(self.slots, self.slots)
+            self.trials += bool(self.choice.turns)
+            self.choice.step(self.take)
+        return self.choice
 
-    go_on(PAUSE + TURN * 3 * len(choice.ladder))
-    assert choice.rung == choice.ladder[place] and not choice.turns
-    rests = choice.pause
-    go_on(8 * PAUSE)
-    assert choice.center == range(len(choice.ladder))[place]
-    assert choice.pause > rests, "comparisons that change nothing must become rarer"
+
+def line(call, dim):
+    return lambda window, number: call + dim * window
+
+
+COMPARED = 3 * 3 * TURN + PAUSE * (1 + LONGER + LONGER**2)
+"""Calls until three comparisons are over: 354."""
+
+
+@pytest.mark.parametrize(
+    ("run", "seconds", "window"),
+    [
+        (4, line(1.0, 0.1), 4),
+        (8, line(1.0, 0.02), 8),
+        (16, line(1.0, 0.01), 16),
+        (65, line(1.0, 0.0), 24),
+        (65, line(0.0, 1.0), 8),
+        (2, line(0.2, 1.0), 2),
+        (1, line(1.0, 1.0), 1),
+    ],
+    ids=["half-a-row", "a-row", "two-rows", "dear-calls", "all-the-same", "a-quarter", "a-granule"],
+)
+def test_the_window_that_confirms_most_a_second_is_chosen_within_three_comparisons(run, seconds, window):
+    stream = Stream(run, seconds)
+    assert stream.choice.rung.window == 8
+    assert stream.go_on(COMPARED).rung.window == window
+    assert stream.go_on(1000).rung.window == window
+
+
+def test_a_window_that_is_far_too_large_is_left_at_the_first_comparison():
+    stream = Stream(1, line(1.0, 1.0))
+    assert stream.go_on(PAUSE + 3 * TURN).rung.window == 1
+
+
+def test_a_call_that_comes_late_does_not_mislead():
+    for late in range(PAUSE, PAUSE + 3 * TURN):
+        seconds = lambda window, number, late=late: (1 + 0.02 * window) * (100 if number == late else 1)  # noqa: E731
+        assert Stream(8, seconds).go_on(PAUSE + 3 * TURN).rung.window == 8, late
+
+
+def test_comparisons_become_ever_rarer_whatever_calls_cost():
+    generator = torch.Generator().manual_seed(0)
+    stream = Stream(8, lambda window, number: float(torch.rand((), generator=generator)))
+    stream.go_on(PAUSE * LONGER**4)
+    assert 0 < stream.trials <= 3 * TURN * 4
+
+
+def test_spans_of_an_arm_begin_with_a_seam_where_its_layers_are_what_a_call_costs():
+    light = PixelCNN(Layout(3, 8, 8, 64), PixelCNNConfig(resnets=1, filters=12))
+    heavy = PixelCNN(Layout(1, 8, 8, 2), PixelCNNConfig(resnets=1, filters=12))
+    assert WindowChoice(light, None, 4).rung == (36, None)
+    assert WindowChoice(light, None, 64).rung == (24, None)
+    assert WindowChoice(heavy, None, 16).rung == (8, 8)
 
 
 def test_a_window_that_is_asked_for_is_used_and_recorded():
