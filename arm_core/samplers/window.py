@@ -32,8 +32,8 @@ BEGUN = 1 / 2
 """What a span pays for each row that it begins where there is a seam, in rows."""
 TURN = 2
 """Calls of each window in a comparison."""
-PAUSE, PAUSE_ON_GPU, LONGER = 16, 96, 4
-"""Calls before the first comparison (on a GPU windows are recorded first); before the next, times as many."""
+PAUSE, PAUSE_RECORDED, LONGER = 16, 96, 4
+"""Calls before the first comparison (later where steps are recorded); before the next, times as many."""
 MARGIN, DOUBT = 0.05, 4.0
 """How much faster than the window in use another must seem: this share, or `DOUBT` over the pause if that is more."""
 LOGITS = 2**25
@@ -74,7 +74,8 @@ class WindowChoice:
         start = row * (START_ON_GPU if on_gpu else START_LIGHT if light and slots <= FEW else START)
         distance = [(abs(rung.window - start), (rung.seam is None) != light) for rung in self.ladder]
         self.center, self.widest = distance.index(min(distance)), self.ladder[-1].window
-        self.pause = self.rest = PAUSE_ON_GPU if on_gpu else max(PAUSE, arm.layout.height)  # samples spread meanwhile
+        self.spread = max(PAUSE, arm.layout.height)  # calls in which samples come to be at different places
+        self.pause = self.rest = 0  # until the first call, which knows whether steps are recorded
         self.moves: list[tuple[int, Tensor, Tensor]] = []  # of calls: place, frontiers before and after
         self.timed: list[tuple[float, float]] = []  # of calls: cost, seconds
         self.turns: list[int] = []
@@ -86,6 +87,8 @@ class WindowChoice:
 
     def step(self, take: Steps) -> None:
         """One call with the window whose turn it is."""
+        if self.pause == 0:
+            self.pause = self.rest = PAUSE_RECORDED if take.work.recordable else self.spread
         trial = bool(self.turns)
         if not trial and (self.rest > 2 * PAUSE or len(self.ladder) == 1):
             take(*self.rung)
