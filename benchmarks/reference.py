@@ -145,8 +145,8 @@ def overview_table(out: Path) -> str:
         about = f"`{lead.title}` ({model.shape}, {model.categories} categories)"
         ms = {row[0].text: f"{row[3].text} ({row[1].text})" for row in lead.rows}
         cells.append([about, f"{model.test_bits_per_dim:.3f}", str(lead.width)])
-        cells[-1] += [ms.get(family, DASH) for family in FAMILIES.values()] + [lead.claim]
-    heads = ["dataset", "bits/dim", "at a time", *(f"{family}, ms a sample" for family in FAMILIES.values()), "so"]
+        cells[-1] += [ms.get(family, DASH) for family in FAMILIES.values()]
+    heads = ["dataset", "bits/dim", "at a time", *(f"{family}, ms a sample" for family in FAMILIES.values())]
     record = json.loads((out / RECORD).read_text(encoding="utf-8"))
     commit = next(item["commit"] for item in record["commands"] if "quickstart" in item["command"])
     return markdown_rows(heads, cells) + f"\n{_machine(record)}; commit `{commit[:10]}`.\n"
@@ -185,6 +185,8 @@ def _took(item: dict[str, Any]) -> str:
 def fill_readme(readme: Path, out: Path) -> list[str]:
     """Put each table between its markers, `<!-- NAME -->` and `<!-- end of NAME -->`; returns the names found.
 
+    A table whose results are not there stays as it is; its name is then followed by what is missing.
+
     Raises:
         InputError: the file has no marker, or one has no end.
     """
@@ -200,8 +202,11 @@ def fill_readme(readme: Path, out: Path) -> list[str]:
         before, _, rest = text.partition(start)
         if end not in rest:
             raise InputError(f"{readme}: {start} has no {end}")
-        text = f"{before}{start}\n{table()}\n{end}{rest.partition(end)[2]}"
-        found.append(name)
+        try:
+            text = f"{before}{start}\n{table()}\n{end}{rest.partition(end)[2]}"
+            found.append(name)
+        except FileNotFoundError as error:
+            found.append(f"{name} left as it is, since there is no {error}")
     if not found:
         raise InputError(f"{readme} has no marker; one of: {', '.join(made)}, as <!-- NAME -->")
     temporary = readme.with_name(f".{readme.name}")

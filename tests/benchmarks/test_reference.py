@@ -37,6 +37,15 @@ def speedup_file(out):
     (out / reference.RECORD).write_text(json.dumps({"machine": machine, "commands": [ran]}))
 
 
+def test_a_table_whose_results_are_missing_stays_and_is_named(tmp_path):
+    speedup_file(tmp_path)
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- samplers -->\nold\n<!-- end of samplers -->\n")
+    (found,) = reference.fill_readme(readme, tmp_path)
+    assert "samplers left as it is" in found and "speedup.parquet" in found
+    assert readme.read_text() == "<!-- samplers -->\nold\n<!-- end of samplers -->\n"
+
+
 def test_the_readme_gets_its_tables_between_its_markers(tmp_path):
     speedup_file(tmp_path)
     readme = tmp_path / "README.md"
@@ -55,8 +64,7 @@ def test_the_datasets_of_the_quickstart_stand_side_by_side_with_the_machine(tmp_
     assert table.splitlines()[-1] == "made up, 2 cores, no GPU; torch 2.13, Python 3.11; commit `abcabcabca`."
     cells = [cell.strip() for cell in table.splitlines()[2].split("|")[1:-1]]
     assert cells[:5] == ["`digits` (1x8x8, 17 categories)", "1.500", "8", "1000 (ancestral)", "500 (fixed point)"]
-    assert cells[5] == "–" and cells[6] == "62.5 (fixed point above, auto window, slots)"  # noqa: RUF001
-    assert cells[7].startswith("fixed point above, auto window, slots: at least 8.0 times faster than the paper's")
+    assert len(cells) == 7 and cells[5] == "–" and cells[6] == "62.5 (fixed point above, auto window, slots)"  # noqa: RUF001
 
 
 def test_the_checkpoints_of_the_ablations_are_found_in_their_store(tmp_path):
