@@ -10,6 +10,7 @@ from matplotlib.text import Text
 
 from harness.report import figures
 from harness.report.figures import style
+from harness.report.references import load_references
 from harness.report.selection import select
 from harness.report.statistics import speedup
 from harness.report.tables import models, paper_tables
@@ -23,7 +24,7 @@ def plots(tmp_path_factory):
     store = make.unpack(root / "store")
     selection = select(store, sweeps=(), only=(), mix=())
     table = speedup(selection.repetitions)
-    tables = paper_tables(table, models(selection.trials, selection.autoencoders), None)
+    tables = paper_tables(table, models(selection.trials, selection.autoencoders), load_references(None))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "save", lambda drawing, out: found.update({drawing.name: laid_out(drawing.plot)}))
         figures.draw_all(store, selection, table, tables, root / "out", limit=6)
