@@ -179,8 +179,8 @@ def _finished(asked: _Asked, slots: int) -> Iterator[tuple[int, SampleTrace]]:
                 contexts = None if asked.context is None else select_contexts(asked.context, new)
                 work.begin(starting, new, None if prefix is None else prefix[new], contexts)
                 holds |= dict(zip(starting, new, strict=True))
-            if prefix is not None and work.all_behind(prefix.shape[1]):
-                take(None, trial=True)  # nothing is decided there, and the widest calls are the fewest
+            if prefix is not None and not work.x.is_cuda and work.all_behind(prefix.shape[1]):
+                take(None, trial=True)  # nothing is decided there: the widest calls, which need no graph of their own
             elif prefix is None or prefix.shape[1] < work.dims:
                 choice.step(take)
             if asked.ends:

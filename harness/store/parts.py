@@ -36,9 +36,11 @@ def decode(name: str, data: bytes, schema: pa.Schema, columns: Sequence[str], fi
         with pq.ParquetFile(pa.BufferReader(data)) as file:
             written = set(file.schema_arrow.names)
             _check(name, file.schema_arrow, schema)
+            if missing := [field.name for field in schema if field.name not in written and not field.nullable]:
+                raise InputError(f"{name} has no column {missing[0]!r}; {MEND}")
             known = [column for column in columns if column in written]
-            few = None if first is None else [next(file.iter_batches(batch_size=first, columns=known))]
-            part = file.read(columns=known) if few is None else pa.Table.from_batches(few)
+            few = None if first is None else next(file.iter_batches(batch_size=first, columns=known), None)
+            part = file.read(columns=known) if few is None else pa.Table.from_batches([few])
         fields = [schema.field(column) for column in columns]
         read = [
             part[field.name].cast(field.type) if field.name in written else pa.nulls(len(part), field.type)

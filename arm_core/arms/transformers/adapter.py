@@ -84,7 +84,7 @@ class TransformersARM(AutoregressiveModel):
         cache = self.span_cache(slots, window)
         if not self.fixed_shapes or type(cache) is not KeyValues:  # a subclass's own stays as it is
             return cache
-        rows, cost = slots * cache.window, cache.cost
+        rows, cost = slots * min(cache.window, self.layout.width * self.layout.channels), cache.cost  # spans of a row
         small = cost.of(rows, self.layout.dims, rows) * cost.whole <= FIXED_WORK
         return KeyValues(self, slots, cache.window, compact=False) if small else cache
 
