@@ -24,7 +24,7 @@ from harness.sweep.spec import DatasetSpec, Sweep
 
 TRAINING_FORMAT = 3
 """Raise it when training gives other weights from the same settings."""
-SAMPLING_FORMAT = 4
+SAMPLING_FORMAT = 5
 """Raise it when timings mean something else."""
 
 
