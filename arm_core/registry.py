@@ -75,6 +75,8 @@ class Registry:
         if not colon and ref.endswith(".py"):
             raise InputError(f"{self.kind} {ref!r} is a file; name what is meant in it too: {ref}:NAME")
         if not colon or not (module_name.endswith(".py") or all(map(str.isidentifier, module_name.split(".")))):
+            if "folder" in self.schemes and Path(ref).expanduser().is_dir():
+                raise InputError(f"{self.kind} {ref!r} is a folder; of images it is written folder:{ref}")
             paths = [f"{name}:PATH" for name in self.schemes]
             raise suggest(self.kind, ref, [*self.entries, *paths, "module:attr", "file.py:attr"])
         module = (

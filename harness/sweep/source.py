@@ -133,7 +133,8 @@ class _Reader:
         at = f"{self.path}:{node.start_mark.line + 1}"
         key = self._scalar(node, at) if isinstance(node, yaml.ScalarNode) else self.loader.construct_object(node)
         if not isinstance(key, str):
-            raise InputError(f"{at}: keys must be text, got {key!r}; put it in quotes")
+            comma = " (a decimal comma? write a point)" * isinstance(key, int)
+            raise InputError(f"{at}: keys must be text, got {key!r}{comma}; put it in quotes")
         return key, at
 
     def _scalar(self, node: yaml.ScalarNode, where: str) -> Any:

@@ -123,7 +123,7 @@ def test_a_sweep_becomes_a_training_and_a_timing_per_dataset_and_seed(plan_of):
         ("  mnist5k", "\tmnist5k", "q.yaml:3: not valid YAML: .*; indent with spaces"),
         ("[1, 8]", "8", r"q.yaml:20: timing.batch_sizes: must be a valid list, got 8; write a list, such as \[1, 2\]"),
         ("name: q", "name: my photos (2024)", "q.yaml:1: name: must be made of letters, digits, _ and -, .*got 'my photos"),
-        ("name: q", "1: q", "keys must be text, got 1"),
+        ("name: q", "1: q", r"keys must be text, got 1 \(a decimal comma\? write a point\); put it in quotes"),
         (BASE, "- 1", "must be a mapping"),
         (BASE, "", "must be a mapping .*got an empty file"),
     ],

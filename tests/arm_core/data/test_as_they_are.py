@@ -231,3 +231,8 @@ def test_a_tar_that_a_browser_inflated_is_read(tmp_path):
     before = load_dataset("cifar10", tmp_path).sha256
     place.write_bytes(gzip.decompress(place.read_bytes()))
     assert load_dataset("cifar10", tmp_path).sha256 == before
+
+
+def test_a_folder_without_its_scheme_is_told_how_it_is_written(tmp_path):
+    with pytest.raises(InputError, match=rf"is a folder; of images it is written folder:{tmp_path}"):
+        load_dataset(str(tmp_path))
