@@ -39,7 +39,8 @@ CPU = torch.device("cpu")
 V100 = 15.7e12
 """Operations a second in float32 at most, of the V100 with SXM2 (NVIDIA's data sheet)."""
 SHARE = 0.4
-"""Of that peak, which a training step is taken to reach: an H200 reached 0.31 of its own at R5 F162 (results/gpu)."""
+"""Of that peak, which a training step is taken to reach. An H200 reached 9.4 of its 67 TFLOP/s, 0.14 (R5 F162 in plain
+float32, results/gpu), at which the days would be 2.9 times as many."""
 LATENTS = "autoencoder"
 TRAININGS = {"R2 F60": (1, 200_000), "R5 F162": (3, 200_000), "R5 F160": (3, 200_000), LATENTS: (3, 50_000)}
 """How many models of `--profile paper` (sweeps/table1.yaml, table2.yaml) have this size, and the iterations of each."""
