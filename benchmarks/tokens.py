@@ -377,7 +377,7 @@ def main(parts: tuple[str, ...], folder: Path, out: Path, repetitions: int, thre
     jobs: dict[str, Callable[[], Row]] = {
         "speed": lambda: speed(folder / "checkpoint", slots, repetitions),
         "latents": lambda: latents(folder, slots[::2], min(repetitions, 3)),  # whole images take long
-        "large": lambda: large(TINY if small else LARGE, slots=slots[2 - small], window=12, nats=3.0, tail=32),
+        "large": lambda: large(TINY if small else LARGE, slots=slots[2 - small], window=12, nats=1.6, tail=32),
     }
     out.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
