@@ -17,12 +17,12 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from arm_core import AutoregressiveModel, Forecaster, KeyedNoise, SamplerState, SampleTrace, load_checkpoint
+from arm_core import AutoregressiveModel, Forecaster, SamplerState, SampleTrace, load_checkpoint
 from arm_core.decision import Decision
 from arm_core.fixed_point import fixed_point, fixed_point_above
 from arm_core.forecasters import row_above
 from arm_core.samplers.mode import sampling_mode
-from arm_core.samplers.options import noise_dtype_of, span_cache
+from arm_core.samplers.options import keyed_noise, span_cache
 from arm_core.samplers.peers.branches import join
 from arm_core.samplers.step import step
 from arm_core.samplers.work import Work
@@ -157,7 +157,7 @@ def draw(
     """Samples 0 .. count - 1 of a seed, all at once; each in a branch more than there are alternatives."""
     branches = 1 + len(alternatives)
     rows = [row for row in range(count) for _ in range(branches)]
-    noise = KeyedNoise(arm.layout, seed=seed, sample_ids=range(count), dtype=noise_dtype_of(arm))
+    noise = keyed_noise(arm, seed=seed, sample_ids=range(count))
 
     def drafts(state: SamplerState) -> Tensor:
         first = forecaster(state)

@@ -21,11 +21,12 @@ from rich import box
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from arm_core import KeyedNoise, Layout, predictive_sample, sample_many
+from arm_core import Layout, predictive_sample, sample_many
 from arm_core.forecasters import fixed_point
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
 from arm_core.optimisation import fit
 from arm_core.samplers.mode import sampling_mode
+from arm_core.samplers.options import keyed_noise
 from arm_core.training import AutoencoderTraining, AutoencoderTrainingConfig
 from benchmarks.command import Benchmark
 from benchmarks.gpu import models
@@ -97,7 +98,7 @@ def _samplers(model: Model, x: torch.Tensor) -> Iterator[Row]:
     Calls of windows count those that evaluate the rows that are given, one for each.
     """
     arm, row, slots = model.arm, model.size.row, len(x)
-    prefix, noise = x[:, : x.shape[1] - 2 * row], KeyedNoise(arm.layout, seed=0, sample_ids=range(slots))
+    prefix, noise = x[:, : x.shape[1] - 2 * row], keyed_noise(arm, seed=0, sample_ids=range(slots))
     ways = {
         "2 rows, paper's": partial(predictive_sample, arm, noise, fixed_point, prefix=prefix),
         "2 rows, windows": partial(sample_many, arm, count=slots, seed=0, slots=slots, window=row, prefix=prefix),

@@ -171,12 +171,8 @@ def _stream(arm: AutoregressiveModel, slots: int, count: int, window: int | None
     return sample_many(arm, count=count, seed=seed, slots=slots, window=window)
 
 
-def _keyed(arm: AutoregressiveModel, count: int, seed: int) -> KeyedNoise:
-    return KeyedNoise(arm.layout, seed=seed, sample_ids=range(count))
-
-
 def _sequential(arm: AutoregressiveModel, count: int, seed: int) -> SampleTrace:
-    return cached_sequential_sample(arm, _keyed(arm, count, seed))
+    return cached_sequential_sample(arm, keyed_noise(arm, seed=seed, sample_ids=range(count)))
 
 
 def _generate(arm: TransformersARM, count: int, seed: int) -> Tensor:
@@ -226,11 +222,11 @@ def latents(folder: Path, slots: Sequence[int], repetitions: int) -> Row:
 
 
 def _whole(arm: AutoregressiveModel, count: int, seed: int) -> SampleTrace:
-    return predictive_sample(arm, _keyed(arm, count, seed), fixed_point)
+    return predictive_sample(arm, keyed_noise(arm, seed=seed, sample_ids=range(count)), fixed_point)
 
 
 def _ancestral(arm: AutoregressiveModel, count: int, seed: int) -> SampleTrace:
-    return ancestral_sample(arm, _keyed(arm, count, seed))
+    return ancestral_sample(arm, keyed_noise(arm, seed=seed, sample_ids=range(count)))
 
 
 class Size(NamedTuple):
@@ -290,9 +286,10 @@ def _right(arm: AutoregressiveModel, x: Tensor, decide: Any, context: Tensor, ta
         values, logits = _decided(arm, x[sample : sample + 1], noise, sample, decide, context)
         right[sample] = torch.equal(values, x[sample])
         held.append(entropy(decide(logits)))
-    first = keyed_noise(arm, seed=0, sample_ids=range(2))
     prefix, given = x[:2, : arm.layout.dims - tail], {"logits_processor": decide, "context": context[:2]}
-    if right[:2].all() and not torch.equal(ancestral_sample(arm, first, prefix=prefix, **given).x, x[:2]):
+    if right[:2].all() and not torch.equal(
+        ancestral_sample(arm, keyed_noise(arm, seed=0, sample_ids=range(2)), prefix=prefix, **given).x, x[:2]
+    ):
         raise AssertionError("ancestral sampling gives other last tokens")
     return float(right.double().mean()), held
 
