@@ -53,6 +53,9 @@ class AutoregressiveModel(nn.Module):
     seam: int | None = None
     """Dims of a row, where a span that goes on into the next one costs much more than its dims; None: it does not."""
 
+    native: bool = False
+    """Whether its spans have kernels in C++ (`arm_core.native`)."""
+
     def span_cache(self, slots: int, window: int) -> "SpanCache":
         """An empty cache for `slots` samples, to evaluate spans of at most `window` dims, rounded up to granules.
 

@@ -270,6 +270,7 @@ def nodes(file: Path | None, store: Path, **options: Any) -> None:
 @click.option("--guidance", type=Finite(), help="Scale of classifier-free guidance to the class.")
 @click.option("--certified", is_flag=True, help="Prove every sample in float64: the same on every machine.")
 @click.option("--card", is_flag=True, help="The same, and write beside OUT what `harness verify` checks.")
+@click.option("--native", is_flag=True, help="Compile kernels in C++ and use them: faster on a CPU.")
 @click.option("--workers", default=1, type=POSITIVE, help="Processes; more than 1 run on Ray.")
 @ADDRESS
 @_model_options

@@ -28,7 +28,7 @@ class Guided(AutoregressiveModel):
         if not abs(scale) < float("inf"):
             raise InputError(f"the scale of guidance must be finite, got {scale}")
         self.arm, self.scale, self.null_context = arm, scale, null_context
-        self.granule, self.seam, self.recordable = arm.granule, arm.seam, arm.recordable
+        self.granule, self.seam, self.recordable, self.native = arm.granule, arm.seam, arm.recordable, arm.native
 
     def forward(self, x: Int[Tensor, "batch dims"], context: Contexts | None = None) -> ArmOutput:
         if context is None:

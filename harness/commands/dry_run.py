@@ -181,7 +181,7 @@ def _check_timing(built: Built, job: TimingJob, name: Named) -> None:
         return
     for spec in job.samplers:
         index = _entry_of(spec, built.sweep)
-        for why in _unfit(arm, spec.needs_spans, spec.context):
+        for why in _unfit(arm, spec):
             built.problems.append(str(built.sweep.error(("timing", "samplers", index), f"{name.title}: {why}")))
 
 
@@ -194,10 +194,12 @@ def _entry_of(spec: SamplerSpec, sweep: Sweep) -> int:
     )
 
 
-def _unfit(arm: AutoregressiveModel, needs_spans: bool, context: int | None) -> Iterator[str]:
-    kind = type(arm).__name__
-    if needs_spans and arm.granule is None:
+def _unfit(arm: AutoregressiveModel, spec: SamplerSpec) -> Iterator[str]:
+    kind, context = type(arm).__name__, spec.context
+    if spec.needs_spans and arm.granule is None:
         yield f"{kind} evaluates whole images only, and this sampler needs cached windows; leave it out"
+    elif spec.native and not arm.native:
+        yield f"{kind} has no spans with native kernels; leave `native` out"
     if context is None:
         return
     classes = getattr(getattr(arm, "config", None), "classes", None)

@@ -21,6 +21,7 @@ from arm_core import (
     stream_samples,
 )
 from arm_core.decision import Decision
+from arm_core.native import check_native, native_kernels
 from arm_core.registry import FORECASTERS
 from harness.commands.card import card_of, write_card
 from harness.commands.prefix import read_prefix
@@ -112,8 +113,8 @@ class Sampling:
 
 def sample(
     model: Existing, *, sampler: str, slots: int, seed: int, window: int | None, horizon: int | None,
-    certified: bool, card: bool, count: int, out: Path | None, animate: Path | None, workers: int, address: str,
-    prefix: Path | None, keep: int | None, **decision: Any,
+    certified: bool, card: bool, native: bool, count: int, out: Path | None, animate: Path | None, workers: int,
+    address: str, prefix: Path | None, keep: int | None, **decision: Any,
 ) -> None:  # fmt: skip
     """Do what `harness sample` says; `decision` has the options that change samples."""
     if out is not None and out.suffix == ".gif":
@@ -124,6 +125,8 @@ def sample(
         raise InputError("--window is for forecasters, not for --sampler ancestral; leave it out")
     if (certified or card) and sampler == "ancestral":
         raise InputError("--certified and --card prove what a forecaster draws; leave --sampler ancestral out")
+    if native and sampler == "ancestral":
+        raise InputError("--native is for windows, and --sampler ancestral has none; leave it out")
     if decision.get("guidance") is not None and decision.get("context") is None:
         raise InputError("--guidance needs a class to guide to; add --context")
     if keep is not None and prefix is None:
@@ -133,7 +136,7 @@ def sample(
     Decision(temperature=decision.get("temperature") or 0.0)  # whose rule and words these are
     how: dict[str, Any] = {"sampler": "ancestral"} if sampler == "ancestral" else {"forecaster": sampler}
     how |= {} if sampler == "ancestral" else {"window": window or "auto", "stream": True, "horizon": horizon}
-    how["certified"] = certified or card
+    how |= {"certified": certified or card, "native": native}
     spec = SamplerSpec(**how, **{name: value for name, value in decision.items() if value is not None})
     asked = Sampling(model.absolute(), spec, slots, seed)
     if out is None and animate is None:
@@ -143,14 +146,17 @@ def sample(
     if out is not None and out.suffix not in (".png", ".npz"):
         raise InputError(f"--out must end in .png (a grid) or .npz (arrays), got {out}")
     loaded = asked.load()
+    if native:
+        check_native(loaded.arm)
     if prefix is not None:
         asked = replace(asked, prefix=read_prefix(prefix, loaded, keep=keep))
-    if animate is not None:
-        _animate(asked, loaded, animate)
-    if out is not None:
-        drawn = draw_samples(asked, loaded, count, out, workers=workers, address=address)
-        if card:
-            write_card(out.with_suffix(".card.json"), card_of(Path(model.path), loaded, spec, seed, drawn))
+    with native_kernels(native):
+        if animate is not None:
+            _animate(asked, loaded, animate)
+        if out is not None:
+            drawn = draw_samples(asked, loaded, count, out, workers=workers, address=address)
+            if card:
+                write_card(out.with_suffix(".card.json"), card_of(Path(model.path), loaded, spec, seed, drawn))
 
 
 def _animate(how: Sampling, loaded: Checkpoint, out: Path) -> None:
@@ -245,7 +251,8 @@ def _on_workers(
 
 
 def _drawn(how: Sampling, ids: range) -> list[tuple[int, np.ndarray, int]]:
-    return list(how.draw(how.load(), ids))
+    with native_kernels(how.spec.native):
+        return list(how.draw(how.load(), ids))
 
 
 def _save_grid(images: np.ndarray, layout: Layout, out: Path) -> None:

@@ -38,6 +38,7 @@ from arm_core.forecasters import (
     row_above,
 )
 from arm_core.horizon import GATES, choose_horizon
+from arm_core.native import check_native, native_kernels
 from arm_core.registry import FORECASTERS
 from arm_core.samplers import (
     cached_sequential_sample,
@@ -100,8 +101,24 @@ def make_sampler(spec: SamplerSpec, checkpoint: Checkpoint) -> Sampler:
     """The sampler that `spec` describes, on the checkpoint's ARM.
 
     Raises:
-        InputError: the forecaster does not exist, or is `learned` and the checkpoint has no modules.
+        InputError: the forecaster does not exist, or is `learned` and the checkpoint has no modules; or the ARM has no
+            native kernels, or this machine cannot compile them.
     """
+    sampler = _plain_sampler(spec, checkpoint)
+    if not spec.native:
+        return sampler
+    check_native(checkpoint.arm)
+    with native_kernels():  # compiled before anything is timed
+        pass
+
+    def with_kernels(draw: Draw) -> SampleTrace:
+        with native_kernels():
+            return sampler(draw)
+
+    return with_kernels
+
+
+def _plain_sampler(spec: SamplerSpec, checkpoint: Checkpoint) -> Sampler:
     arm = arm_of(spec, checkpoint)
     if spec.sampler in DRAFTED:
         return partial(_drafted, spec, arm)

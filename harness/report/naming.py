@@ -71,6 +71,8 @@ def named(description: str) -> Named:
         parts.append("certified")
     if "draft_dtype" in settings:
         parts.append(f"{settings['draft_dtype']} drafts")
+    if settings.get("native"):
+        parts.append("in C++")
     base = (FRESH if settings.get("resampled") else "") + ", ".join(parts)
     decision = ", ".join(f"{text} {settings[key]}" for key, text in DECISION.items() if key in settings)
     return Named(f"{base}, {decision}" if decision else base, base, decision, _family(settings))

@@ -21,6 +21,8 @@ LEARNED = ("learned", "gated")
 BLOCKS = ("gs_jacobi", "jacobi_gs")
 DRAFTED = ("sjd", "scd", "pac")
 """Samplers that accept drafts by the ratio of two probabilities."""
+SPANNED = ("gs_jacobi", "cached_sequential", *DRAFTED)
+"""Samplers of other papers that run on cached activations."""
 DECISION = ("temperature", "top_k", "top_p", "min_p", "guidance", "context")
 """The settings that change samples; all others change only what they cost."""
 Dims = Annotated[int, Field(ge=1)]
@@ -48,6 +50,7 @@ class SamplerSpec(BaseModel):
         context: a class label, of all samples.
         certified: every sample is proved in float64 (`arm_core.samplers.certified`).
         draft_dtype: of the ARM that draws what is proved; None: that of the job.
+        native: its spans use kernels in C++ that are compiled on the machine (`arm_core.native`); CPUs only.
         variants: of a sweep that it is for; None: all. A job's sampler has none.
     """
 
@@ -70,6 +73,7 @@ class SamplerSpec(BaseModel):
     context: Annotated[int, Field(ge=0)] | None = None
     certified: bool = False
     draft_dtype: Literal["float32", "bfloat16"] | None = None
+    native: bool = False
     variants: Annotated[list[str], Field(min_length=1)] | None = None
 
     @model_validator(mode="before")
@@ -96,11 +100,7 @@ class SamplerSpec(BaseModel):
     @property
     def needs_spans(self) -> bool:
         """Whether it can only run on an ARM that evaluates spans on top of cached activations."""
-        return (
-            self.sampler in ("gs_jacobi", "cached_sequential", *DRAFTED)
-            or isinstance(self.window, int)
-            or self.window == "row"
-        )
+        return self.sampler in SPANNED or isinstance(self.window, int) or self.window == "row"
 
 
 def complete(given: SamplerSpec, *, horizon: int | None, remedy: str) -> SamplerSpec:
@@ -136,6 +136,8 @@ def _misfits(given: SamplerSpec) -> Iterator[tuple[str, str]]:
         yield "guidance", "needs a `context:` to guide to; add a class label"
     if given.draft_dtype is not None and not given.certified:
         yield "draft_dtype", "needs a proof; add `certified: true`"
+    if given.native and given.draft_dtype == "bfloat16":
+        yield "native", "is for float32 and float64; leave it out, or draft_dtype"
     if given.forecaster is None:
         if given.sampler is None:
             yield "", "needs a `forecaster:`, or a `sampler:`"
@@ -146,6 +148,8 @@ def _misfits(given: SamplerSpec) -> Iterator[tuple[str, str]]:
                 yield "window", f"{given.sampler} takes dims or row, got {given.window}"
         elif given.sampler != "ancestral":
             taken += ["certified", "draft_dtype"]
+        if given.sampler in SPANNED:
+            taken.append("native")
         for name in sorted(given.model_fields_set - {*taken, "variants"}):
             yield name, f"{given.sampler} takes {', '.join(taken)} only; leave it out"
         return
@@ -154,6 +158,8 @@ def _misfits(given: SamplerSpec) -> Iterator[tuple[str, str]]:
     for key, whose in {"block": BLOCKS, "coupling": ("scd",), "first": DRAFTED}.items():
         if getattr(given, key) is not None:
             yield key, f"is for {' and '.join(whose)}; leave it out"
+    if given.native and given.window in (None, "image"):
+        yield "native", "is for windows; add a `window:`, or leave it out"
     if given.window == "auto" and not given.stream:
         yield "window", "auto is for streams; add `stream: true`, or give dims"
     if given.resampled and (given.stream or given.window is not None or given.certified):

@@ -20,7 +20,7 @@ from arm_core.elementwise import Maps
 class PixelCNN(Trunk):
     """See the module. Hidden features: the last ul activation, F / C per dimension."""
 
-    recordable = True
+    recordable = native = True
 
     def span_cache(self, slots: int, window: int) -> SpanCache:
         on_gpu = self.head.weight.is_cuda  # where calls of fixed shapes are recorded

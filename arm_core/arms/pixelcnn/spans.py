@@ -19,6 +19,7 @@ from arm_core.causal_conv import CausalConv2d, CausalConvTranspose2d
 from arm_core.contracts import Contexts, SpanOutput
 from arm_core.elementwise import Rows, concat_elu_of_rows
 from arm_core.layout import Layout
+from arm_core.native import kernels_for
 from arm_core.product import Product, is_prepared
 
 MANY = 64
@@ -128,7 +129,7 @@ class ActivationCache:
     """Activations of one layer at every place; what a kernel of `width` reads of a row is one stretch of them."""
 
     def __init__(self, grid: Grid, features: int, width: int, like: Tensor) -> None:
-        self.rows = like.new_zeros(grid.places, features)
+        self.rows, self._kernels = like.new_zeros(grid.places, features), kernels_for(like)
         self.stretches = self.rows.as_strided((grid.places - width + 1, width * features), (features, 1))
 
     def put(self, values: Rows, at: Cells) -> None:
@@ -137,6 +138,13 @@ class ActivationCache:
             _wide(self.rows).index_copy_(0, at.places, _wide(values))
         elif values.shape[0] > 0:
             self.rows.index_copy_(0, at.places, values)
+
+    def put_elu(self, values: Rows, more: Rows | None, at: Cells) -> None:
+        """Keep concat_elu(values + more) of these cells. The values may be changed."""
+        if self._kernels is not None:
+            self._kernels.put_elu(values, more, self.rows, at.places)
+        else:
+            self.put(concat_elu_of_rows(values if more is None else values.add_(more)), at)
 
     def at(self, cells: Cells) -> Rows:
         """What is kept of these cells."""
@@ -180,7 +188,7 @@ class _Resnet:
         if net.label is not None:
             by_label = net.label_biases()
             self.labels = by_label, by_label[-1:].repeat(grid.slots, 1)
-        self.filters = len(bias)
+        self.filters, self._kernels = len(bias), kernels_for(bias)
         self.between = ActivationCache(grid, 2 * self.filters, net.inward.weight.shape[3], bias)
         self.cost = sum(part.cost for part in (self.inward, self.outward, self.skip) if part is not None)
 
@@ -190,18 +198,25 @@ class _Resnet:
         by_label, by_slot = self.labels
         by_slot.index_copy_(0, slots, by_label.index_select(0, labels))
 
-    def __call__(self, x: Rows, kept: ActivationCache, at: Cells, skips: list[Rows]) -> Rows:
+    def __call__(
+        self, x: Rows, kept: ActivationCache, at: Cells, skips: list[Rows], result: ActivationCache | None
+    ) -> tuple[Rows, Rows]:
+        """The new rows, and concat_elu of them, which are also put where `result` keeps them."""
         if at.numbers.shape[0] == 0:
-            return x
-        y = self.inward(kept.read(at.reads))
-        if self.skip is not None:
-            y += self.skip(torch.cat(skips, dim=1) if len(skips) > 1 else skips[0])
-        self.between.put(concat_elu_of_rows(y), at)
+            return x, concat_elu_of_rows(x)
+        skip = None if self.skip is None else self.skip(torch.cat(skips, dim=1) if len(skips) > 1 else skips[0])
+        self.between.put_elu(self.inward(kept.read(at.reads)), skip, at)
         z = self.outward(self.between.read(at.reads))
         if self.labels is not None:
             z += self.labels[1].index_select(0, at.slots)
+        if self._kernels is not None:
+            return self._kernels.gate(x, z, None if result is None else result.rows, at.places)
         gate = z.sigmoid()
-        return torch.addcmul(x, z[:, : self.filters], gate[:, self.filters :])
+        x = torch.addcmul(x, z[:, : self.filters], gate[:, self.filters :])
+        active = concat_elu_of_rows(x)
+        if result is not None:
+            result.put(active, at)
+        return x, active
 
 
 class _Block:
@@ -224,21 +239,20 @@ class _Block:
             else:
                 stack += [streams] * (len(self.pairs) + 1)
             return streams
-        act_u = concat_elu_of_rows(u)
-        self.u_kept[0].put(act_u, at.u)
+        active = Pair(concat_elu_of_rows(u), concat_elu_of_rows(ul))
+        self.u_kept[0].put(active.u, at.u)
+        self.ul_kept[0].put(active.ul, at.ul)
         for i, (u_net, ul_net) in enumerate(self.pairs):
-            act_ul = concat_elu_of_rows(ul)
-            self.ul_kept[i].put(act_ul, at.ul)
             if not self.descends:
-                stack.append(Pair(act_u, act_ul))
+                stack.append(active)
             skip = stack.pop() if self.descends else None
-            u = u_net(u, self.u_kept[i], at.u, [skip.u] if skip else [])
-            act_u = concat_elu_of_rows(u)
-            self.u_kept[i + 1].put(act_u, at.u)
+            u, act_u = u_net(u, self.u_kept[i], at.u, [skip.u] if skip else [], self.u_kept[i + 1])
             above = self.u_kept[i + 1].at(at.ul)
-            ul = ul_net(ul, self.ul_kept[i], at.ul, [above, skip.ul] if skip else [above])
+            following = self.ul_kept[i + 1] if i + 1 < len(self.pairs) else None
+            ul, act_ul = ul_net(ul, self.ul_kept[i], at.ul, [above, skip.ul] if skip else [above], following)
+            active = Pair(act_u, act_ul)
         if not self.descends:
-            stack.append(Pair(act_u, concat_elu_of_rows(ul)))
+            stack.append(active)
         return Pair(u, ul)
 
 

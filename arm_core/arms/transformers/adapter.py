@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.pytorch_utils import Conv1D
 
+from arm_core.arms.transformers.attention import takes_native_attention, with_native_attention
 from arm_core.arms.transformers.limits import check_drivable, check_numbers, longest_sequence
 from arm_core.contracts import ArmOutput, AutoregressiveModel, Contexts, SpanCache, SpanOutput
 from arm_core.errors import InputError
 from arm_core.layout import Layout
+from arm_core.native import kernels_for
 from arm_core.product import Linear, linear
 
 FIXED_WORK = 2**28
@@ -52,6 +54,7 @@ class TransformersARM(AutoregressiveModel):
         super().__init__(layout, hidden_features=width)
         self.model, self.start, self.offset, self.tokens = model, start, offset, tokens
         self.cache_argument, self.fixed_shapes = cache_argument, False
+        self.native = takes_native_attention(model)
         self.longest, self.limit = longest_sequence(model)
         if not 0 <= offset <= tokens - layout.categories:
             last = offset + layout.categories - 1
@@ -176,7 +179,10 @@ class KeyValues:
         self.read = torch.zeros((), dtype=like.dtype, device=like.device)
         self.unread = torch.full_like(self.read, torch.finfo(like.dtype).min)
         self.cost = _Cost(arm)
-        self.model = _with_fast_products(arm.model)
+        configs = {id(part.config): part.config for part in arm.model.modules() if "config" in part.__dict__}
+        if kernels_for(like) is not None:
+            configs = {key: with_native_attention(config) for key, config in configs.items()}
+        self.model = _faster(arm.model, configs)
 
     @property
     def version(self) -> int:
@@ -324,10 +330,18 @@ def _shell(module: nn.Module, parts: dict[str, nn.Module | None], kind: type[nn.
     return shell
 
 
-def _with_fast_products(module: nn.Module) -> nn.Module:
-    """A shell of a model whose products go to the faster library (`arm_core.product`)."""
-    parts = {name: None if part is None else _with_fast_products(part) for name, part in module._modules.items()}
-    return _shell(module, parts, {nn.Linear: Linear, Conv1D: _Conv1D}.get(type(module)))
+def _faster(module: nn.Module, configs: dict[int, Any]) -> nn.Module:
+    """A shell of a model whose products go to the faster library (`arm_core.product`).
+
+    Args:
+        module: a model or a part of it.
+        configs: what stands for configurations, by their identity; others stay as they are.
+    """
+    parts = {name: None if part is None else _faster(part, configs) for name, part in module._modules.items()}
+    shell = _shell(module, parts, {nn.Linear: Linear, Conv1D: _Conv1D}.get(type(module)))
+    if id(config := module.__dict__.get("config")) in configs:
+        shell.config = configs[id(config)]
+    return shell
 
 
 class _Conv1D(Conv1D):

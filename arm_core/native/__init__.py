@@ -1,0 +1,122 @@
+"""Kernels in C++ for CPUs, compiled on the machine that runs them: off, unless `native_kernels()` is around.
+
+Between two matrix products a span of a PixelCNN takes some ten operations of torch, each with its own pass over memory;
+`put_elu` and `gate` do with one. `attend` is attention of a few queries a slot, of which each reads as far as its own
+place: torch's takes all places, and multiplies small matrices by a library made for large ones. Sums are added up in
+another order than torch's, so that a near tie in float32 may fall otherwise; in float64 samples are the same.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from arm_core.contracts import AutoregressiveModel
+from arm_core.errors import InputError
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+INSTRUCTIONS = {
+    "AVX512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx2", "-mfma"],
+    "AVX2": ["-mavx2", "-mfma"],
+}
+"""By what torch finds that the CPU can do; on others the compiler's own choice."""
+
+_wanted: ContextVar[bool] = ContextVar("native_kernels", default=False)
+
+
+@contextmanager
+def native_kernels(wanted: bool = True) -> Iterator[None]:
+    """Within it, samplers on a CPU use the kernels, in float32 and float64.
+
+    The first use on a machine compiles them, in some ten seconds, into the folder `arm_core` of the user's cache.
+
+    Raises:
+        InputError: there is no C++ compiler, or it cannot compile them.
+    """
+    if wanted:
+        _load()
+    token = _wanted.set(wanted)
+    try:
+        yield
+    finally:
+        _wanted.reset(token)
+
+
+def kernels_for(weight: Tensor) -> Any:
+    """`torch.ops.arm_core`, if what has this weight is to use it; else None."""
+    return torch.ops.arm_core if _wanted.get() and _serves(weight) else None
+
+
+def check_native(arm: AutoregressiveModel) -> None:
+    """Raises an InputError unless the spans of this ARM, as it is, would use the kernels."""
+    if not arm.native:
+        raise InputError(f"{type(arm).__name__} has no spans with native kernels; leave native out")
+    weight = next(arm.parameters())
+    if not _serves(weight):
+        raise InputError(
+            f"native kernels are for float32 and float64 on a CPU, the ARM is {weight.dtype} on {weight.device.type}; "
+            "leave native out"
+        )
+
+
+def _serves(weight: Tensor) -> bool:
+    return weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64)
+
+
+@cache
+def _load() -> None:
+    library = _library()
+    if not library.exists():
+        _compile(library)
+    torch.ops.load_library(str(library))
+
+
+def _flags() -> list[str]:
+    capability = torch.backends.cpu.get_cpu_capability()
+    instructions = INSTRUCTIONS.get(capability, [])
+    if instructions:
+        instructions = [*instructions, f"-DCPU_CAPABILITY={capability}", f"-DCPU_CAPABILITY_{capability}"]
+    abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
+    return ["-std=c++20", "-O3", "-fPIC", "-fopenmp", abi, *instructions]
+
+
+def _library() -> Path:
+    """Its file: another one for every version of the source, of torch and of the flags."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    made_of = [SOURCE.read_text(), torch.__version__, *_flags()]
+    return home / "arm_core" / f"kernels-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.so"
+
+
+def _compile(library: Path) -> None:
+    """Under another name first: who is killed, or compiles at the same time, leaves nothing half done."""
+    from torch.utils.cpp_extension import include_paths, library_paths
+
+    compiler = os.environ.get("CXX", "c++")
+    if shutil.which(compiler) is None:
+        raise InputError(
+            f"native kernels need a C++ compiler, and there is no {compiler!r}; install g++ (or name one by CXX=), "
+            "or leave native out"
+        )
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        compiled, linked = f"{folder}/kernels.o", f"{folder}/kernels.so"
+        includes, paths = [f"-I{path}" for path in include_paths()], [f"-L{path}" for path in library_paths()]
+        for command in (  # linked against torch alone, whose threads are those of the OpenMP that it has loaded
+            [compiler, "-c", str(SOURCE), *_flags(), *includes, "-o", compiled],
+            [compiler, "-shared", compiled, *paths, "-ltorch_cpu", "-lc10", "-o", linked],
+        ):
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode != 0:
+                first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[-200:])
+                raise InputError(f"{compiler} cannot compile {SOURCE.name} ({first}); leave native out")
+        os.replace(linked, library)
