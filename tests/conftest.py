@@ -1,6 +1,7 @@
 """ARMs small enough to be understood whole, and the settings of hypothesis."""
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; torch reads it when it is imported
@@ -40,6 +41,11 @@ def pytest_runtest_setup(item):
     """Shapes are checked in all tests but slow ones, whose time it would double; in those at night, by CHECK_SHAPES."""
     slow = item.get_closest_marker("slow") is not None
     jaxtyping.config.update("jaxtyping_disable", slow and "CHECK_SHAPES" not in os.environ)
+
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "c++")) is None, reason="native kernels need a C++ compiler; install g++"
+)
 
 
 class ConstantArm(AutoregressiveModel):

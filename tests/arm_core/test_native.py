@@ -1,7 +1,6 @@
 """Kernels in C++: what torch gives, in every shape; the ancestral samples; off unless asked for, and told if missing."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -15,14 +14,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from arm_core import InputError, Layout, ancestral_sample, native, sample_many, sample_noise
 from arm_core.arms import Guided, PixelCNN, PixelCNNConfig
+from arm_core.arms.transformers import attention
 from arm_core.forecasters import fixed_point
 from arm_core.native import check_native, kernels_for, native_kernels
 from arm_core.samplers import cached_sequential_sample
 from arm_core.testing import randomise
 from tests.arm_core.test_transformers_arm import FAMILIES, PROMPTS, arm_of, noise_for, plain_loop
-from tests.conftest import TableArm
+from tests.conftest import TableArm, needs_compiler
 
-pytestmark = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "c++")) is None, reason="there is no C++ compiler")
+pytestmark = needs_compiler
 DTYPES = {torch.float32: 2e-6, torch.float64: 4e-15}
 
 
@@ -145,6 +145,17 @@ def test_windows_of_a_decoder_give_the_samples_of_a_plain_loop(family):
     assert after == before
 
 
+def test_attention_that_the_kernel_does_not_know_is_torchs():
+    q, k, v = (normal(2, 3, 5, 4, seed=seed, dtype=torch.float64) for seed in range(3))
+    module, mask = torch.nn.Module(), torch.zeros(2, 1, 5, 5, dtype=torch.float64)
+    expected = F.scaled_dot_product_attention(q, k, v, scale=0.5).transpose(1, 2)
+    for more in ({"position_bias": torch.zeros_like(mask)}, {}):
+        with Operations() as operations, native_kernels():
+            found, _ = attention.attend(module, q, k, v, mask, scaling=0.5, **more)
+        torch.testing.assert_close(found, expected)
+        assert operations.ran["attend"] == (not more)
+
+
 def test_kernels_are_off_unless_asked_for_and_off_again_after():
     arm = arm_of()
     with Operations() as operations:
@@ -184,6 +195,7 @@ def test_a_missing_or_broken_compiler_is_told_and_leaves_nothing(monkeypatch, tm
     native._load.cache_clear()
 
 
+@pytest.mark.slow
 def test_two_processes_that_compile_at_once_both_get_the_kernels(tmp_path):
     code = "import torch; from arm_core.native import native_kernels, kernels_for\n"
     code += "with native_kernels(): print(kernels_for(torch.zeros(1)).gate.default._schema.name)"

@@ -14,6 +14,7 @@ from arm_core.testing import randomise
 from benchmarks.report import fill_store
 from harness.cli import main
 from harness.store import Store
+from tests.conftest import needs_compiler
 
 
 def run(*arguments):
@@ -70,6 +71,16 @@ def test_samples_are_drawn_into_a_grid_or_arrays(checkpoint, tmp_path):
     images = [np.load(tmp_path / f"{name}.npz")["images"] for name in ("fixed_point", "ancestral", "row_above")]
     assert images[0].shape == (5, 1, 8, 8)
     assert all(np.array_equal(images[0], other) for other in images[1:])
+
+
+@needs_compiler
+def test_native_kernels_draw_the_same_samples(checkpoint, tmp_path):
+    for name, options in (("plain", ()), ("native", ("--native",))):
+        drawn = run("sample", checkpoint, "--count", 5, "--out", tmp_path / f"{name}.npz", *options)
+        assert drawn.exit_code == 0, drawn.output
+    assert np.array_equal(*(np.load(tmp_path / f"{name}.npz")["images"] for name in ("plain", "native")))
+    refused = run("sample", checkpoint, "--out", tmp_path / "x.npz", "--native", "--sampler", "ancestral")
+    assert refused.exit_code == 2 and "--native is for windows, and --sampler ancestral has none" in refused.output
 
 
 @pytest.mark.slow

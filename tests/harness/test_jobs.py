@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from arm_core import Checkpoint, InputError, Layout, load_checkpoint, predictive_sample, sample_noise
+from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.data import load_dataset
 from arm_core.forecasters import fixed_point
 from arm_core.samplers import jacobi_sample
+from arm_core.testing import randomise
 from harness.jobs import checkpoint_of, ended_rows, job_folder, run_job
 from harness.jobs.clock import clock_for
 from harness.jobs.progress import Reporter, read_progress
@@ -18,7 +20,8 @@ from harness.report.statistics import speedup
 from harness.store import Store
 from harness.sweep import SamplerSpec, load_sweep, make_plan
 from tests.arm_core.test_certified import LAYOUT, SEED, near_ties
-from tests.conftest import ConstantArm, SpanTableArm, TableArm
+from tests.arm_core.test_native import Operations
+from tests.conftest import ConstantArm, SpanTableArm, TableArm, needs_compiler
 from tests.harness.rows import ANCESTRAL
 
 
@@ -403,6 +406,22 @@ def test_classes_without_labels_are_refused(small_sweep, tmp_path):
     assert run_job(train, tmp_path, threads=1) == "failed"
     (error,) = Store(tmp_path).read("trials")["error"]
     assert error == "InputError: PixelCNN learns classes, and the data of photo_patches have no labels"
+
+
+@needs_compiler
+def test_native_samplers_are_told_where_there_is_nothing_native_and_draw_the_same():
+    layout = Layout(1, 8, 8, 2)
+    arm = PixelCNN(layout, PixelCNNConfig(resnets=1, filters=4)).double()
+    randomise(arm, scale=0.25)
+    checkpoint, draw = Checkpoint(arm, None, None, {}, ""), Draw.of(arm, 0, 4)
+    expected = make_sampler(SamplerSpec(sampler="ancestral"), checkpoint)(draw).x
+    for entry in ({"forecaster": "fixed_point", "window": 8, "stream": True}, {"sampler": "cached_sequential"}):
+        sampler = make_sampler(SamplerSpec(**entry, native=True), checkpoint)
+        with Operations() as operations:
+            assert torch.equal(sampler(draw).x, expected)
+        assert operations.ran["gate"] > 0
+        with pytest.raises(InputError, match="TableArm has no spans with native kernels"):
+            make_sampler(SamplerSpec(**entry, native=True), replace(checkpoint, arm=TableArm(layout)))
 
 
 @pytest.mark.slow
