@@ -38,6 +38,7 @@ from arm_core.arms import Guided, TransformersARM, TransformersConfig, Transform
 from arm_core.data import load_dataset
 from arm_core.decision import Decision
 from arm_core.forecasters import fixed_point
+from arm_core.native import native_kernels
 from arm_core.samplers import cached_sequential_sample
 from arm_core.samplers.mode import sampling_mode
 from arm_core.samplers.options import keyed_noise
@@ -53,6 +54,7 @@ PER_SLOT, FEWEST = 4, 16
 LATENTS = {"Llama": "latents-llama", "PixelCNN": "latents-pixelcnn"}
 
 
+CHOSEN, NATIVE = "window chosen while sampling", ", in C++"
 PARTS = ("speed", "latents", "large")
 
 
@@ -134,8 +136,11 @@ def check_equal(arm: AutoregressiveModel, count: int, windows: Sequence[int]) ->
             raise AssertionError(f"{name} does not give the ancestral samples in float64")
 
 
-def speed(checkpoint: Path, slots: Sequence[int], repetitions: int) -> Row:
-    """Part 1: a trained decoder, windows beside cached sequential sampling and `generate` with its own cache."""
+def speed(checkpoint: Path, slots: Sequence[int], repetitions: int, native: bool) -> Row:
+    """Part 1: a trained decoder, windows beside cached sequential sampling and `generate` with its own cache.
+
+    With `native` everything that has spans once more, with the kernels in C++.
+    """
     loaded = load_checkpoint(checkpoint)
     arm = loaded.arm
     if not isinstance(arm, TransformersDecoder):
@@ -143,6 +148,8 @@ def speed(checkpoint: Path, slots: Sequence[int], repetitions: int) -> Row:
     row = arm.layout.width
     check_equal(arm, 3, (row, 2 * row))
     contestants = list(_streams(arm, slots, (row, 2 * row)))
+    if native:
+        contestants += [one._replace(name=one.name + NATIVE, run=_with_kernels(one.run)) for one in contestants]
     contestants += [
         Contestant("generate", width, width, partial(_generate, arm, width)) for width in slots if width in (1, 16)
     ]
@@ -162,9 +169,17 @@ def _streams(arm: AutoregressiveModel, slots: Sequence[int], windows: Sequence[i
     for width in slots:
         count = max(FEWEST, PER_SLOT * width)
         for window in (None, *windows):
-            name = "window chosen while sampling" if window is None else f"window of {window}"
+            name = CHOSEN if window is None else f"window of {window}"
             yield Contestant(name, width, count, partial(_stream, arm, width, count, window))
         yield Contestant("cached sequential", width, width, partial(_sequential, arm, width))
+
+
+def _with_kernels(run: Callable[[int], SampleTrace | Tensor]) -> Callable[[int], SampleTrace | Tensor]:
+    def native(seed: int) -> SampleTrace | Tensor:
+        with native_kernels():
+            return run(seed)
+
+    return native
 
 
 def _stream(arm: AutoregressiveModel, slots: int, count: int, window: int | None, seed: int) -> SampleTrace:
@@ -194,10 +209,13 @@ def _ratios(rows: Sequence[Row]) -> Iterator[Row]:
     """How many times faster the chosen window is than what the issue asks about, and the ratio asked for."""
     ms = {(row["sampler"], row["slots"]): row["ms_a_sample"] for row in rows}
     asked = {("generate", 1): 5.0, ("generate", 16): 2.2}
-    for (name, width), taken in ms.items():
-        if name in ("generate", "cached sequential"):
-            ours = ms["window chosen while sampling", width]
-            yield {"over": name, "slots": width, "times": taken / ours, "asked": asked.get((name, width), 1.0)}
+    for (ours, width), taken in ms.items():
+        if not ours.startswith(CHOSEN):
+            continue
+        for other in ("generate", "cached sequential" + ours.removeprefix(CHOSEN)):
+            if (other, width) in ms:
+                ratio = {"over": other, "slots": width, "times": ms[other, width] / taken}
+                yield {"sampler": ours, **ratio, "asked": asked.get((other, width), 1.0)}
 
 
 def latents(folder: Path, slots: Sequence[int], repetitions: int) -> Row:
@@ -362,17 +380,20 @@ def _text(value: Any) -> str:
 @click.option("--out", default="reports/tokens", show_default=True, type=click.Path(path_type=Path), help="Folder.")
 @click.option("--repetitions", default=5, show_default=True, type=click.IntRange(min=1), help="That take turns.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Of torch.")
+@click.option("--native", is_flag=True, help="Part speed: with the kernels in C++ too.")
 @click.option("--small", is_flag=True, help="Few slots, and a tiny decoder: whether it runs at all.")
-def main(parts: tuple[str, ...], folder: Path, out: Path, repetitions: int, threads: int, small: bool) -> None:
+def main(
+    parts: tuple[str, ...], folder: Path, out: Path, repetitions: int, threads: int, native: bool, small: bool
+) -> None:
     """Time decoders of tokens, and write OUT/PART-THREADS.json.
 
     \b
     Example:
-      python -m benchmarks.tokens --part speed --threads 2 --out results/tokens
+      python -m benchmarks.tokens --part speed --native --threads 2 --out results/tokens
     """
     slots = (1, 2) if small else (1, 4, 16, 64)
     jobs: dict[str, Callable[[], Row]] = {
-        "speed": lambda: speed(folder / "checkpoint", slots, repetitions),
+        "speed": lambda: speed(folder / "checkpoint", slots, repetitions, native),
         "latents": lambda: latents(folder, slots[::2], min(repetitions, 3)),  # whole images take long
         "large": lambda: large(TINY if small else LARGE, slots=slots[2 - small], window=12, nats=1.6, tail=32),
     }

@@ -123,8 +123,7 @@ struct Head {
     const int64_t most = *std::max_element(reach, reach + queries);
     for (int64_t begin = 0; begin < most; begin += LANES) {
       const int64_t keys = std::min<int64_t>(LANES, most - begin);
-      for (int64_t key_at = 0; key_at < keys; ++key_at)
-        for (int64_t f = 0; f < features; ++f) turned[f * LANES + key_at] = key[(begin + key_at) * key_row + f];
+      at::vec::transpose_mxn<T>(key + begin * key_row, key_row, turned, LANES, keys, features);
       in_tiles(queries, [&](int64_t first, auto tile) { score<tile>(first, begin, keys); });
     }
     for (int64_t i = 0; i < queries; ++i) softmax(scores + i * room, most);
