@@ -323,6 +323,7 @@ def verify_card(card: Path, checkpoint: Path | None, **options: Any) -> None:
 @click.option(
     "--patience", default=60.0, type=Finite(0, min_open=True), help="Leave out runs of more seconds than this."
 )
+@click.option("--native", is_flag=True, help="With kernels in C++ too, which are compiled first.")
 @_model_options
 @STORE
 def bench(checkpoint: Path, out: Path, **options: Any) -> None:

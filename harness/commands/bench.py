@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from arm_core import Checkpoint, InputError
+from arm_core.native import check_native
 from harness.commands.report import run_report
 from harness.commands.sweep import SweepCommand, run_sweep
 from harness.console import CONSOLE
@@ -17,13 +18,14 @@ from harness.sweep.jobs import Existing
 NAME = "bench"
 
 
-def run_bench(given: Existing, out: Path, *, slots: str, store: Path, **timing: Any) -> int:
+def run_bench(given: Existing, out: Path, *, slots: str, native: bool, store: Path, **timing: Any) -> int:
     """Compare samplers on a checkpoint; returns the exit code.
 
     Args:
         given: the checkpoint.
         out: for the sweep file and the report.
         slots: batch sizes and numbers of slots, with commas between.
+        native: time chosen windows and cached sequential sampling with the kernels in C++ too.
         store: where the rows go.
         timing: repetitions, and other settings of `timing:`.
 
@@ -36,7 +38,7 @@ def run_bench(given: Existing, out: Path, *, slots: str, store: Path, **timing: 
     settings = {"batch_sizes": widths, "seeds": list(range(timing.pop("repetitions"))), **timing}
     settings |= {"float64_samples": 3, "figure_count": 4}
     of = given.absolute().model_dump(exclude_defaults=True)
-    sweep = {"name": NAME, "checkpoints": {key: of}, "timing": {"samplers": samplers_of(loaded), **settings}}
+    sweep = {"name": NAME, "checkpoints": {key: of}, "timing": {"samplers": samplers_of(loaded, native), **settings}}
     file, text = out / "sweep.yaml", yaml.safe_dump(sweep, sort_keys=False, default_flow_style=None, width=100)
     with published(out, "bench-files.sha256") as place:  # an edited one is its user's
         (place / file.name).write_text(text, encoding="utf-8")
@@ -47,8 +49,13 @@ def run_bench(given: Existing, out: Path, *, slots: str, store: Path, **timing: 
     return code
 
 
-def samplers_of(checkpoint: Checkpoint) -> list[Any]:
-    """Every sampler that the checkpoint allows, as a sweep file has them."""
+def samplers_of(checkpoint: Checkpoint, native: bool = False) -> list[Any]:
+    """Every sampler that the checkpoint allows, as a sweep file has them.
+
+    Args:
+        checkpoint: with modules, or without.
+        native: chosen windows and cached sequential sampling once more, with the kernels in C++.
+    """
     layout = checkpoint.arm.layout
     row = layout.width * layout.channels
     found: list[Any] = ["ancestral", "fixed_point"]
@@ -62,6 +69,9 @@ def samplers_of(checkpoint: Checkpoint) -> list[Any]:
     windows = [*dict.fromkeys([max(1, row // 2), row, 2 * row]), "auto"]
     streams = [{"forecaster": "fixed_point_above", "window": window, "stream": True} for window in windows]
     found += ["gs_jacobi", "cached_sequential", *streams]
+    if native:
+        check_native(checkpoint.arm)
+        found += [{"sampler": "cached_sequential", "native": True}, {**streams[-1], "native": True}]
     return found if checkpoint.modules is None else [*found, {**learned, "window": "auto", "stream": True}]
 
 
