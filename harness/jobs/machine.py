@@ -65,14 +65,17 @@ def keep_freed_memory() -> None:
 
 
 def other_cpu_seconds() -> float | None:
-    """CPU time that other processes of this machine have used since it started; None where nobody counts it."""
+    """CPU time that others on this machine have used since it started; None where nobody counts it.
+
+    What this process has started and waited for is not others'.
+    """
     try:
         fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     except OSError:
         return None
     user, nice, system, _, _, irq, softirq = map(int, fields[:7])
     own = os.times()
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK") - own.user - own.system
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK") - sum(own[:4])
 
 
 def device_state(device: torch.device) -> dict[str, Any]:

@@ -229,6 +229,12 @@ def _check_variants(sweep: Sweep) -> None:
             if sweep.search is not None:
                 raise sweep.error(place, "a search tries every variant on every dataset; leave `variants` out")
     for index, spec in enumerate(sweep.timing.samplers if sweep.timing is not None else []):
+        for key in ("native", "processes"):
+            if getattr(spec, key) and sweep.resources.timing.gpus:
+                said = (
+                    f"is for CPUs, and timing jobs take {sweep.resources.timing.gpus} GPU (`resources`); leave it out"
+                )
+                raise sweep.error(("timing", "samplers", index, key), said)
         for number, variant in enumerate(spec.variants or []):
             if variant not in sweep.variants:
                 at = ("timing", "samplers", index, "variants", number)
