@@ -1,7 +1,6 @@
 """ARMs small enough to be understood whole, and the settings of hypothesis."""
 
 import os
-import shutil
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; torch reads it when it is imported
@@ -18,6 +17,7 @@ from arm_core.contracts import SpanOutput
 from arm_core.data import load_dataset
 from arm_core.decision import Decision
 from arm_core.gumbel import DenseNoise
+from arm_core.native import compiler
 from arm_core.samplers.step import step
 from arm_core.samplers.work import WholeImages, Work
 
@@ -43,9 +43,7 @@ def pytest_runtest_setup(item):
     jaxtyping.config.update("jaxtyping_disable", slow and "CHECK_SHAPES" not in os.environ)
 
 
-needs_compiler = pytest.mark.skipif(
-    shutil.which(os.environ.get("CXX", "c++")) is None, reason="native kernels need a C++ compiler; install g++"
-)
+needs_compiler = pytest.mark.skipif(not compiler(), reason="native kernels need a C++ compiler; install g++")
 
 
 class ConstantArm(AutoregressiveModel):

@@ -8,8 +8,11 @@ another order than torch's, so that a near tie in float32 may fall otherwise; in
 
 import hashlib
 import os
+import platform
+import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +29,8 @@ from arm_core.errors import InputError
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 INSTRUCTIONS = {
-    "AVX512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx2", "-mfma"],
-    "AVX2": ["-mavx2", "-mfma"],
+    "AVX512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx2", "-mfma", "-mf16c"],
+    "AVX2": ["-mavx2", "-mfma", "-mf16c"],
 }
 """By what torch finds that the CPU can do; on others the compiler's own choice."""
 
@@ -36,12 +39,12 @@ _wanted: ContextVar[bool] = ContextVar("native_kernels", default=False)
 
 @contextmanager
 def native_kernels(wanted: bool = True) -> Iterator[None]:
-    """Within it, samplers on a CPU use the kernels, in float32 and float64.
+    """Within it, samplers that are called on a CPU use the kernels, in float32 and float64; in this thread only.
 
     The first use on a machine compiles them, in some ten seconds, into the folder `arm_core` of the user's cache.
 
     Raises:
-        InputError: there is no C++ compiler, or it cannot compile them.
+        InputError: this is no Linux, there is no C++ compiler, or it cannot compile them.
     """
     if wanted:
         _load()
@@ -50,6 +53,11 @@ def native_kernels(wanted: bool = True) -> Iterator[None]:
         yield
     finally:
         _wanted.reset(token)
+
+
+def are_wanted() -> bool:
+    """Whether `native_kernels()` is around."""
+    return _wanted.get()
 
 
 def kernels_for(weight: Tensor) -> Any:
@@ -75,10 +83,18 @@ def _serves(weight: Tensor) -> bool:
 
 @cache
 def _load() -> None:
+    if sys.platform != "linux":
+        raise InputError(f"native kernels are for Linux only, not for {sys.platform}; leave native out")
     library = _library()
-    if not library.exists():
-        _compile(library)
-    torch.ops.load_library(str(library))
+    try:
+        if not library.exists():
+            _compile(library)
+        torch.ops.load_library(str(library))
+    except OSError as error:
+        raise InputError(
+            f"native kernels cannot be kept at {library}, or loaded from there ({error}); remove that file, name "
+            "another folder by XDG_CACHE_HOME, or leave native out"
+        ) from error
 
 
 def _flags() -> list[str]:
@@ -90,10 +106,22 @@ def _flags() -> list[str]:
     return ["-std=c++20", "-O3", "-fPIC", "-fopenmp", abi, *instructions]
 
 
+def compiler() -> list[str]:
+    """The command that compiles C++, `c++` unless CXX names another; empty if there is none."""
+    command = shlex.split(os.environ.get("CXX") or "c++")
+    return command if shutil.which(command[0]) is not None else []
+
+
 def _library() -> Path:
-    """Its file: another one for every version of the source, of torch and of the flags."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    made_of = [SOURCE.read_text(), torch.__version__, *_flags()]
+    """Its file: another one for every version of the source, of torch, of the compiler, and of the flags."""
+    if not (command := compiler()):
+        raise InputError(
+            f"native kernels need a C++ compiler, and there is no {os.environ.get('CXX') or 'c++'!r}; install g++ "
+            "(or name one by CXX=), or leave native out"
+        )
+    version = subprocess.run([*command, "--version"], capture_output=True, text=True).stdout
+    made_of = [SOURCE.read_text(), torch.__version__, command, version, platform.machine(), *_flags()]
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     return home / "arm_core" / f"kernels-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.so"
 
 
@@ -101,22 +129,16 @@ def _compile(library: Path) -> None:
     """Under another name first: who is killed, or compiles at the same time, leaves nothing half done."""
     from torch.utils.cpp_extension import include_paths, library_paths
 
-    compiler = os.environ.get("CXX", "c++")
-    if shutil.which(compiler) is None:
-        raise InputError(
-            f"native kernels need a C++ compiler, and there is no {compiler!r}; install g++ (or name one by CXX=), "
-            "or leave native out"
-        )
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         compiled, linked = f"{folder}/kernels.o", f"{folder}/kernels.so"
         includes, paths = [f"-I{path}" for path in include_paths()], [f"-L{path}" for path in library_paths()]
         for command in (  # linked against torch alone, whose threads are those of the OpenMP that it has loaded
-            [compiler, "-c", str(SOURCE), *_flags(), *includes, "-o", compiled],
-            [compiler, "-shared", compiled, *paths, "-ltorch_cpu", "-lc10", "-o", linked],
+            [*compiler(), "-c", str(SOURCE), *_flags(), *includes, "-o", compiled],
+            [*compiler(), "-shared", compiled, *paths, "-ltorch_cpu", "-lc10", "-o", linked],
         ):
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode != 0:
                 first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[-200:])
-                raise InputError(f"{compiler} cannot compile {SOURCE.name} ({first}); leave native out")
+                raise InputError(f"{command[0]} cannot compile {SOURCE.name} ({first}); leave native out")
         os.replace(linked, library)

@@ -38,21 +38,32 @@ inline void store_both_elu(const Vectorized<T>& v, T* out, int64_t width, int64_
   at::vec::maximum(v.neg(), below).store(out + width, count);
 }
 
-void check(std::initializer_list<const Tensor*> tensors) {
-  for (const Tensor* tensor : tensors) TORCH_CHECK(tensor->is_contiguous(), "rows must be contiguous");
+// `values` are (count, width) and lie in one piece; each has a place among the rows of `kept`, which are twice as wide.
+void check(const Tensor& values, int64_t count, int64_t width) {
+  TORCH_CHECK(values.is_contiguous() && values.dim() == 2, "rows must be contiguous");
+  TORCH_CHECK(values.size(0) == count && values.size(1) == width, "rows must be ", count, " x ", width);
+}
+
+void check_places(const Tensor& places, int64_t count, const Tensor& kept, const Tensor& values) {
+  TORCH_CHECK(kept.is_contiguous() && kept.dim() == 2 && kept.size(1) == 2 * values.size(1), "wrong width of what is kept");
+  TORCH_CHECK(kept.scalar_type() == values.scalar_type() && places.is_contiguous() && places.numel() == count, "wrong places");
+  const int64_t* place = places.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < count; ++i) TORCH_CHECK(place[i] >= 0 && place[i] < kept.size(0), "no place ", place[i]);
 }
 
 // rows[places] = concat_elu(values + more)
 void put_elu(const Tensor& values, const Maybe& more, const Tensor& rows, const Tensor& places) {
-  check({&values, more ? &*more : &values, &rows, &places});
-  const int64_t width = values.size(1);
+  const int64_t count = values.size(0), width = values.size(1);
+  check(values, count, width);
+  if (more) check(*more, count, width);
+  check_places(places, count, rows, values);
   const int64_t* place = places.const_data_ptr<int64_t>();
   AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "put_elu", [&] {
     using V = Vectorized<scalar_t>;
     const scalar_t* in = values.const_data_ptr<scalar_t>();
     const scalar_t* plus = more ? more->const_data_ptr<scalar_t>() : nullptr;
     scalar_t* kept = rows.data_ptr<scalar_t>();
-    at::parallel_for(0, values.size(0), grain(width), [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, count, grain(width), [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row)
         by_lanes(width, V::size(), [&](int64_t first, int64_t count) {
           auto v = V::loadu(in + row * width + first, count);
@@ -65,8 +76,10 @@ void put_elu(const Tensor& values, const Maybe& more, const Tensor& rows, const 
 
 // (y, concat_elu(y)) of y = x + p * sigmoid(q), where both = [p, q]; the second also goes to rows[places].
 std::tuple<Tensor, Tensor> gate(const Tensor& x, const Tensor& both, const Maybe& rows, const Tensor& places) {
-  check({&x, &both, rows ? &*rows : &x, &places});
   const int64_t count = x.size(0), width = x.size(1);
+  check(x, count, width);
+  check(both, count, 2 * width);
+  if (rows) check_places(places, count, *rows, x);
   const Tensor sums = at::empty_like(x), active = at::empty({count, 2 * width}, x.options());
   const int64_t* place = places.const_data_ptr<int64_t>();
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "gate", [&] {
@@ -179,10 +192,16 @@ struct Head {
 // softmax(scale * q k^T + mask) v, without the keys behind the last one that a query may read.
 // q (slots, heads, queries, features), k and v (slots, kv heads, keys, features), mask (slots, 1, queries, keys)
 Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, double scale) {
-  TORCH_CHECK(q.stride(3) == 1 && k.stride(3) == 1 && v.stride(3) == 1 && mask.stride(3) == 1, "features must lie together");
   const int64_t slots = q.size(0), heads = q.size(1), queries = q.size(2), features = q.size(3), keys = k.size(2);
+  for (const Tensor* each : {&q, &k, &v, &mask}) {
+    TORCH_CHECK(each->dim() == 4 && each->stride(3) == 1, "features must lie together");
+    TORCH_CHECK(each->size(0) == slots && each->scalar_type() == q.scalar_type(), "slots and dtypes must agree");
+  }
+  TORCH_CHECK(heads % k.size(1) == 0 && k.size(3) == features && k.sizes() == v.sizes(), "keys must fit the queries");
+  TORCH_CHECK(mask.size(1) == 1 && mask.size(2) == queries && mask.size(3) == keys, "a mask is for all heads");
   const int64_t shared = heads / k.size(1);
   const Tensor out = at::empty({slots, queries, heads, features}, q.options());
+  if (out.numel() == 0) return out.transpose(1, 2);
   AT_DISPATCH_FLOATING_TYPES(q.scalar_type(), "attend", [&] {
     using H = Head<scalar_t>;
     const scalar_t unread = std::numeric_limits<scalar_t>::lowest();

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from arm_core import native
 from arm_core.contracts import AutoregressiveModel, Contexts, Forecaster, SampleTrace, select_contexts
 from arm_core.decision import Decision, Processors
 from arm_core.errors import whole
@@ -151,6 +152,7 @@ def stream_samples(
         context=context,
         ends=check_end(arm.layout, end),
         bound=Bound() if certified == "bound" else None,
+        native=native.are_wanted(),
     )
     finished = _finished(asked, min(slots, count)) if count else iter(())
     if dtype is not None and count:
@@ -181,12 +183,14 @@ class _Asked(NamedTuple):
     context: Contexts | None
     ends: list[int]
     bound: Bound | None
+    native: bool
 
 
 def _finished(asked: _Asked, slots: int) -> Iterator[tuple[int, SampleTrace]]:
     """The rows as they finish."""
     arm, prefix, choice, parts = asked.arm, asked.prefix, asked.choice, list(asked.arm.modules())
-    with sampling_mode(arm):  # never held across a yield: what the caller does there is not ours to change
+    # Neither is held across a yield: what the caller does there is not ours to change.
+    with sampling_mode(arm), native.native_kernels(asked.native):
         cache = span_cache(arm, slots, choice.widest, recorded=asked.decision.recordable)
         work = Work(arm, slots, cache, asked.forecaster, asked.noise, asked.decision)
         take = Steps(work)

@@ -12,6 +12,7 @@ from harness.commands.report import run_report
 from harness.commands.sweep import SweepCommand, run_sweep
 from harness.console import CONSOLE
 from harness.jobs.checkpoints import load
+from harness.jobs.machine import device_of_this_job
 from harness.report.folder import published
 from harness.sweep.jobs import Existing
 
@@ -70,7 +71,7 @@ def samplers_of(checkpoint: Checkpoint, native: bool = False) -> list[Any]:
     streams = [{"forecaster": "fixed_point_above", "window": window, "stream": True} for window in windows]
     found += ["gs_jacobi", "cached_sequential", *streams]
     if native:
-        check_native(checkpoint.arm)
+        check_native(checkpoint.arm.to(device_of_this_job()))
         found += [{"sampler": "cached_sequential", "native": True}, {**streams[-1], "native": True}]
     return found if checkpoint.modules is None else [*found, {**learned, "window": "auto", "stream": True}]
 

@@ -120,6 +120,15 @@ def gpu(_: Path, __: Path | None) -> list[Finding]:
     return [Finding("GPU", f"{torch.cuda.get_device_name()}, {name}", remedy)]
 
 
+def compiler(_: Path, __: Path | None) -> list[Finding]:
+    """Whether the native kernels can be compiled."""
+    from arm_core.native import compiler
+
+    found = " ".join(compiler())
+    remedy = "" if found else "--native and `native: true` need it: install g++, or name another by CXX="
+    return [Finding("C++ compiler", found or f"no {os.environ.get('CXX') or 'c++'}", remedy)]
+
+
 def threads(_: Path, __: Path | None) -> list[Finding]:
     """CPUs, and the threads that torch uses."""
     from harness.jobs.machine import available_cpus
@@ -175,5 +184,5 @@ def data(_: Path, root: Path | None) -> list[Finding]:
 
 
 Look = Callable[[Path, Path | None], list[Finding]]
-LOOKS: tuple[Look, ...] = (python, extras, gpu, threads, memory, fonts, data)
+LOOKS: tuple[Look, ...] = (python, extras, gpu, compiler, threads, memory, fonts, data)
 """What is looked at, in the order in which it is printed; each is given the store and the root of the data."""

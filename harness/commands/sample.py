@@ -29,7 +29,7 @@ from harness.console import CONSOLE
 from harness.jobs.checkpoints import load
 from harness.jobs.latents import shown, shown_layout
 from harness.jobs.machine import device_of_this_job
-from harness.jobs.sampling import Draw, arm_of, make_forecaster, options_of, proof_of
+from harness.jobs.sampling import Draw, arm_of, as_run, make_forecaster, options_of, proof_of
 from harness.sweep import SamplerSpec
 from harness.sweep.jobs import Existing
 from harness.sweep.samplers import LEARNED
@@ -148,6 +148,7 @@ def sample(
     loaded = asked.load()
     if native:
         check_native(loaded.arm)
+        as_run(spec, loaded)
     if prefix is not None:
         asked = replace(asked, prefix=read_prefix(prefix, loaded, keep=keep))
     with native_kernels(native):
@@ -251,8 +252,11 @@ def _on_workers(
 
 
 def _drawn(how: Sampling, ids: range) -> list[tuple[int, np.ndarray, int]]:
+    loaded = how.load()
+    if how.spec.native:
+        check_native(loaded.arm)
     with native_kernels(how.spec.native):
-        return list(how.draw(how.load(), ids))
+        return list(how.draw(loaded, ids))
 
 
 def _save_grid(images: np.ndarray, layout: Layout, out: Path) -> None:

@@ -228,6 +228,8 @@ def as_run(spec: SamplerSpec, checkpoint: Checkpoint) -> SamplerSpec:
         return spec.model_copy(update={"window": spec.window or "row"})
     whole = spec.window == "auto" and arm.granule is None
     whole |= isinstance(spec.window, int) and spec.window >= arm.layout.dims
+    if whole and spec.native:
+        raise InputError(f"native is for windows of less than the {arm.layout.dims} dims of a sample; leave it out")
     if whole or (spec.stream and spec.window == "image"):
         return spec.model_copy(update={"window": None if spec.stream else "image"})
     return spec

@@ -136,7 +136,8 @@ class TimingJob(_Job, TimingSettings):
 
     def widths_of(self, spec: SamplerSpec) -> list[int]:
         """At which a sampler is timed."""
-        return self.slots if spec.stream else self.batch_sizes
+        widths = self.slots if spec.stream else self.batch_sizes
+        return [width for width in widths if width >= (spec.processes or 1)]
 
     def seeds_of(self, spec: SamplerSpec) -> list[int]:
         """With which a sampler is timed at each width."""

@@ -39,7 +39,7 @@ class SamplerSpec(BaseModel):
             `row`: as many as a row of the image has; `image`: all of them, finished samples dropped; None: whole
             images, and a batch waits for its slowest. Of `sjd`, `scd` and `pac` dims, or a row.
         stream: samples go through slots, a finished one is replaced; timed at the numbers of `slots`.
-        processes: that share the slots of a stream on a CPU, with a thread each.
+        processes: that share the slots of a stream on a CPU, with a thread each; timed at widths of as many and more.
         horizon: of `learned` and `gated`: how many modules; `auto` measures it on held-out noise; None uses all.
         resampled: fresh noise at every call (exact in law only), an ablation.
         coupling: of `scd`: how the drafts of two calls are drawn together; None: gumbel.

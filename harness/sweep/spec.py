@@ -229,6 +229,9 @@ def _check_variants(sweep: Sweep) -> None:
             if sweep.search is not None:
                 raise sweep.error(place, "a search tries every variant on every dataset; leave `variants` out")
     for index, spec in enumerate(sweep.timing.samplers if sweep.timing is not None else []):
+        if (spec.processes or 1) > (most := max(sweep.timing.slots or sweep.timing.batch_sizes)):  # type: ignore[union-attr]
+            said = f"needs as many slots, and there are at most {most}; add `slots: [{spec.processes}]`, or use fewer"
+            raise sweep.error(("timing", "samplers", index, "processes"), said)
         for key in ("native", "processes"):
             if getattr(spec, key) and sweep.resources.timing.gpus:
                 said = (

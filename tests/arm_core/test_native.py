@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from arm_core import InputError, Layout, ancestral_sample, native, sample_many, sample_noise
+from arm_core import InputError, Layout, ancestral_sample, native, sample_many, sample_noise, stream_samples
 from arm_core.arms import Guided, PixelCNN, PixelCNNConfig
 from arm_core.arms.transformers import attention
 from arm_core.forecasters import fixed_point
@@ -98,6 +98,13 @@ def test_rows_that_lie_apart_are_refused(kernels):
     apart = torch.zeros(4, 6)[:, ::2]
     with pytest.raises(RuntimeError, match="contiguous"):
         kernels.put_elu(apart, None, torch.zeros(4, 6), torch.arange(4))
+    with pytest.raises(RuntimeError, match="no place 4"):
+        kernels.put_elu(torch.zeros(2, 3), None, torch.zeros(4, 6), torch.tensor([0, 4]))
+    with pytest.raises(RuntimeError, match="rows must be 4 x 6"):
+        kernels.gate(torch.zeros(4, 3), torch.zeros(4, 5), None, torch.arange(4))
+    q = torch.zeros(1, 5, 2, 4)
+    with pytest.raises(RuntimeError, match="keys must fit"):
+        kernels.attend(q, q[:, :2], q[:, :2], torch.zeros(1, 1, 2, 2), 1.0)
 
 
 @pytest.mark.parametrize("layout", [Layout(1, 8, 8, 3), Layout(3, 4, 8, 4)], ids=["1x8x8", "3x4x8"])
@@ -129,10 +136,17 @@ def test_logits_of_spans_are_those_without_kernels():
     assert (fast.logits - plain.logits).abs().max() < 1e-12 and (fast.hidden - plain.hidden).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_windows_of_a_decoder_give_the_samples_of_a_plain_loop(family):
+MIXTURE = {
+    "num_local_experts": 2,
+    "num_experts_per_tok": 1,
+    "experts_implementation": "eager",
+}  # of experts; its routing is told to all layers
+
+
+@pytest.mark.parametrize(("family", "options"), [*((family, {}) for family in FAMILIES), ("mixtral", MIXTURE)])
+def test_windows_of_a_decoder_give_the_samples_of_a_plain_loop(family, options):
     """Where layers choose their attention themselves, as Falcon's, or in eager mode, as Gemma's, it stays as it is."""
-    arm = arm_of(family)
+    arm = arm_of(family, **options)
     expected = plain_loop(arm.model, PROMPTS, noise_for(), scale=2.0)
     before = {name: id(part) for name, part in arm.named_modules()}, arm.model.config._attn_implementation
     with Operations() as operations, native_kernels():
@@ -149,11 +163,18 @@ def test_attention_that_the_kernel_does_not_know_is_torchs():
     q, k, v = (normal(2, 3, 5, 4, seed=seed, dtype=torch.float64) for seed in range(3))
     module, mask = torch.nn.Module(), torch.zeros(2, 1, 5, 5, dtype=torch.float64)
     expected = F.scaled_dot_product_attention(q, k, v, scale=0.5).transpose(1, 2)
-    for more in ({"position_bias": torch.zeros_like(mask)}, {}):
-        with Operations() as operations, native_kernels():
-            found, _ = attention.attend(module, q, k, v, mask, scaling=0.5, **more)
-        torch.testing.assert_close(found, expected)
-        assert operations.ran["attend"] == (not more)
+    heads = torch.randn(2, 3, 5, 5, dtype=torch.float64)  # a mask of its own for each
+    of_heads = F.scaled_dot_product_attention(q, k, v, attn_mask=heads, scale=0.5).transpose(1, 2)
+    with native_kernels():
+        for given, more, right, is_known in (
+            (mask, {"position_bias": torch.zeros_like(mask)}, expected, False),
+            (heads, {}, of_heads, False),
+            (mask, {"output_router_logits": False, "position_ids": None}, expected, True),
+        ):
+            with Operations() as operations:
+                found, _ = attention.attend(module, q, k, v, given, scaling=0.5, **more)
+            torch.testing.assert_close(found, right)
+            assert operations.ran["attend"] == is_known
 
 
 def test_kernels_are_off_unless_asked_for_and_off_again_after():
@@ -166,6 +187,19 @@ def test_kernels_are_off_unless_asked_for_and_off_again_after():
             assert kernels_for(torch.zeros(1, dtype=torch.bfloat16)) is None
         assert kernels_for(torch.zeros(1)) is None
         sample_many(arm, count=2, seed=0, slots=2, forecaster=fixed_point, window=4)
+    assert not operations.ran
+
+
+def test_a_stream_keeps_to_what_was_wanted_when_it_was_asked_for():
+    arm = arm_of()
+    with native_kernels():
+        stream = stream_samples(arm, count=1, seed=0, slots=1, window=4)
+    with Operations() as operations:
+        next(stream)
+    assert operations.ran["attend"] > 0
+    plain = stream_samples(arm, count=1, seed=0, slots=1, window=4)
+    with Operations() as operations, native_kernels():
+        next(plain)
     assert not operations.ran
 
 
@@ -185,6 +219,16 @@ def test_a_missing_or_broken_compiler_is_told_and_leaves_nothing(monkeypatch, tm
     native._load.cache_clear()
     with pytest.raises(InputError, match=r"no 'no-such-compiler'; install g\+\+"), native_kernels():
         pass
+    monkeypatch.setenv("CXX", "c++ -g0")  # a command of several words
+    whole = native._library()
+    whole.parent.mkdir()
+    whole.write_text("no library")
+    with (
+        pytest.raises(InputError, match=rf"cannot be kept at {whole}, or loaded from there .*remove that"),
+        native_kernels(),
+    ):
+        pass
+    whole.unlink()
     monkeypatch.delenv("CXX")
     broken = tmp_path / "kernels.cpp"
     broken.write_text("int main() { return nothing; }")
@@ -193,6 +237,19 @@ def test_a_missing_or_broken_compiler_is_told_and_leaves_nothing(monkeypatch, tm
         pass
     assert not list((tmp_path / "arm_core").iterdir())
     native._load.cache_clear()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", ["avx2", "default"])
+def test_older_cpus_get_the_same(capability, tmp_path):
+    """As torch takes this one for: a library of its own, and the same numbers."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "ATEN_CPU_CAPABILITY": capability}
+    names = ("rows_between_products_are_those_of_torch", "attention_is_that_of_torch")
+    tests = [f"{__file__}::test_{name}" for name in names]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout
+    assert len(list((tmp_path / "arm_core").iterdir())) == 1
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from arm_core.testing import randomise
 from benchmarks.report import fill_store
 from harness.cli import main
 from harness.store import Store
+from tests.arm_core.test_native import Operations
 from tests.conftest import needs_compiler
 
 
@@ -76,11 +77,15 @@ def test_samples_are_drawn_into_a_grid_or_arrays(checkpoint, tmp_path):
 @needs_compiler
 def test_native_kernels_draw_the_same_samples(checkpoint, tmp_path):
     for name, options in (("plain", ()), ("native", ("--native",))):
-        drawn = run("sample", checkpoint, "--count", 5, "--out", tmp_path / f"{name}.npz", *options)
+        with Operations() as operations:
+            drawn = run("sample", checkpoint, "--count", 5, "--out", tmp_path / f"{name}.npz", *options)
         assert drawn.exit_code == 0, drawn.output
+        assert bool(operations.ran) == (name == "native")
     assert np.array_equal(*(np.load(tmp_path / f"{name}.npz")["images"] for name in ("plain", "native")))
     refused = run("sample", checkpoint, "--out", tmp_path / "x.npz", "--native", "--sampler", "ancestral")
     assert refused.exit_code == 2 and "--native is for windows, and --sampler ancestral has none" in refused.output
+    refused = run("sample", checkpoint, "--out", tmp_path / "x.npz", "--native", "--window", 64)
+    assert refused.exit_code == 2 and "native is for windows of less than the 64 dims of a sample" in refused.output
 
 
 @pytest.mark.slow

@@ -87,3 +87,9 @@ def test_no_data_at_all_names_the_two_ways_to_get_some(monkeypatch, tmp_path):
     monkeypatch.setattr(data, "holdings", lambda root: [data.Holding("mnist", "missing", 0, [])])
     (found,) = doctor.data(tmp_path, None)
     assert "[samples]" in found.remedy and "harness data fetch" in found.remedy
+
+
+def test_a_missing_compiler_is_told_by_what_needs_it(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    (found,) = doctor.compiler(Path("runs"), None)
+    assert found.found == "no no-such-compiler" and "--native" in found.remedy and not found.blocks

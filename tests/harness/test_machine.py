@@ -99,3 +99,12 @@ print(*peaks)
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     first, large, again, half = (int(peak) / 2**20 for peak in said.split())
     assert large > first + 200 and again < first + 64 and first + 96 < half < large - 64
+
+
+@pytest.mark.skipif(machine.other_cpu_seconds() is None, reason="nobody counts CPU time here")
+def test_cpu_time_of_processes_that_were_waited_for_is_not_that_of_others(monkeypatch):
+    counted = []
+    for used in ((0.0, 0.0, 0.0, 0.0, 9.0), (100.0, 200.0, 300.0, 400.0, 9.0)):
+        monkeypatch.setattr(machine.os, "times", lambda used=used: os.times_result(used))
+        counted.append(machine.other_cpu_seconds())
+    assert 990 < counted[0] - counted[1] <= 1000

@@ -9,8 +9,9 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 NAME, REPLACED = "arm_core", "sdpa"
-KNOWN = {"is_causal", "sliding_window", "position_ids", "cache_position", "use_cache", "output_attentions"}
-"""Further arguments that the mask of a call has in it already, or that change nothing."""
+KNOWN = {"is_causal", "sliding_window", "position_ids", "cache_position", "use_cache"}
+KNOWN |= {"output_attentions", "output_hidden_states", "output_router_logits"}
+"""Further arguments that the mask of a call has in it already, or that change no result."""
 
 
 def attend(
@@ -25,7 +26,7 @@ def attend(
 ) -> tuple[Tensor, None]:
     """As any attention function of `transformers`; what the kernel does not know goes to torch's own."""
     unknown = any(argument is not None for name, argument in more.items() if name not in KNOWN)
-    if attention_mask is None or dropout or unknown or key.shape[3] != value.shape[3]:
+    if dropout or unknown or not _fit(query, key, value, attention_mask):
         replaced = AttentionInterface()[REPLACED]
         result: tuple[Tensor, None] = replaced(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
@@ -33,6 +34,15 @@ def attend(
         return result
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return torch.ops.arm_core.attend(query, key, value, attention_mask, scale).transpose(1, 2), None
+
+
+def _fit(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
+    """Whether the kernel knows such shapes: one mask for all heads, and as many features of keys as of values."""
+    if mask is None or {each.dtype for each in (key, value, mask)} != {query.dtype}:
+        return False
+    shapes = mask.shape == (query.shape[0], 1, query.shape[2], key.shape[2]) and key.shape == value.shape
+    lie = all(each.stride(3) == 1 for each in (query, key, value, mask))
+    return shapes and lie and query.shape[1] % key.shape[1] == 0 and query.shape[3] == key.shape[3]
 
 
 def takes_native_attention(model: Any) -> bool:
