@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
 
 NAME, REPLACED = "arm_core", "sdpa"
 KNOWN = {"is_causal", "sliding_window", "position_ids", "cache_position", "use_cache"}
@@ -27,7 +26,7 @@ def attend(
     """As any attention function of `transformers`; what the kernel does not know goes to torch's own."""
     unknown = any(argument is not None for name, argument in more.items() if name not in KNOWN)
     if dropout or unknown or not _fit(query, key, value, attention_mask):
-        replaced = AttentionInterface()[REPLACED]
+        replaced = _interface()()[REPLACED]
         result: tuple[Tensor, None] = replaced(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
         )
@@ -45,6 +44,12 @@ def _fit(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool
     return shapes and lie and query.shape[1] % key.shape[1] == 0 and query.shape[3] == key.shape[3]
 
 
+def _interface() -> Any:
+    from transformers import AttentionInterface  # not before it is needed: a torchvision that does not fit breaks it
+
+    return AttentionInterface
+
+
 def takes_native_attention(model: Any) -> bool:
     """Whether the model's layers look up their attention by name at every call, and use sdpa."""
     homes = {type(part).__module__ for part in model.modules()}
@@ -56,7 +61,7 @@ def with_native_attention(config: Any) -> Any:
     """A copy of a model's configuration that names the native kernel in the place of sdpa."""
     if getattr(config, "_attn_implementation", None) != REPLACED:
         return config
-    AttentionInterface.register(NAME, attend)
+    _interface().register(NAME, attend)
     config = copy.deepcopy(config)
     config._attn_implementation = NAME
     return config
