@@ -107,6 +107,7 @@ def test_rows_that_lie_apart_are_refused(kernels):
         kernels.attend(q, q[:, :2], q[:, :2], torch.zeros(1, 1, 2, 2), 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [Layout(1, 8, 8, 3), Layout(3, 4, 8, 4)], ids=["1x8x8", "3x4x8"])
 def test_windows_of_a_pixelcnn_give_the_ancestral_samples(layout):
     arm = PixelCNN(layout, PixelCNNConfig(resnets=2, filters=12, classes=3)).double()
@@ -143,6 +144,7 @@ MIXTURE = {
 }  # of experts; its routing is told to all layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "options"), [*((family, {}) for family in FAMILIES), ("mixtral", MIXTURE)])
 def test_windows_of_a_decoder_give_the_samples_of_a_plain_loop(family, options):
     """Where layers choose their attention themselves, as Falcon's, or in eager mode, as Gemma's, it stays as it is."""

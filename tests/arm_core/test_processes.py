@@ -129,6 +129,7 @@ def test_processes_of_a_program_that_has_used_threads(native):
     assert ran.stdout.strip() == "True", ran.stderr
 
 
+@pytest.mark.slow
 def test_a_parent_that_is_killed_takes_its_processes_with_it():
     code = (
         "import os, time\nfrom arm_core import Layout, sample_many\nfrom tests.conftest import TableArm\n"

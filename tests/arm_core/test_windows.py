@@ -346,6 +346,7 @@ def test_a_call_that_comes_late_does_not_mislead():
         assert Stream(8, seconds).go_on(PAUSE + 3 * TURN).rung.window == 8, late
 
 
+@pytest.mark.slow
 def test_comparisons_become_ever_rarer_whatever_calls_cost():
     generator = torch.Generator().manual_seed(0)
     stream = Stream(8, lambda window, number: float(torch.rand((), generator=generator)))

@@ -31,6 +31,7 @@ def test_samplers_have_the_law_of_the_arm_whatever_window_and_decision(name, sam
         assert fit.p_value > FALSE_FAILURE, (about, fit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(3))
 def test_noise_that_is_shared_with_a_draft_is_caught_by_ordinary_arms(number):
     """What vLLM shipped: drafts share noise, and the test by ratio draws with it what replaces them.

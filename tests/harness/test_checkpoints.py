@@ -209,6 +209,10 @@ def test_every_sampler_of_the_bench_draws_the_ancestral_samples_in_float64(tmp_p
     )
     specs = only_job(file).samplers
     assert len(specs) == 14
+    assert samplers_of(loaded, native=True)[-2:] == [
+        {"sampler": "cached_sequential", "native": True},
+        {"forecaster": "fixed_point_above", "window": "auto", "stream": True, "native": True},
+    ]
     timings.check_in_float64(loaded, [timings.as_run(spec, loaded) for spec in specs], 3)
 
 

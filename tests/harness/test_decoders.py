@@ -1,6 +1,7 @@
 """Decoders from a sweep file to samples: classes, guidance, forecasting modules; and ARMs of files with neighbours."""
 
 import numpy as np
+import pytest
 import torch
 from click.testing import CliRunner
 
@@ -103,6 +104,7 @@ def test_a_decoder_learns_classes_from_a_sweep_file_and_is_guided_to_one(tmp_pat
     assert np.array_equal(drawn[3], arm.layout.unflatten(expected).numpy()) and not np.array_equal(*drawn.values())
 
 
+@pytest.mark.slow
 def test_the_file_of_an_arm_may_import_its_neighbour_in_every_command(tmp_path, monkeypatch):
     for name, text in (("my_arm.py", MINE), ("tables.py", TABLES), ("own.yaml", OWN)):
         (tmp_path / name).write_text(text)

@@ -98,6 +98,7 @@ def test_an_interrupted_conversion_of_other_files_is_not_gone_on_with(tmp_path, 
     assert stream.starts == [0, 0]
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_nothing_that_counts_and_the_next_one_goes_on(tmp_path):
     write.write_imagenet32(tmp_path, "png", train=400, valid=20)
     code = (
