@@ -45,8 +45,9 @@ void check(const Tensor& values, int64_t count, int64_t width) {
 }
 
 void check_places(const Tensor& places, int64_t count, const Tensor& kept, const Tensor& values) {
-  TORCH_CHECK(kept.is_contiguous() && kept.dim() == 2 && kept.size(1) == 2 * values.size(1), "wrong width of what is kept");
-  TORCH_CHECK(kept.scalar_type() == values.scalar_type() && places.is_contiguous() && places.numel() == count, "wrong places");
+  TORCH_CHECK(kept.is_contiguous() && kept.dim() == 2, "what is kept must be contiguous rows");
+  TORCH_CHECK(kept.size(1) == 2 * values.size(1) && kept.scalar_type() == values.scalar_type(), "rows must fit those kept");
+  TORCH_CHECK(places.is_contiguous() && places.numel() == count, "each row needs a place");
   const int64_t* place = places.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < count; ++i) TORCH_CHECK(place[i] >= 0 && place[i] < kept.size(0), "no place ", place[i]);
 }
@@ -197,7 +198,8 @@ Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& m
     TORCH_CHECK(each->dim() == 4 && each->stride(3) == 1, "features must lie together");
     TORCH_CHECK(each->size(0) == slots && each->scalar_type() == q.scalar_type(), "slots and dtypes must agree");
   }
-  TORCH_CHECK(heads % k.size(1) == 0 && k.size(3) == features && k.sizes() == v.sizes(), "keys must fit the queries");
+  TORCH_CHECK(k.size(1) > 0 && heads % k.size(1) == 0 && k.size(3) == features, "keys must fit the queries");
+  TORCH_CHECK(k.sizes() == v.sizes(), "values must fit the keys");
   TORCH_CHECK(mask.size(1) == 1 && mask.size(2) == queries && mask.size(3) == keys, "a mask is for all heads");
   const int64_t shared = heads / k.size(1);
   const Tensor out = at::empty({slots, queries, heads, features}, q.options());
