@@ -46,7 +46,8 @@ void check(const Tensor& values, int64_t count, int64_t width) {
 
 void check_places(const Tensor& places, int64_t count, const Tensor& kept, const Tensor& values) {
   TORCH_CHECK(kept.is_contiguous() && kept.dim() == 2, "what is kept must be contiguous rows");
-  TORCH_CHECK(kept.size(1) == 2 * values.size(1) && kept.scalar_type() == values.scalar_type(), "rows must fit those kept");
+  TORCH_CHECK(kept.size(1) == 2 * values.size(1), "what is kept must be twice as wide");
+  TORCH_CHECK(kept.scalar_type() == values.scalar_type(), "what is kept must have the dtype of the rows");
   TORCH_CHECK(places.is_contiguous() && places.numel() == count, "each row needs a place");
   const int64_t* place = places.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < count; ++i) TORCH_CHECK(place[i] >= 0 && place[i] < kept.size(0), "no place ", place[i]);
