@@ -66,7 +66,7 @@ def kernels_for(weight: Tensor) -> Any:
 
 
 def check_native(arm: AutoregressiveModel) -> None:
-    """Raises an InputError unless the spans of this ARM, as it is, would use the kernels."""
+    """Raises an InputError unless the spans of this ARM, as it is, can use the kernels, which are compiled then."""
     if not arm.native:
         raise InputError(f"{type(arm).__name__} has no spans with native kernels; leave native out")
     weight = next(arm.parameters())
@@ -75,6 +75,7 @@ def check_native(arm: AutoregressiveModel) -> None:
             f"native kernels are for float32 and float64 on a CPU, the ARM is {weight.dtype} on {weight.device.type}; "
             "leave native out"
         )
+    _load()
 
 
 def _serves(weight: Tensor) -> bool:

@@ -67,10 +67,10 @@ void put_elu(const Tensor& values, const Maybe& more, const Tensor& rows, const 
     scalar_t* kept = rows.data_ptr<scalar_t>();
     at::parallel_for(0, count, grain(width), [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row)
-        by_lanes(width, V::size(), [&](int64_t first, int64_t count) {
-          auto v = V::loadu(in + row * width + first, count);
-          if (plus) v = v + V::loadu(plus + row * width + first, count);
-          store_both_elu<scalar_t>(v, kept + place[row] * 2 * width + first, width, count);
+        by_lanes(width, V::size(), [&](int64_t first, int64_t n) {
+          auto v = V::loadu(in + row * width + first, n);
+          if (plus) v = v + V::loadu(plus + row * width + first, n);
+          store_both_elu<scalar_t>(v, kept + place[row] * 2 * width + first, width, n);
         });
     });
   });

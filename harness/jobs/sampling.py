@@ -108,8 +108,6 @@ def make_sampler(spec: SamplerSpec, checkpoint: Checkpoint) -> Sampler:
     if not spec.native:
         return sampler
     check_native(checkpoint.arm)
-    with native_kernels():  # compiled before anything is timed
-        pass
 
     def with_kernels(draw: Draw) -> SampleTrace:
         with native_kernels():

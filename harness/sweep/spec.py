@@ -193,6 +193,7 @@ def load_sweep(path: str | Path, *, profile: str | None = None) -> Sweep:
     sweep._source = source
     _check_models(sweep)
     _check_variants(sweep)
+    _check_machines(sweep)
     for package in ("mlflow", "wandb"):
         if getattr(sweep.logging, package) is not None and find_spec(package) is None:
             raise sweep.error(("logging", package), f"needs a package: pip install 'arm-sampling[{package}]'")
@@ -229,19 +230,25 @@ def _check_variants(sweep: Sweep) -> None:
             if sweep.search is not None:
                 raise sweep.error(place, "a search tries every variant on every dataset; leave `variants` out")
     for index, spec in enumerate(sweep.timing.samplers if sweep.timing is not None else []):
-        if (spec.processes or 1) > (most := max(sweep.timing.slots or sweep.timing.batch_sizes)):  # type: ignore[union-attr]
-            said = f"needs as many slots, and there are at most {most}; add `slots: [{spec.processes}]`, or use fewer"
-            raise sweep.error(("timing", "samplers", index, "processes"), said)
-        for key in ("native", "processes"):
-            if getattr(spec, key) and sweep.resources.timing.gpus:
-                said = (
-                    f"is for CPUs, and timing jobs take {sweep.resources.timing.gpus} GPU (`resources`); leave it out"
-                )
-                raise sweep.error(("timing", "samplers", index, key), said)
         for number, variant in enumerate(spec.variants or []):
             if variant not in sweep.variants:
                 at = ("timing", "samplers", index, "variants", number)
                 raise sweep.error(at, str(suggest("variant", variant, sweep.variants)))
+
+
+def _check_machines(sweep: Sweep) -> None:
+    """Samplers have the slots and the devices that they are for."""
+    if sweep.timing is None:
+        return
+    most, gpus = max(sweep.timing.slots or sweep.timing.batch_sizes), sweep.resources.timing.gpus
+    for index, spec in enumerate(sweep.timing.samplers):
+        if (spec.processes or 1) > most:
+            said = f"needs as many slots, and there are at most {most}; add `slots: [{spec.processes}]`, or use fewer"
+            raise sweep.error(("timing", "samplers", index, "processes"), said)
+        for key in ("native", "processes"):
+            if getattr(spec, key) and gpus:
+                said = f"is for CPUs, and timing jobs take {gpus} GPU (`resources`); leave it out"
+                raise sweep.error(("timing", "samplers", index, key), said)
 
 
 def _searched(sweep: Sweep) -> Sweep:

@@ -179,9 +179,10 @@ class KeyValues:
         self.read = torch.zeros((), dtype=like.dtype, device=like.device)
         self.unread = torch.full_like(self.read, torch.finfo(like.dtype).min)
         self.cost = _Cost(arm)
-        configs = {id(part.config): part.config for part in arm.model.modules() if "config" in part.__dict__}
+        configs: dict[int, Any] = {}
         if kernels_for(like) is not None:
-            configs = {key: with_native_attention(config) for key, config in configs.items()}
+            own = {id(part.config): part.config for part in arm.model.modules() if "config" in part.__dict__}
+            configs = {key: with_native_attention(config) for key, config in own.items()}
         self.model = _faster(arm.model, configs)
 
     @property
