@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,9 +59,9 @@ def are_wanted() -> bool:
     return _wanted.get()
 
 
-def kernels_for(weight: Tensor) -> Any:
-    """`torch.ops.arm_core`, if what has this weight is to use it; else None."""
-    return torch.ops.arm_core if _wanted.get() and _serves(weight) else None
+def serves(weight: Tensor) -> bool:
+    """Whether what has this weight is to use the kernels."""
+    return _wanted.get() and _knows(weight)
 
 
 def check_native(arm: AutoregressiveModel) -> None:
@@ -70,7 +69,7 @@ def check_native(arm: AutoregressiveModel) -> None:
     if not arm.native:
         raise InputError(f"{type(arm).__name__} has no spans with native kernels; leave native out")
     weight = next(arm.parameters())
-    if not _serves(weight):
+    if not _knows(weight):
         raise InputError(
             f"native kernels are for float32 and float64 on a CPU, the ARM is {weight.dtype} on {weight.device.type}; "
             "leave native out"
@@ -78,7 +77,7 @@ def check_native(arm: AutoregressiveModel) -> None:
     _load()
 
 
-def _serves(weight: Tensor) -> bool:
+def _knows(weight: Tensor) -> bool:
     return weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64)
 
 

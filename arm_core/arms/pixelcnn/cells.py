@@ -159,7 +159,7 @@ class SpanCells:
         Args:
             first, stop: in pixels; a slot's span is [first, stop), empty where they are equal.
         """
-        begin, end = (self.before.index_select(0, at) for at in (first, stop))
+        begin, end = self.ranges(first, stop)
         choose = self._filled_up if self.rounded else self._covered if self.compact else self._all
         rows, numbers, outside, counts, sizes = choose(begin, end)
         tables = [self.slots, self.first_row, self.first_place, self.nowhere]
@@ -178,6 +178,13 @@ class SpanCells:
         ]
         at = [CellPair(*kinds[place : place + 2]) for place in range(0, 2 * LEVELS, 2)]
         return at, counts, None if outside is None else outside.split(sizes)[1]
+
+    def ranges(
+        self, first: Int[Tensor, " slots"], stop: Int[Tensor, " slots"]
+    ) -> tuple[Int[Tensor, "slots kinds"], Int[Tensor, "slots kinds"]]:
+        """The cells of each kind (u and ul of the first level, of the second, ...): [begin, end) of each slot."""
+        begin, end = (self.before.index_select(0, at) for at in (first, stop))
+        return begin, end
 
     def _all(self, begin: Tensor, end: Tensor) -> _Chosen:
         """Fixed shapes: every entry, also those that no span covers."""

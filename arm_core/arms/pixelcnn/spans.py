@@ -1,36 +1,18 @@
-"""PixelCNN on spans: some pixels of every slot, on top of the activations that earlier calls left.
-
-Every convolution has a kernel of height two, so a cell needs its own row and the one above. A call gathers what the
-kernels of its cells read and multiplies it by their weights: one matrix product a layer, whatever the pixels and slots.
-Activations are kept by position, so a cell that is evaluated again overwrites what it had, and nothing is ever moved.
-"""
+"""PixelCNN on spans: some pixels of every slot, on top of the activations that earlier calls left."""
 
 import copy
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from arm_core.arms.pixelcnn.cells import LEVELS, CellPair, Cells, Grid, SpanCells, build_grids
-from arm_core.arms.pixelcnn.layers import Block, GatedResnet, Resample, Stem, Trunk, label_rows
-from arm_core.causal_conv import CausalConv2d, CausalConvTranspose2d
+from arm_core.arms.pixelcnn.cells import SpanCells, build_grids
+from arm_core.arms.pixelcnn.compiled import CompiledLayers
+from arm_core.arms.pixelcnn.layers import Trunk, label_rows
+from arm_core.arms.pixelcnn.span_layers import SpanLayers
 from arm_core.contracts import Contexts, SpanOutput
-from arm_core.elementwise import Rows, concat_elu_of_rows
-from arm_core.layout import Layout
-from arm_core.native import kernels_for
-from arm_core.product import Product, is_prepared
-
-MANY = 64
-"""Rows from which on it pays to copy them in wide elements."""
-
-
-class Pair(NamedTuple):
-    """Rows of the stream u and of ul."""
-
-    u: Rows
-    ul: Rows
+from arm_core.native import serves
+from arm_core.product import is_prepared
 
 
 class PixelCNNSpans:
@@ -46,22 +28,16 @@ class PixelCNNSpans:
     @torch.no_grad()
     def __init__(self, trunk: Trunk, slots: int, window: int, *, compact: bool = True) -> None:
         self.layout, self.slots, self.classes = trunk.layout, slots, trunk.config.classes
-        layout, device = self.layout, trunk.head.weight.device
+        layout, weight = self.layout, trunk.head.weight
         self.pixels = layout.height * layout.width
         pixels = self._pixels(window)
         self.window, self.recordable = pixels * layout.channels, not compact
-        self.grids = grids = build_grids(layout, slots, pixels, device)
-        rounded = is_prepared(trunk.head.weight)
-        self.cells = SpanCells(grids, slots, pixels, compact=compact, rounded=rounded)
-        self.channels = torch.arange(layout.channels, device=device)
-        self.stem = _Stem(layout, trunk.stem, grids[0])
-        self.up = [_Block(block, grid) for block, grid in zip(trunk.up, grids, strict=True)]
-        self.shrink = [_Shrink(part, grids[i], grids[i + 1]) for i, part in enumerate(trunk.shrink)]
-        self.down = [_Block(block, grid) for block, grid in zip(trunk.down, grids[::-1], strict=True)]
-        self.grow = [_Grow(part, grids[1 - i], grids[2 - i]) for i, part in enumerate(trunk.grow)]
-        self.head = Product(_matrix(trunk.head), _bias(trunk.head))
-        self._costs = self._cell_costs()
-        self._whole = sum(sum(cost) * grid.cells for cost, grid in zip(self._costs, grids, strict=True))
+        self.grids = grids = build_grids(layout, slots, pixels, weight.device)
+        self.cells = SpanCells(grids, slots, pixels, compact=compact, rounded=is_prepared(weight))
+        self.channels = torch.arange(layout.channels, device=weight.device)
+        self.layers = SpanLayers(trunk, grids)
+        self.compiled = CompiledLayers(self.layers, grids) if compact and serves(weight) else None
+        self._whole = sum(sum(cost) * grid.cells for cost, grid in zip(self.layers.costs, grids, strict=True))
 
     def _pixels(self, window: int) -> int:
         return min(-(-window // self.layout.channels), self.pixels)
@@ -78,10 +54,7 @@ class PixelCNNSpans:
         """Give these slots the labels of their new samples, -1 for none."""
         device = self.channels.device
         labels = label_rows(contexts, self.classes, len(slots)).to(device)
-        at = torch.tensor(slots, dtype=torch.int64, device=device)
-        for block in (*self.up, *self.down):
-            for resnet in (resnet for pair in block.pairs for resnet in pair):
-                resnet.begin(at, labels)
+        self.layers.begin(torch.tensor(slots, dtype=torch.int64, device=device), labels)
 
     def evaluate(
         self, x: Int[Tensor, "slots dims"], start: Int[Tensor, " slots"], stop: Int[Tensor, " slots"]
@@ -89,275 +62,20 @@ class PixelCNNSpans:
         """See `SpanCache`."""
         channels = self.layout.channels
         first, end = (dims.div(channels, rounding_mode="floor") for dims in (start, stop + channels - 1))
-        at, counts, padding = self.cells(first, end)
-        streams = self.stem(x, at[0])
-        stack: list[Pair] = []
-        for level, block in enumerate(self.up):
-            if level > 0:
-                streams = self.shrink[level - 1](streams, at[level - 1], at[level])
-            streams = block(streams, at[level], stack)
-        stack.pop()
-        for step, block in enumerate(self.down):
-            level = LEVELS - 1 - step
-            if step > 0:
-                streams = self.grow[step - 1](streams, at[level + 1], at[level])
-            streams = block(streams, at[level], stack)
-        logits = self.head(F.elu(streams.ul))
-        pixels = at[0].ul.slots * self.pixels + at[0].ul.numbers
-        if padding is not None:
-            pixels = pixels.masked_fill(padding, self.slots * self.pixels)
+        if self.compiled is not None:
+            ranges = self.cells.ranges(first, end)
+            counts = (ranges[1] - ranges[0]).sum(dim=0).tolist()
+            pixels, hidden, logits = self.compiled(x, *ranges)
+        else:
+            at, counts, padding = self.cells(first, end)
+            hidden, logits = self.layers(x, at)
+            pixels = at[0].ul.slots * self.pixels + at[0].ul.numbers
+            if padding is not None:
+                pixels = pixels.masked_fill(padding, self.slots * self.pixels)
         where = (pixels[:, None] * channels + self.channels).flatten()
-        hidden = streams.ul.reshape(len(where), self.stem.filters // channels)
-        return SpanOutput(where, logits.view(-1, self.layout.categories), hidden, self._work(counts))
-
-    def _cell_costs(self) -> list[tuple[int, int]]:
-        """Multiply-adds of a cell of u and of ul, by level."""
-        costs = []
-        for level in range(LEVELS):
-            parts: list[_Block | _Shrink | _Grow] = [self.up[level], self.down[LEVELS - 1 - level]]
-            parts += [self.shrink[level - 1], self.grow[LEVELS - 1 - level]] if level > 0 else []
-            u, ul = (sum(part.cost[stream] for part in parts) for stream in (0, 1))
-            costs.append((u, ul + self.head.cost * (level == 0)))
-        return costs
+        rows = hidden.reshape(len(where), hidden.shape[1] // channels)
+        return SpanOutput(where, logits.view(-1, self.layout.categories), rows, self._work(counts))
 
     def _work(self, counts: list[int]) -> float:
-        costs = [cost for pair in self._costs for cost in pair]
+        costs = [cost for pair in self.layers.costs for cost in pair]
         return sum(count * cost for count, cost in zip(counts, costs, strict=True)) / self._whole
-
-
-class ActivationCache:
-    """Activations of one layer at every place; what a kernel of `width` reads of a row is one stretch of them."""
-
-    def __init__(self, grid: Grid, features: int, width: int, like: Tensor) -> None:
-        self.rows, self._kernels = like.new_zeros(grid.places, features), kernels_for(like)
-        self.stretches = self.rows.as_strided((grid.places - width + 1, width * features), (features, 1))
-
-    def put(self, values: Rows, at: Cells) -> None:
-        """Keep the values of these cells."""
-        if values.shape[0] >= MANY:
-            _wide(self.rows).index_copy_(0, at.places, _wide(values))
-        elif values.shape[0] > 0:
-            self.rows.index_copy_(0, at.places, values)
-
-    def put_elu(self, values: Rows, more: Rows | None, at: Cells) -> None:
-        """Keep concat_elu(values + more) of these cells. The values may be changed."""
-        if self._kernels is not None:
-            self._kernels.put_elu(values, more, self.rows, at.places)
-        else:
-            self.put(concat_elu_of_rows(values if more is None else values.add_(more)), at)
-
-    def at(self, cells: Cells) -> Rows:
-        """What is kept of these cells."""
-        return self.rows.index_select(0, cells.places)
-
-    def read(self, reads: Int[Tensor, " two_n"]) -> Rows:
-        """What kernels read that begin at these places."""
-        return self.stretches.index_select(0, reads).view(reads.shape[0] // 2, 2 * self.stretches.shape[1])
-
-
-def _wide(rows: Rows) -> Tensor:
-    """The same memory in elements of 16 bytes if it can be: rows are then copied in half the time."""
-    whole = rows.shape[1] * rows.itemsize % torch.complex128.itemsize == 0
-    return rows.view(torch.complex128) if whole else rows
-
-
-def _matrix(conv: CausalConv2d | CausalConvTranspose2d) -> Tensor:
-    """(taps * inputs, outputs)"""
-    return conv.masked_weight().permute(2, 3, 1, 0).flatten(0, 2)
-
-
-def _bias(conv: CausalConv2d | CausalConvTranspose2d) -> Tensor:
-    assert conv.bias is not None
-    return conv.bias.detach()
-
-
-class _Resnet:
-    """A gated resnet; each slot has the bias of its label."""
-
-    def __init__(self, net: GatedResnet, grid: Grid, skips: int) -> None:
-        bias = _bias(net.inward)
-        self.skip: Product | None = None
-        if net.skip is not None:
-            bias = bias + _bias(net.skip)
-            self.skip = Product(torch.cat(net.skip_weights(skips), dim=1)[:, :, 0, 0].T)
-        self.inward, self.outward = (
-            Product(_matrix(net.inward), bias),
-            Product(_matrix(net.outward), _bias(net.outward)),
-        )
-        self.labels: tuple[Tensor, Tensor] | None = None  # what each label, and the one of each slot, adds to the gates
-        if net.label is not None:
-            by_label = net.label_biases()
-            self.labels = by_label, by_label[-1:].repeat(grid.slots, 1)
-        self.filters, self._kernels = len(bias), kernels_for(bias)
-        self.between = ActivationCache(grid, 2 * self.filters, net.inward.weight.shape[3], bias)
-        self.cost = sum(part.cost for part in (self.inward, self.outward, self.skip) if part is not None)
-
-    def begin(self, slots: Int[Tensor, " new"], labels: Int[Tensor, " new"]) -> None:
-        """Put new labels into slots."""
-        assert self.labels is not None
-        by_label, by_slot = self.labels
-        by_slot.index_copy_(0, slots, by_label.index_select(0, labels))
-
-    def __call__(
-        self, x: Rows, kept: ActivationCache, at: Cells, skips: list[Rows], result: ActivationCache | None
-    ) -> tuple[Rows, Rows]:
-        """The new rows, and concat_elu of them, which are also put where `result` keeps them."""
-        if at.numbers.shape[0] == 0:
-            return x, concat_elu_of_rows(x)
-        skip = None if self.skip is None else self.skip(torch.cat(skips, dim=1) if len(skips) > 1 else skips[0])
-        self.between.put_elu(self.inward(kept.read(at.reads)), skip, at)
-        z = self.outward(self.between.read(at.reads))
-        if self.labels is not None:
-            z += self.labels[1].index_select(0, at.slots)
-        if self._kernels is not None:
-            return self._kernels.gate(x, z, None if result is None else result.rows, at.places)
-        gate = z.sigmoid()
-        x = torch.addcmul(x, z[:, : self.filters], gate[:, self.filters :])
-        active = concat_elu_of_rows(x)
-        if result is not None:
-            result.put(active, at)
-        return x, active
-
-
-class _Block:
-    """Pairs of gated resnets at one level: going up their activations go onto the stack, coming down off it."""
-
-    def __init__(self, block: Block, grid: Grid) -> None:
-        pairs = list(block)
-        like = _bias(pairs[0].u.inward)
-        self.descends, filters = pairs[0].u.skip is not None, len(like)
-        self.pairs = [(_Resnet(pair.u, grid, 1), _Resnet(pair.ul, grid, 2 if self.descends else 1)) for pair in pairs]
-        self.u_kept = [ActivationCache(grid, 2 * filters, 3, like) for _ in range(len(pairs) + 1)]
-        self.ul_kept = [ActivationCache(grid, 2 * filters, 2, like) for _ in pairs]
-        self.cost = sum(u.cost for u, _ in self.pairs), sum(ul.cost for _, ul in self.pairs)
-
-    def __call__(self, streams: Pair, at: CellPair, stack: list[Pair]) -> Pair:
-        u, ul = streams
-        if u.shape[0] == 0 and ul.shape[0] == 0:  # few samples: rows begin seldom at the coarser levels
-            if self.descends:
-                del stack[-len(self.pairs) :]
-            else:
-                stack += [streams] * (len(self.pairs) + 1)
-            return streams
-        active = Pair(concat_elu_of_rows(u), concat_elu_of_rows(ul))
-        self.u_kept[0].put(active.u, at.u)
-        self.ul_kept[0].put(active.ul, at.ul)
-        for i, (u_net, ul_net) in enumerate(self.pairs):
-            if not self.descends:
-                stack.append(active)
-            skip = stack.pop() if self.descends else None
-            u, act_u = u_net(u, self.u_kept[i], at.u, [skip.u] if skip else [], self.u_kept[i + 1])
-            above = self.u_kept[i + 1].at(at.ul)
-            following = self.ul_kept[i + 1] if i + 1 < len(self.pairs) else None
-            ul, act_ul = ul_net(ul, self.ul_kept[i], at.ul, [above, skip.ul] if skip else [above], following)
-            active = Pair(act_u, act_ul)
-        if not self.descends:
-            stack.append(active)
-        return Pair(u, ul)
-
-
-class _Shrink:
-    """Half the resolution: reads the streams at the finer level, and keeps them there."""
-
-    def __init__(self, part: Resample, fine: Grid, coarse: Grid) -> None:
-        like = _bias(part.u)
-        self.u, self.ul = (Product(_matrix(conv), _bias(conv)) for conv in (part.u, part.ul))
-        self.u_kept, self.ul_kept = (ActivationCache(fine, len(like), width, like) for width in (3, 2))
-        self.taps, self.per_slot = fine.taps[2 * coarse.row * fine.width + 2 * coarse.column], fine.per_slot
-        self.cost = self.u.cost, self.ul.cost
-
-    def __call__(self, streams: Pair, fine: CellPair, coarse: CellPair) -> Pair:
-        self.u_kept.put(streams.u, fine.u)
-        self.ul_kept.put(streams.ul, fine.ul)
-        u, ul = (
-            (self.taps.index_select(0, at.numbers) + (at.slots * self.per_slot)[:, None]).flatten() for at in coarse
-        )
-        return Pair(self.u(self.u_kept.read(u)), self.ul(self.ul_kept.read(ul)))
-
-
-class _Grow:
-    """Twice the resolution: a cell's share in each finer cell that it reaches is kept, and finer cells pick theirs.
-
-    A cell of ul reaches 2 x 2 finer ones; a cell of u 2 x 3, of which the left column belongs to the cell beside it.
-    """
-
-    def __init__(self, part: Resample, fine: Grid, coarse: Grid) -> None:
-        u, ul = (conv.masked_weight().permute(0, 2, 3, 1) for conv in (part.u, part.ul))  # (in, height, width, out)
-        self.filters = filters = u.shape[-1]
-        bias = u.new_zeros(2, 3, filters)
-        bias[:, 1:] = _bias(part.u)  # once for each finer cell: the left column is another cell's
-        self.u = Product(u.flatten(1), bias.flatten())
-        self.ul = Product(ul.flatten(1), _bias(part.ul).repeat(4))
-        self.u_kept, self.ul_kept = (ActivationCache(coarse, count * filters, 1, u) for count in (6, 4))
-        self.coarse = coarse
-        row, column = fine.row % 2, fine.column % 2
-        cell = fine.row.div(2, rounding_mode="floor") * coarse.width + fine.column.div(2, rounding_mode="floor")
-        self.ul_share = coarse.place[cell] * 4 + row * 2 + column
-        self.u_share = coarse.place[cell] * 6 + row * 3 + 1 + column
-        # An odd column also gets from the cell to the right; a column of zeros stands beside the last one.
-        self.right_share = torch.where(column == 1, coarse.place[cell] + 1, 0) * 6 + row * 3
-        self.cost = self.u.cost, self.ul.cost
-
-    def __call__(self, streams: Pair, coarse: CellPair, fine: CellPair) -> Pair:
-        self.u_kept.put(self.u(streams.u), coarse.u)
-        self.ul_kept.put(self.ul(streams.ul), coarse.ul)
-        u_shares, ul_shares = (kept.rows.view(-1, self.filters) for kept in (self.u_kept, self.ul_kept))
-        u_slot, ul_slot = fine.u.slots * (6 * self.coarse.per_slot), fine.ul.slots * (4 * self.coarse.per_slot)
-        u = u_shares.index_select(0, self.u_share.index_select(0, fine.u.numbers) + u_slot)
-        u += u_shares.index_select(0, self.right_share.index_select(0, fine.u.numbers) + u_slot)
-        return Pair(u, ul_shares.index_select(0, self.ul_share.index_select(0, fine.ul.numbers) + ul_slot))
-
-
-class _Stem:
-    """The first convolutions, on one-hot images: sums of rows of tables, one for each value of each dim that they read.
-
-    What lies outside the image counts as one more value, whose rows are zero. The map of ones and the biases are part
-    of the rows of dims that are inside whenever they count.
-    """
-
-    def __init__(self, layout: Layout, stem: Stem, grid: Grid) -> None:
-        self.layout, self.grid, self.filters = layout, grid, stem.above.weight.shape[0]
-        above, row_above, left = (
-            self._table(conv, bias_tap) for conv, bias_tap in ((stem.above, 4), (stem.row_above, 1), (stem.left, 1))
-        )
-        row_above[0] += left[0]  # both read the pixel above and to the left
-        parts, offsets = [row_above, left[1:]], [(-1, -1), (-1, 0), (-1, 1), (0, -1)]
-        if stem.here is not None:
-            here = stem.here.masked_weight()[:, :, 0, 0].T.unflatten(0, (layout.channels, layout.categories))
-            parts.append(F.pad(here, (0, 0, 0, 1)).unsqueeze(0))
-            offsets.append((0, 0))
-        self.u_dims = self._dims([(row, column) for row in (-2, -1) for column in (-1, 0, 1)])
-        self.ul_dims = self._dims(offsets)
-        self.u_table, self.ul_table = above.flatten(0, 2), torch.cat(parts).flatten(0, 2)
-        ahead = torch.arange(max(self.u_dims.shape[1], self.ul_dims.shape[1]), device=grid.row.device)
-        self.first_row = ahead * (layout.categories + 1)
-
-    def __call__(self, x: Int[Tensor, "slots dims"], at: CellPair) -> Pair:
-        values = F.pad(x, (0, 1), value=self.layout.categories).flatten()  # the last one: outside the image
-        u, ul = (
-            self._sum(values, dims, table, cells)
-            for dims, table, cells in zip((self.u_dims, self.ul_dims), (self.u_table, self.ul_table), at, strict=True)
-        )
-        return Pair(u, ul)
-
-    def _sum(self, values: Tensor, dims: Tensor, table: Tensor, at: Cells) -> Rows:
-        if at.numbers.shape[0] == 0:
-            return table[:0]
-        read = dims.index_select(0, at.numbers) + (at.slots * (self.layout.dims + 1))[:, None]
-        return F.embedding_bag(values.take(read) + self.first_row[: dims.shape[1]], table, mode="sum")
-
-    def _table(self, conv: CausalConv2d, bias_tap: int) -> Float[Tensor, "taps channels values filters"]:
-        weight = conv.masked_weight().flatten(2).permute(2, 1, 0)  # (taps, channels * categories and the ones, filters)
-        table = weight[:, :-1].unflatten(1, (self.layout.channels, self.layout.categories)).contiguous()
-        table[:, 0] += weight[:, -1:]
-        table[bias_tap, 0] += _bias(conv)
-        return F.pad(table, (0, 0, 0, 1))
-
-    def _dims(self, offsets: list[tuple[int, int]]) -> Int[Tensor, "cells reads"]:
-        """The dims of the pixels at the offsets from every pixel; `layout.dims` for those outside the image."""
-        row, column = (torch.tensor(offset, device=self.grid.row.device) for offset in zip(*offsets, strict=True))
-        row, column = self.grid.row[:, None] + row, self.grid.column[:, None] + column
-        inside = (row >= 0) & (column >= 0) & (column < self.layout.width)
-        channel = torch.arange(self.layout.channels, device=row.device)
-        dims = (row * self.layout.width + column)[:, :, None] * self.layout.channels + channel
-        return torch.where(inside[:, :, None], dims, self.layout.dims).flatten(1)

@@ -20,7 +20,7 @@ from arm_core.arms.transformers.limits import check_drivable, check_numbers, lon
 from arm_core.contracts import ArmOutput, AutoregressiveModel, Contexts, SpanCache, SpanOutput
 from arm_core.errors import InputError
 from arm_core.layout import Layout
-from arm_core.native import kernels_for
+from arm_core.native import serves
 from arm_core.product import Linear, linear
 
 FIXED_WORK = 2**28
@@ -180,7 +180,7 @@ class KeyValues:
         self.unread = torch.full_like(self.read, torch.finfo(like.dtype).min)
         self.cost = _Cost(arm)
         configs: dict[int, Any] = {}
-        if kernels_for(like) is not None:
+        if serves(like):
             own = {id(part.config): part.config for part in arm.model.modules() if "config" in part.__dict__}
             configs = {key: with_native_attention(config) for key, config in own.items()}
         self.model = _faster(arm.model, configs)

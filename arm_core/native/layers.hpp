@@ -1,0 +1,336 @@
+// A network's layers on cells of images: one call runs all of them, on threads that part each layer between them.
+//
+// A layer reads rows of memory, some for every cell, multiplies them by a matrix where they lie, and keeps what comes of
+// it at the place of the cell. Which cells, a call says; where their rows are, tables say.
+#pragma once
+
+#include <torch/custom_class.h>
+
+#include <algorithm>
+#include <array>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "lanes.hpp"
+
+namespace arm_core {
+
+struct Cell {
+  int64_t slot, number;
+};
+
+// The rows of a cell: some of a table's, further on by `per_slot` for each slot before its own.
+struct Lookup {
+  std::vector<int64_t> table;
+  int64_t each, per_slot;
+
+  int64_t operator()(Cell cell, int64_t place = 0) const {
+    return table[cell.number * each + place] + cell.slot * per_slot;
+  }
+};
+
+// What a layer reads: stretches of `length` elements that begin at rows.
+struct Source {
+  Tensor rows;
+  Lookup lookup;
+  int64_t length;
+};
+
+// y = rows * matrix + bias + what the slot adds (without a matrix the sum of rows);
+// gated, (p, q) = y and y = values + p * sigmoid(q).
+// Then values = y and active = concat_elu(y), if it has them; if neither, y is a result of the call.
+struct Layer {
+  int64_t kind;
+  std::vector<Source> sources;
+  int64_t tokens;  // 0, or how many rows of the source each of its tokens chooses from
+  Tensor packed;
+  Maybe bias, by_slot;
+  int64_t inputs, outputs;
+  bool gated;
+  Maybe values, active;
+
+  int64_t width() const { return gated ? outputs / 2 : outputs; }
+  int64_t stretches() const {
+    int64_t count = 0;
+    for (const Source& source : sources) count += source.lookup.each;
+    return count;
+  }
+};
+
+// Rows by a matrix that lies in panels, each some vectors of outputs wide; sums stay in registers.
+template <typename T>
+struct Product {
+  using V = Vectorized<T>;
+  static constexpr int64_t LANES = V::size();
+#if defined(CPU_CAPABILITY_AVX512)
+  static constexpr int ROWS = 6, VECTORS = 4;
+#else
+  static constexpr int ROWS = 6, VECTORS = 2;
+#endif
+  using Multiply = void (*)(const T* const*, const int64_t*, int64_t, const T*, T*);
+
+  // The sums of ROWS_ rows of `stretches` pieces each, of these lengths, to `out`, a row behind the other.
+  template <int ROWS_, int VECTORS_>
+  static void multiply(
+      const T* const* pieces, const int64_t* lengths, int64_t stretches, const T* panel, T* out) {
+    V sums[ROWS_][VECTORS_];
+    for (int r = 0; r < ROWS_; ++r)
+      for (int v = 0; v < VECTORS_; ++v) sums[r][v] = V(0);
+    for (int64_t s = 0; s < stretches; ++s, pieces += ROWS) {
+      const T* row[ROWS_];
+      for (int r = 0; r < ROWS_; ++r) row[r] = pieces[r];
+      for (int64_t k = 0; k < lengths[s]; ++k, panel += VECTORS_ * LANES) {
+        V line[VECTORS_];
+        for (int v = 0; v < VECTORS_; ++v) line[v] = V::loadu(panel + v * LANES);
+        for (int r = 0; r < ROWS_; ++r) {
+          const V one(row[r][k]);
+          for (int v = 0; v < VECTORS_; ++v) sums[r][v] = at::vec::fmadd(one, line[v], sums[r][v]);
+        }
+      }
+    }
+    for (int r = 0; r < ROWS_; ++r)
+      for (int v = 0; v < VECTORS_; ++v) sums[r][v].store(out + (r * VECTORS_ + v) * LANES);
+  }
+
+  template <int... I>
+  static constexpr std::array<Multiply, sizeof...(I)> all(std::integer_sequence<int, I...>) {
+    return {&multiply<I / VECTORS + 1, I % VECTORS + 1>...};
+  }
+
+  static Multiply of(int64_t rows, int64_t vectors) {
+    static constexpr auto known = all(std::make_integer_sequence<int, ROWS * VECTORS>());
+    return known[(rows - 1) * VECTORS + vectors - 1];
+  }
+};
+
+// How the outputs of a layer lie in panels; gated, each has as many vectors of p as of q, at the same features.
+template <typename T>
+struct Panels {
+  static constexpr int64_t LANES = Product<T>::LANES;
+  int64_t width, halves, most, vectors, count;
+
+  explicit Panels(const Layer& layer)
+      : width(layer.width()), halves(layer.gated ? 2 : 1), most(Product<T>::VECTORS / halves),
+        vectors((width + LANES - 1) / LANES), count((vectors + most - 1) / most) {}
+
+  int64_t first(int64_t panel) const { return panel * most * LANES; }  // feature
+  int64_t of_half(int64_t panel) const { return std::min(most, vectors - panel * most); }
+
+  // (inputs, outputs) with the outputs of each panel together, zeros where there are none.
+  Tensor pack(const Tensor& matrix) const {
+    const int64_t inputs = matrix.size(0);
+    const Tensor packed = at::zeros({inputs * halves * vectors * LANES}, matrix.options());
+    T* to = packed.data_ptr<T>();
+    const T* from = matrix.const_data_ptr<T>();
+    for (int64_t panel = 0; panel < count; ++panel)
+      for (int64_t k = 0; k < inputs; ++k)
+        for (int64_t half = 0; half < halves; ++half)
+          for (int64_t lane = 0; lane < of_half(panel) * LANES; ++lane, ++to)
+            if (const int64_t feature = first(panel) + lane; feature < width)
+              *to = from[(k * halves + half) * width + feature];
+    return packed;
+  }
+};
+
+// One thread's share of one layer.
+template <typename T>
+struct Share {
+  using V = Vectorized<T>;
+  using P = Product<T>;
+  static constexpr int64_t LANES = P::LANES;
+
+  const Layer& layer;
+  const std::vector<Cell>& cells;
+  const Lookup& place;
+  const int64_t* tokens;
+  T* result;
+  int64_t thread, threads;
+
+  void run() const { layer.inputs > 0 ? multiply() : sum(); }
+
+  // Of what comes next `share` says which part is this thread's.
+  std::pair<int64_t, int64_t> share(int64_t count) const {
+    return {count * thread / threads, count * (thread + 1) / threads};
+  }
+
+  void multiply() const {
+    const Panels<T> panels(layer);
+    const int64_t count = cells.size(), tiles = (count + P::ROWS - 1) / P::ROWS, stretches = layer.stretches();
+    std::vector<const T*> pieces(stretches * P::ROWS);
+    std::vector<int64_t> lengths;
+    for (const Source& source : layer.sources) lengths.resize(lengths.size() + source.lookup.each, source.length);
+    alignas(64) T sums[P::ROWS * P::VECTORS * LANES];
+    const auto [begin, end] = share(tiles * panels.count);
+    for (int64_t item = begin, known = -1; item < end; ++item) {
+      const int64_t tile = item / panels.count, panel = item % panels.count;
+      const int64_t first = count * tile / tiles, rows = count * (tile + 1) / tiles - first;
+      if (tile != known) find(first, rows, pieces.data());
+      known = tile;
+      const int64_t vectors = panels.of_half(panel) * panels.halves;
+      const T* packed = layer.packed.const_data_ptr<T>() + panels.first(panel) * panels.halves * layer.inputs;
+      P::of(rows, vectors)(pieces.data(), lengths.data(), stretches, packed, sums);
+      const int64_t width = std::min(panels.width - panels.first(panel), panels.of_half(panel) * LANES);
+      for (int64_t r = 0; r < rows; ++r)
+        keep(first + r, panels.first(panel), width, sums + r * vectors * LANES, panels.of_half(panel) * LANES);
+    }
+  }
+
+  void find(int64_t first, int64_t rows, const T** pieces) const {
+    for (const Source& source : layer.sources) {
+      const T* from = source.rows.const_data_ptr<T>();
+      const int64_t width = source.rows.size(1);
+      for (int64_t j = 0; j < source.lookup.each; ++j, pieces += P::ROWS)
+        for (int64_t r = 0; r < rows; ++r) pieces[r] = from + source.lookup(cells[first + r], j) * width;
+    }
+  }
+
+  void sum() const {
+    const Source& source = layer.sources[0];
+    const T* from = source.rows.const_data_ptr<T>();
+    const int64_t width = layer.outputs;
+    const auto [begin, end] = share(cells.size());
+    std::vector<const T*> rows(source.lookup.each);
+    for (int64_t at = begin; at < end; ++at) {
+      for (int64_t j = 0; j < source.lookup.each; ++j) {
+        int64_t row = source.lookup(cells[at], j);
+        if (layer.tokens) row = j * layer.tokens + tokens[row];
+        rows[j] = from + row * source.rows.size(1);
+      }
+      by_lanes(width, LANES, [&](int64_t feature, int64_t count) {
+        V y = V::loadu(rows[0] + feature, count);
+        for (int64_t j = 1; j < source.lookup.each; ++j) y = y + V::loadu(rows[j] + feature, count);
+        store(at, feature, count, y);
+      });
+    }
+  }
+
+  // The features [first, first + width) of a cell; q lies `half` behind p.
+  void keep(int64_t at, int64_t first, int64_t width, const T* sums, int64_t half) const {
+    const T* bias = layer.bias->const_data_ptr<T>();
+    const T* more = layer.by_slot ? layer.by_slot->const_data_ptr<T>() + cells[at].slot * layer.outputs : nullptr;
+    const T* before = layer.gated ? layer.values->const_data_ptr<T>() + place(cells[at]) * layer.width() : nullptr;
+    by_lanes(width, LANES, [&](int64_t ahead, int64_t count) {
+      const int64_t feature = first + ahead;
+      const auto output = [&](int64_t ahead, int64_t output) {
+        const V y = V::loadu(sums + ahead) + V::loadu(bias + output, count);
+        return more ? y + V::loadu(more + output, count) : y;
+      };
+      V y = output(ahead, feature);
+      if (layer.gated) {
+        const V q = output(half + ahead, layer.width() + feature);
+        y = V::loadu(before + feature, count) + y / (V(1) + q.neg().exp());
+      }
+      store(at, feature, count, y);
+    });
+  }
+
+  void store(int64_t at, int64_t feature, int64_t count, const V& y) const {
+    const int64_t width = layer.width();
+    if (result) y.store(result + at * width + feature, count);
+    if (result) return;
+    const int64_t row = place(cells[at]);
+    if (layer.values) y.store(layer.values->data_ptr<T>() + row * width + feature, count);
+    if (layer.active) {  // with e = exp(-|y|) - 1, elu(y) = max(y, e) and elu(-y) = max(-y, e)
+      const V below = y.abs().neg().exp() - V(1);
+      T* to = layer.active->data_ptr<T>() + row * 2 * width + feature;
+      at::vec::maximum(y, below).store(to, count);
+      at::vec::maximum(y.neg(), below).store(to + width, count);
+    }
+  }
+};
+
+class Layers : public torch::CustomClassHolder {
+ public:
+  // Cells are of some kinds: the place where each lies in its slot, and how many places a slot has.
+  Layers(std::vector<Tensor> places, std::vector<int64_t> per_slot) {
+    TORCH_CHECK(places.size() == per_slot.size(), "each kind of cells needs its places and how many a slot has");
+    for (size_t kind = 0; kind < places.size(); ++kind) places_.push_back(lookup(places[kind], per_slot[kind]));
+  }
+
+  void add(
+      int64_t kind, const std::vector<Tensor>& rows, const std::vector<Tensor>& tables,
+      const std::vector<int64_t>& per_slot, const std::vector<int64_t>& lengths, int64_t tokens, const Maybe& matrix,
+      const Maybe& bias, const Maybe& by_slot, bool gated, const Maybe& values, const Maybe& active) {
+    Layer layer{kind, {}, tokens, Tensor(), bias, by_slot, 0, 0, gated, values, active};
+    int64_t inputs = 0;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      layer.sources.push_back({rows[i], lookup(tables[i], per_slot[i]), lengths[i]});
+      inputs += layer.sources.back().lookup.each * lengths[i];
+    }
+    layer.outputs = matrix ? matrix->size(1) : lengths[0];
+    if (matrix) {
+      layer.inputs = inputs;
+      const Tensor whole = matrix->contiguous();
+      AT_DISPATCH_FLOATING_TYPES(whole.scalar_type(), "layers", [&] { layer.packed = Panels<scalar_t>(layer).pack(whole); });
+    }
+    layers_.push_back(std::move(layer));
+  }
+
+  // `tokens`: (slots, dims); each slot's cells of each kind are [begin, end), (slots, kinds).
+  // The cells of the last layer, counted over all slots, and the results.
+  std::tuple<Tensor, std::vector<Tensor>> run(const Tensor& tokens, const Tensor& begin, const Tensor& end) const {
+    const std::vector<std::vector<Cell>> cells = expand(begin, end);
+    std::vector<Tensor> results;
+    for (const Layer& layer : layers_)
+      results.push_back(
+          layer.values || layer.active
+              ? Tensor()
+              : at::empty({int64_t(cells[layer.kind].size()), layer.width()}, layer.sources[0].rows.options()));
+    AT_DISPATCH_FLOATING_TYPES(layers_[0].sources[0].rows.scalar_type(), "layers", [&] {
+      execute<scalar_t>(cells, tokens.const_data_ptr<int64_t>(), results);
+    });
+    const std::vector<Cell>& last = cells[layers_.back().kind];
+    const int64_t per_slot = places_[layers_.back().kind].table.size();
+    const Tensor where = at::empty({int64_t(last.size())}, at::kLong);
+    for (size_t i = 0; i < last.size(); ++i) where.data_ptr<int64_t>()[i] = last[i].slot * per_slot + last[i].number;
+    std::erase_if(results, [](const Tensor& result) { return !result.defined(); });
+    return {where, results};
+  }
+
+ private:
+  std::vector<Lookup> places_;
+  std::vector<Layer> layers_;
+
+  static Lookup lookup(const Tensor& table, int64_t per_slot) {
+    const Tensor whole = table.contiguous();
+    const int64_t* from = whole.const_data_ptr<int64_t>();
+    return {{from, from + whole.numel()}, whole.numel() / whole.size(0), per_slot};
+  }
+
+  std::vector<std::vector<Cell>> expand(const Tensor& begin, const Tensor& end) const {
+    const int64_t slots = begin.size(0), kinds = begin.size(1);
+    std::vector<std::vector<Cell>> cells(kinds);
+    for (int64_t slot = 0; slot < slots; ++slot)
+      for (int64_t kind = 0; kind < kinds; ++kind) {
+        const int64_t at = slot * kinds + kind;
+        for (int64_t number = begin.const_data_ptr<int64_t>()[at]; number < end.const_data_ptr<int64_t>()[at]; ++number)
+          cells[kind].push_back({slot, number});
+      }
+    return cells;
+  }
+
+  template <typename T>
+  void execute(const std::vector<std::vector<Cell>>& cells, const int64_t* tokens, std::vector<Tensor>& results) const {
+    const int threads = at::get_num_threads();
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+      int64_t thread = 0, count = 1;
+#ifdef _OPENMP
+      thread = omp_get_thread_num(), count = omp_get_num_threads();
+#endif
+      for (size_t i = 0; i < layers_.size(); ++i) {
+        const Layer& layer = layers_[i];
+        T* result = results[i].defined() ? results[i].template data_ptr<T>() : nullptr;
+        Share<T>{layer, cells[layer.kind], places_[layer.kind], tokens, result, thread, count}.run();
+#pragma omp barrier
+      }
+    }
+  }
+};
+
+}  // namespace arm_core
