@@ -27,10 +27,13 @@ class Product:
         self, matrix: Float[Tensor, "features outputs"], bias: Float[Tensor, " outputs"] | None = None
     ) -> None:
         self.matrix, self.bias, self.cost = matrix.contiguous(), bias, matrix.numel()
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(matrix.T.contiguous()) if is_prepared(matrix) else None
+        self._prepared = is_prepared(matrix)
+        self._packed: Tensor | None = None
 
     def __call__(self, rows: Rows) -> Rows:
-        if self._packed is not None and rows.shape[0] * self.cost >= ENOUGH:
+        if self._prepared and rows.shape[0] * self.cost >= ENOUGH:
+            if self._packed is None:
+                self._packed = torch.ops.mkldnn._reorder_linear_weight(self.matrix.T.contiguous())
             return _by_onednn(rows, self._packed, self.bias)
         return rows @ self.matrix if self.bias is None else torch.addmm(self.bias, rows, self.matrix)
 

@@ -120,7 +120,8 @@ def _library() -> Path:
             "(or name one by CXX=), or leave native out"
         )
     version = subprocess.run([*command, "--version"], capture_output=True, text=True).stdout
-    made_of = [SOURCE.read_text(), torch.__version__, command, version, platform.machine(), *_flags()]
+    sources = [path.read_text() for path in sorted(SOURCE.parent.glob("*.[ch]pp"))]
+    made_of = [*sources, torch.__version__, command, version, platform.machine(), *_flags()]
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     return home / "arm_core" / f"kernels-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.so"
 

@@ -17,6 +17,7 @@
 #endif
 
 #include "lanes.hpp"
+#include "memory.hpp"
 
 namespace arm_core {
 
@@ -122,9 +123,9 @@ struct Panels {
   int64_t of_half(int64_t panel) const { return std::min(most, vectors - panel * most); }
 
   // (inputs, outputs) with the outputs of each panel together, zeros where there are none.
-  Tensor pack(const Tensor& matrix) const {
+  Tensor pack(const Tensor& matrix, Memory& memory) const {
     const int64_t inputs = matrix.size(0);
-    const Tensor packed = at::zeros({inputs * halves * vectors * LANES}, matrix.options());
+    const Tensor packed = memory.zeros(matrix, {inputs * halves * vectors * LANES});
     T* to = packed.data_ptr<T>();
     const T* from = matrix.const_data_ptr<T>();
     for (int64_t panel = 0; panel < count; ++panel)
@@ -150,6 +151,11 @@ struct Share {
   const int64_t* tokens;
   T* result;
   int64_t thread, threads;
+  int64_t width = layer.width();
+  const T *bias = data(layer.bias), *by_slot = data(layer.by_slot);
+  T *values = data(layer.values), *active = data(layer.active);
+
+  static T* data(const Maybe& rows) { return rows ? rows->data_ptr<T>() : nullptr; }
 
   void run() const { layer.inputs > 0 ? multiply() : sum(); }
 
@@ -169,14 +175,18 @@ struct Share {
     for (int64_t item = begin, known = -1; item < end; ++item) {
       const int64_t tile = item / panels.count, panel = item % panels.count;
       const int64_t first = count * tile / tiles, rows = count * (tile + 1) / tiles - first;
-      if (tile != known) find(first, rows, pieces.data());
+      if (tile != known) {
+        find(first, rows, pieces.data());
+        const int64_t next = count * (tile + 1) / tiles;
+        if (next < count) ahead(next, count * (tile + 2) / tiles);
+      }
       known = tile;
       const int64_t vectors = panels.of_half(panel) * panels.halves;
       const T* packed = layer.packed.const_data_ptr<T>() + panels.first(panel) * panels.halves * layer.inputs;
       P::of(rows, vectors)(pieces.data(), lengths.data(), stretches, packed, sums);
-      const int64_t width = std::min(panels.width - panels.first(panel), panels.of_half(panel) * LANES);
+      const int64_t size = std::min(panels.width - panels.first(panel), panels.of_half(panel) * LANES);
       for (int64_t r = 0; r < rows; ++r)
-        keep(first + r, panels.first(panel), width, sums + r * vectors * LANES, panels.of_half(panel) * LANES);
+        keep(first + r, panels.first(panel), size, sums + r * vectors * LANES, panels.of_half(panel) * LANES);
     }
   }
 
@@ -189,10 +199,22 @@ struct Share {
     }
   }
 
+  void ahead(int64_t first, int64_t last) const {
+    for (const Source& source : layer.sources) {
+      const T* from = source.rows.const_data_ptr<T>();
+      const int64_t width = source.rows.size(1);
+      for (int64_t j = 0; j < source.lookup.each; ++j)
+        for (int64_t r = first; r < last; ++r) {
+          const T* row = from + source.lookup(cells[r], j) * width;
+          const int64_t length = r + 1 < last ? std::min(width, source.length) : source.length;
+          for (int64_t k = 0; k < length; k += 64 / sizeof(T)) __builtin_prefetch(row + k);
+        }
+    }
+  }
+
   void sum() const {
     const Source& source = layer.sources[0];
     const T* from = source.rows.const_data_ptr<T>();
-    const int64_t width = layer.outputs;
     const auto [begin, end] = share(cells.size());
     std::vector<const T*> rows(source.lookup.each);
     for (int64_t at = begin; at < end; ++at) {
@@ -204,40 +226,36 @@ struct Share {
       by_lanes(width, LANES, [&](int64_t feature, int64_t count) {
         V y = V::loadu(rows[0] + feature, count);
         for (int64_t j = 1; j < source.lookup.each; ++j) y = y + V::loadu(rows[j] + feature, count);
-        store(at, feature, count, y);
+        store(at, place(cells[at]), feature, count, y);
       });
     }
   }
 
-  // The features [first, first + width) of a cell; q lies `half` behind p.
-  void keep(int64_t at, int64_t first, int64_t width, const T* sums, int64_t half) const {
-    const T* bias = layer.bias->const_data_ptr<T>();
-    const T* more = layer.by_slot ? layer.by_slot->const_data_ptr<T>() + cells[at].slot * layer.outputs : nullptr;
-    const T* before = layer.gated ? layer.values->const_data_ptr<T>() + place(cells[at]) * layer.width() : nullptr;
-    by_lanes(width, LANES, [&](int64_t ahead, int64_t count) {
-      const int64_t feature = first + ahead;
+  // The features [first, first + size) of a cell; q lies `half` behind p.
+  void keep(int64_t at, int64_t first, int64_t size, const T* sums, int64_t half) const {
+    const T* more = by_slot ? by_slot + cells[at].slot * layer.outputs : nullptr;
+    const int64_t row = place(cells[at]);
+    by_lanes(size, LANES, [&](int64_t ahead, int64_t count) {
       const auto output = [&](int64_t ahead, int64_t output) {
         const V y = V::loadu(sums + ahead) + V::loadu(bias + output, count);
         return more ? y + V::loadu(more + output, count) : y;
       };
+      const int64_t feature = first + ahead;
       V y = output(ahead, feature);
       if (layer.gated) {
-        const V q = output(half + ahead, layer.width() + feature);
-        y = V::loadu(before + feature, count) + y / (V(1) + q.neg().exp());
+        const V q = output(half + ahead, width + feature);
+        y = V::loadu(values + row * width + feature, count) + y / (V(1) + q.neg().exp_u20());
       }
-      store(at, feature, count, y);
+      store(at, row, feature, count, y);
     });
   }
 
-  void store(int64_t at, int64_t feature, int64_t count, const V& y) const {
-    const int64_t width = layer.width();
+  void store(int64_t at, int64_t row, int64_t feature, int64_t count, const V& y) const {
     if (result) y.store(result + at * width + feature, count);
-    if (result) return;
-    const int64_t row = place(cells[at]);
-    if (layer.values) y.store(layer.values->data_ptr<T>() + row * width + feature, count);
-    if (layer.active) {  // with e = exp(-|y|) - 1, elu(y) = max(y, e) and elu(-y) = max(-y, e)
-      const V below = y.abs().neg().exp() - V(1);
-      T* to = layer.active->data_ptr<T>() + row * 2 * width + feature;
+    if (values) y.store(values + row * width + feature, count);
+    if (active) {  // with e = exp(-|y|) - 1, elu(y) = max(y, e) and elu(-y) = max(-y, e)
+      const V below = y.abs().neg().exp_u20() - V(1);
+      T* to = active + row * 2 * width + feature;
       at::vec::maximum(y, below).store(to, count);
       at::vec::maximum(y.neg(), below).store(to + width, count);
     }
@@ -247,7 +265,8 @@ struct Share {
 class Layers : public torch::CustomClassHolder {
  public:
   // Cells are of some kinds: the place where each lies in its slot, and how many places a slot has.
-  Layers(std::vector<Tensor> places, std::vector<int64_t> per_slot) {
+  Layers(c10::intrusive_ptr<Memory> memory, std::vector<Tensor> places, std::vector<int64_t> per_slot)
+      : memory_(std::move(memory)) {
     TORCH_CHECK(places.size() == per_slot.size(), "each kind of cells needs its places and how many a slot has");
     for (size_t kind = 0; kind < places.size(); ++kind) places_.push_back(lookup(places[kind], per_slot[kind]));
   }
@@ -266,7 +285,7 @@ class Layers : public torch::CustomClassHolder {
     if (matrix) {
       layer.inputs = inputs;
       const Tensor whole = matrix->contiguous();
-      AT_DISPATCH_FLOATING_TYPES(whole.scalar_type(), "layers", [&] { layer.packed = Panels<scalar_t>(layer).pack(whole); });
+      AT_DISPATCH_FLOATING_TYPES(whole.scalar_type(), "layers", [&] { layer.packed = Panels<scalar_t>(layer).pack(whole, *memory_); });
     }
     layers_.push_back(std::move(layer));
   }
@@ -293,6 +312,7 @@ class Layers : public torch::CustomClassHolder {
   }
 
  private:
+  c10::intrusive_ptr<Memory> memory_;
   std::vector<Lookup> places_;
   std::vector<Layer> layers_;
 

@@ -18,6 +18,18 @@ from arm_core.elementwise import Rows
 from arm_core.product import Product
 
 
+class Memory:
+    """Where compiled layers keep things: in large pages. Of the dtype of `like`."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.like, self.code = like, torch.classes.arm_core.Memory()
+
+    def zeros(self, shape: tuple[int, ...]) -> Tensor:
+        """Memory that can be written."""
+        memory: Tensor = self.code.zeros(self.like, list(shape))
+        return memory
+
+
 class Source(NamedTuple):
     """What a layer reads of each cell: stretches that begin at the rows in its line of a table, or as many further on
     for each slot."""
@@ -53,16 +65,17 @@ class Stream(NamedTuple):
 
 Streams = tuple[Stream, Stream]
 Skip = tuple[ActivationCache, ActivationCache]
+Values = tuple[Rows, Rows]
 
 
 class CompiledLayers:
     """Does what `layers` do, on a CPU."""
 
-    def __init__(self, layers: SpanLayers, grids: list[Grid]) -> None:
+    def __init__(self, layers: SpanLayers, grids: list[Grid], memory: Memory) -> None:
         kinds = [grid for grid in grids for _ in range(2)]
         places, per_slot = [grid.place for grid in kinds], [grid.per_slot for grid in kinds]
-        self._code: Any = torch.classes.arm_core.Layers(places, per_slot)
-        self._outside = layers.stem.layout.categories
+        self._code: Any = torch.classes.arm_core.Layers(memory.code, places, per_slot)
+        self._memory, self._outside = memory, layers.stem.layout.categories
         self._list(layers, grids)
 
     def __call__(
@@ -80,17 +93,17 @@ class CompiledLayers:
     def _list(self, layers: SpanLayers, grids: list[Grid]) -> None:
         levels = range(len(grids))
         fine = [(shrink.u_kept.rows, shrink.ul_kept.rows) for shrink in layers.shrink]  # shrink reads what it keeps
-        up = [_streams(layers.up[level], level, grids[level], values=dict(enumerate(fine)).get(level)) for level in levels]
+        up = [self._streams(layers.up[level], level, grids[level], values=dict(enumerate(fine)).get(level)) for level in levels]
         skips: list[Skip] = []
         for level, here in enumerate(up):
             self._read_image(layers.stem, here) if level == 0 else self._shrink(layers.shrink[level - 1], here)
             self._pairs(layers.up[level], here, None)
             skips += zip(*(stream.active for stream in here), strict=True)
         top = skips.pop()
-        here = _streams(layers.down[0], levels[-1], grids[-1], values=(up[-1][0].values, up[-1][1].values), first=top)
+        here = self._streams(layers.down[0], levels[-1], grids[-1], values=(up[-1][0].values, up[-1][1].values), first=top)
         self._pairs(layers.down[0], here, skips)
         for block, grow, level in zip(layers.down[1:], layers.grow, levels[-2::-1], strict=True):
-            coarse, here = here, _streams(block, level, grids[level])
+            coarse, here = here, self._streams(block, level, grids[level])
             self._grow(grow, coarse, here)
             self._pairs(block, here, skips)
         ul = here[1]
@@ -157,16 +170,14 @@ class CompiledLayers:
             kind, rows, tables, per_slot, lengths, tokens, matrix, bias, by_slot, gated, values, active
         )
 
-
-def _streams(
-    block: SpanBlock, level: int, grid: Grid, *, values: tuple[Rows, Rows] | None = None, first: Skip | None = None
-) -> Streams:
-    """The streams of a block, which goes on from `values`, and from `first` after the nonlinearity, if they are given."""
-    like = block.ul_kept[0].rows
-    last = ActivationCache(grid, like.shape[1], 2, like)
-    values = values or tuple(like.new_zeros(grid.places, like.shape[1] // 2) for _ in range(2))
-    active = [*block.u_kept], [*block.ul_kept, last]
-    for stream, given in zip(active, first or (), strict=False):
-        stream[0] = given
-    u, ul = (Stream(2 * level + i, grid, values[i], active[i]) for i in range(2))
-    return u, ul
+    def _streams(
+        self, block: SpanBlock, level: int, grid: Grid, *, values: Values | None = None, first: Skip | None = None
+    ) -> Streams:
+        """Those of a block, which goes on from `values`, and from `first` after the nonlinearity, if they are given."""
+        filters, zeros = block.filters, self._memory.zeros
+        before = values or (zeros((grid.places, filters)), zeros((grid.places, filters)))
+        active = [*block.u_kept], [*block.ul_kept, ActivationCache(grid, 2 * filters, 2, zeros)]
+        for stream, given in zip(active, first or (), strict=False):
+            stream[0] = given
+        u, ul = (Stream(2 * level + i, grid, before[i], active[i]) for i in range(2))
+        return u, ul

@@ -5,6 +5,7 @@ kernels of its cells read and multiplies it by their weights: one matrix product
 Activations are kept by place, so a cell that is evaluated again overwrites what it had, and nothing is ever moved.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,10 @@ MANY = 64
 """Rows from which on it pays to copy them in wide elements."""
 
 
+Zeros = Callable[[tuple[int, ...]], Tensor]
+"""Memory of this shape, in the dtype of the ARM and on its device."""
+
+
 class Pair(NamedTuple):
     """Rows of the stream u and of ul."""
 
@@ -37,12 +42,12 @@ class SpanLayers:
         costs: multiply-adds of a cell of u and of ul, by level.
     """
 
-    def __init__(self, trunk: Trunk, grids: list[Grid]) -> None:
+    def __init__(self, trunk: Trunk, grids: list[Grid], zeros: Zeros) -> None:
         self.stem = SpanStem(trunk.layout, trunk.stem, grids[0])
-        self.up = [SpanBlock(block, grid) for block, grid in zip(trunk.up, grids, strict=True)]
-        self.shrink = [SpanShrink(part, grids[i], grids[i + 1]) for i, part in enumerate(trunk.shrink)]
-        self.down = [SpanBlock(block, grid) for block, grid in zip(trunk.down, grids[::-1], strict=True)]
-        self.grow = [SpanGrow(part, grids[1 - i], grids[2 - i]) for i, part in enumerate(trunk.grow)]
+        self.up = [SpanBlock(block, grid, zeros) for block, grid in zip(trunk.up, grids, strict=True)]
+        self.shrink = [SpanShrink(part, grids[i], grids[i + 1], zeros) for i, part in enumerate(trunk.shrink)]
+        self.down = [SpanBlock(block, grid, zeros) for block, grid in zip(trunk.down, grids[::-1], strict=True)]
+        self.grow = [SpanGrow(part, grids[1 - i], grids[2 - i], zeros) for i, part in enumerate(trunk.grow)]
         self.head = Product(_matrix(trunk.head), _bias(trunk.head))
         self.costs = [self._costs(level) for level in range(LEVELS)]
 
@@ -78,8 +83,8 @@ class SpanLayers:
 class ActivationCache:
     """Activations of one layer at every place; what a kernel of `width` reads of a row is one stretch of them."""
 
-    def __init__(self, grid: Grid, features: int, width: int, like: Tensor) -> None:
-        self.rows = like.new_zeros(grid.places, features)
+    def __init__(self, grid: Grid, features: int, width: int, zeros: Zeros) -> None:
+        self.rows = zeros((grid.places, features))
         self.stretches = self.rows.as_strided((grid.places - width + 1, width * features), (features, 1))
 
     def put(self, values: Rows, at: Cells) -> None:
@@ -117,7 +122,7 @@ def _bias(conv: CausalConv2d | CausalConvTranspose2d) -> Tensor:
 class SpanResnet:
     """A gated resnet; each slot has the bias of its label."""
 
-    def __init__(self, net: GatedResnet, grid: Grid, skips: int) -> None:
+    def __init__(self, net: GatedResnet, grid: Grid, skips: int, zeros: Zeros) -> None:
         bias = _bias(net.inward)
         self.skip: Product | None = None
         if net.skip is not None:
@@ -132,7 +137,7 @@ class SpanResnet:
             by_label = net.label_biases()
             self.labels = by_label, by_label[-1:].repeat(grid.slots, 1)
         self.filters = len(bias)
-        self.between = ActivationCache(grid, 2 * self.filters, net.inward.weight.shape[3], bias)
+        self.between = ActivationCache(grid, 2 * self.filters, net.inward.weight.shape[3], zeros)
         self.cost = sum(part.cost for part in (self.inward, self.outward, self.skip) if part is not None)
 
     def begin(self, slots: Int[Tensor, " new"], labels: Int[Tensor, " new"]) -> None:
@@ -158,13 +163,13 @@ class SpanResnet:
 class SpanBlock:
     """Pairs of gated resnets at one level: going up their activations go onto the stack, coming down off it."""
 
-    def __init__(self, block: Block, grid: Grid) -> None:
+    def __init__(self, block: Block, grid: Grid, zeros: Zeros) -> None:
         pairs = list(block)
-        like = _bias(pairs[0].u.inward)
-        self.descends, filters = pairs[0].u.skip is not None, len(like)
-        self.pairs = [(SpanResnet(pair.u, grid, 1), SpanResnet(pair.ul, grid, 2 if self.descends else 1)) for pair in pairs]
-        self.u_kept = [ActivationCache(grid, 2 * filters, 3, like) for _ in range(len(pairs) + 1)]
-        self.ul_kept = [ActivationCache(grid, 2 * filters, 2, like) for _ in pairs]
+        self.descends, self.filters = pairs[0].u.skip is not None, pairs[0].u.inward.weight.shape[0]
+        skips = 2 if self.descends else 1
+        self.pairs = [(SpanResnet(pair.u, grid, 1, zeros), SpanResnet(pair.ul, grid, skips, zeros)) for pair in pairs]
+        self.u_kept = [ActivationCache(grid, 2 * self.filters, 3, zeros) for _ in range(len(pairs) + 1)]
+        self.ul_kept = [ActivationCache(grid, 2 * self.filters, 2, zeros) for _ in pairs]
         self.cost = sum(u.cost for u, _ in self.pairs), sum(ul.cost for _, ul in self.pairs)
 
     def __call__(self, streams: Pair, at: CellPair, stack: list[Pair]) -> Pair:
@@ -196,10 +201,10 @@ class SpanBlock:
 class SpanShrink:
     """Half the resolution: reads the streams at the finer level, and keeps them there."""
 
-    def __init__(self, part: Resample, fine: Grid, coarse: Grid) -> None:
-        like = _bias(part.u)
+    def __init__(self, part: Resample, fine: Grid, coarse: Grid, zeros: Zeros) -> None:
+        filters = part.u.weight.shape[0]
         self.u, self.ul = (Product(_matrix(conv), _bias(conv)) for conv in (part.u, part.ul))
-        self.u_kept, self.ul_kept = (ActivationCache(fine, len(like), width, like) for width in (3, 2))
+        self.u_kept, self.ul_kept = (ActivationCache(fine, filters, width, zeros) for width in (3, 2))
         self.taps, self.per_slot = fine.taps[2 * coarse.row * fine.width + 2 * coarse.column], fine.per_slot
         self.cost = self.u.cost, self.ul.cost
 
@@ -218,14 +223,14 @@ class SpanGrow:
     A cell of ul reaches 2 x 2 finer ones; a cell of u 2 x 3, of which the left column belongs to the cell beside it.
     """
 
-    def __init__(self, part: Resample, fine: Grid, coarse: Grid) -> None:
+    def __init__(self, part: Resample, fine: Grid, coarse: Grid, zeros: Zeros) -> None:
         u, ul = (conv.masked_weight().permute(0, 2, 3, 1) for conv in (part.u, part.ul))  # (in, height, width, out)
         self.filters = filters = u.shape[-1]
         bias = u.new_zeros(2, 3, filters)
         bias[:, 1:] = _bias(part.u)  # once for each finer cell: the left column is another cell's
         self.u = Product(u.flatten(1), bias.flatten())
         self.ul = Product(ul.flatten(1), _bias(part.ul).repeat(4))
-        self.u_kept, self.ul_kept = (ActivationCache(coarse, count * filters, 1, u) for count in (6, 4))
+        self.u_kept, self.ul_kept = (ActivationCache(coarse, count * filters, 1, zeros) for count in (6, 4))
         self.coarse = coarse
         row, column = fine.row % 2, fine.column % 2
         cell = fine.row.div(2, rounding_mode="floor") * coarse.width + fine.column.div(2, rounding_mode="floor")

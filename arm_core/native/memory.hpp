@@ -1,0 +1,51 @@
+// Memory for what every call walks through: in large pages, which an address is found in at once.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <sys/mman.h>
+#include <torch/custom_class.h>
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+namespace arm_core {
+
+class Memory : public torch::CustomClassHolder {
+ public:
+  // Zeros of the dtype of `like`. What they lie in is given back when none of them is left.
+  at::Tensor zeros(const at::Tensor& like, const std::vector<int64_t>& sizes) {
+    int64_t bytes = like.element_size();
+    for (const int64_t size : sizes) bytes *= size;
+    if (!chunk_ || used_ + bytes > chunk_->size) {
+      chunk_ = std::make_shared<Chunk>(std::max(bytes, CHUNK));
+      used_ = 0;
+    }
+    char* at = chunk_->begin + used_;
+    used_ += (bytes + LINE - 1) / LINE * LINE;
+    return at::from_blob(at, sizes, [keep = chunk_](void*) {}, like.options());
+  }
+
+ private:
+  static constexpr int64_t PAGE = 1 << 21, CHUNK = 1 << 25, LINE = 64;
+
+  struct Chunk {
+    void* mapped;
+    char* begin;
+    int64_t size;
+
+    explicit Chunk(int64_t bytes) : size((bytes + PAGE - 1) / PAGE * PAGE) {
+      mapped = mmap(nullptr, size + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      TORCH_CHECK(mapped != MAP_FAILED, "no memory for ", size, " bytes");
+      begin = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(mapped) + PAGE - 1) / PAGE * PAGE);
+      madvise(begin, size, MADV_HUGEPAGE);  // where the system has none, pages are small
+    }
+    Chunk(const Chunk&) = delete;
+    ~Chunk() { munmap(mapped, size + PAGE); }
+  };
+
+  std::shared_ptr<Chunk> chunk_;
+  int64_t used_ = 0;
+};
+
+}  // namespace arm_core
