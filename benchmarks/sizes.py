@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from arm_core import Layout, predictive_sample, sample_many
 from arm_core.forecasters import fixed_point
 from arm_core.latents import AutoencoderConfig, DiscreteAutoencoder
+from arm_core.native import native_kernels
 from arm_core.optimisation import fit
 from arm_core.samplers.mode import sampling_mode
 from arm_core.samplers.options import keyed_noise
@@ -42,7 +43,7 @@ V100 = 15.7e12
 SHARE = 0.4
 """Of that peak, which a training step is taken to reach. An H200 reached 9.4 of its 67 TFLOP/s, 0.14 (R5 F162 in plain
 float32, results/gpu), at which the days would be 2.9 times as many."""
-LATENTS = "autoencoder"
+LATENTS, IN_CPP = "autoencoder", ", C++"
 TRAININGS = {"R2 F60": (1, 200_000), "R5 F162": (3, 200_000), "R5 F160": (3, 200_000), LATENTS: (3, 50_000)}
 """How many models of `--profile paper` (sweeps/table1.yaml, table2.yaml) have this size, and the iterations of each."""
 
@@ -56,6 +57,7 @@ class Part:
     batch: int
     slots: tuple[int, ...] = ()
     repetitions: int = 3
+    native: bool = False
 
 
 def measure(part: Part) -> list[Row]:
@@ -72,42 +74,48 @@ def _arm(part: Part, size: Size) -> Iterator[Row]:
     for slots in part.slots:
         x = torch.randint(size.layout.categories, (slots, size.layout.dims))
         shared = {**model.columns, "parameters": parameters, "slots": slots}
-        yield from ({**shared, **found} for found in (*_calls(model, x, part.repetitions), *_samplers(model, x)))
+        yield from ({**shared, **found} for found in (*_calls(model, x, part), *_samplers(model, x, part)))
 
 
-def _calls(model: Model, x: torch.Tensor, repetitions: int) -> Iterator[Row]:
+def _calls(model: Model, x: torch.Tensor, part: Part) -> Iterator[Row]:
     """A pass over whole images, and a window of a row of each, each at a row of its own."""
     arm, row, counter = model.arm, model.size.row, FlopCounterMode(display=False)
     with sampling_mode(arm):
         with counter:
             arm(x[:1])
         flops = counter.get_total_flops()
-        seconds, peak = _timed(partial(arm, x), repetitions)
+        seconds, peak = _timed(partial(arm, x), part.repetitions)
         yield {"what": "pass", "seconds": seconds, "gflops": len(x) * flops / seconds / 1e9, "peak_bytes": peak}
         start = torch.arange(len(x)) * row % (x.shape[1] - row)
-        call = partial(arm.span_cache(len(x), row).evaluate, x, start, start + row)
-        work = call().work
-        seconds, peak = _timed(call, repetitions)
-        rate = work * flops / seconds / 1e9
-        yield {"what": "window call", "seconds": seconds, "gflops": rate, "peak_bytes": peak, "work": work}
+        for native in _ways(part):
+            with native_kernels(native):
+                call = partial(arm.span_cache(len(x), row).evaluate, x, start, start + row)
+            work = call().work
+            seconds, peak = _timed(call, part.repetitions)
+            rate, what = work * flops / seconds / 1e9, f"window call{IN_CPP * native}"
+            yield {"what": what, "seconds": seconds, "gflops": rate, "peak_bytes": peak, "work": work}
 
 
-def _samplers(model: Model, x: torch.Tensor) -> Iterator[Row]:
+def _ways(part: Part) -> tuple[bool, ...]:
+    return (False, True) if part.native else (False,)
+
+
+def _samplers(model: Model, x: torch.Tensor, part: Part) -> Iterator[Row]:
     """The last two rows of images, the rest being given: by the paper's algorithm, and in windows of a row.
 
     Calls of windows count those that evaluate the rows that are given, one for each.
     """
     arm, row, slots = model.arm, model.size.row, len(x)
     prefix, noise = x[:, : x.shape[1] - 2 * row], keyed_noise(arm, seed=0, sample_ids=range(slots))
-    ways = {
-        "2 rows, paper's": partial(predictive_sample, arm, noise, fixed_point, prefix=prefix),
-        "2 rows, windows": partial(sample_many, arm, count=slots, seed=0, slots=slots, window=row, prefix=prefix),
-    }
+    windows = partial(sample_many, arm, count=slots, seed=0, slots=slots, window=row, prefix=prefix)
+    ways = [("2 rows, paper's", False, partial(predictive_sample, arm, noise, fixed_point, prefix=prefix))]
+    ways += [(f"2 rows, windows{IN_CPP * native}", native, windows) for native in _ways(part)]
     drawn: list[torch.Tensor] = []
-    for name, run in ways.items():
+    for name, native, run in ways:
         forget_peak_memory()
-        started = time.perf_counter()
-        trace = run()
+        with native_kernels(native):
+            started = time.perf_counter()
+            trace = run()
         seconds, peak = time.perf_counter() - started, peak_memory(CPU)
         drawn.append(trace.x)
         calls, work = trace.arm_calls.double().mean().item(), trace.arm_work.mean().item()
@@ -150,12 +158,12 @@ def _timed(run: Callable[[], Any], repetitions: int) -> tuple[float, int]:
     return median(seconds), peak_memory(CPU)
 
 
-def parts(*, small: bool) -> list[Part]:
+def parts(*, small: bool, native: bool) -> list[Part]:
     """All of them, or tiny ones."""
     if small:
-        return [*(Part(size, None, 0, (2,), 1) for size in models.SMALL), Part(None, SMALL[0], 2, repetitions=1)]
+        return [*(Part(size, None, 0, (2,), 1, native) for size in models.SMALL), Part(None, SMALL[0], 2, repetitions=1)]
     slots = {"R2 F60": (1, 16), "R5 F160": (1, 16), "R5 F162": (1, 4)}
-    arms = [Part(size, None, 0, slots[size.name]) for size in models.SIZES if size.name in slots]
+    arms = [Part(size, None, 0, slots[size.name], native=native) for size in models.SIZES if size.name in slots]
     return [*arms, *(Part(None, recipe, 4) for recipe in PAPER), Part(None, None, 4)]
 
 
@@ -176,16 +184,17 @@ def show(rows: list[Row]) -> None:
 @click.command(cls=Benchmark)
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write.")
 @click.option("--small", is_flag=True, help="Tiny models: whether it runs at all.")
-def main(out: Path | None, small: bool) -> None:
+@click.option("--native", is_flag=True, help="Windows also with the kernels in C++.")
+def main(out: Path | None, small: bool, native: bool) -> None:
     """Time the paper's models at their sizes: a pass, a window call, the last rows of images, a training step.
 
     \b
     Example:
-      python -m benchmarks.sizes --out results/paper/sizes.json
+      python -m benchmarks.sizes --native --out results/paper/sizes.json
     """
     rows: list[Row] = []
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as alone:
-        for found in alone.imap(measure, parts(small=small), chunksize=1):
+        for found in alone.imap(measure, parts(small=small, native=native), chunksize=1):
             rows += found
     show(rows)
     if out is not None:

@@ -9,9 +9,10 @@
 
 TORCH_LIBRARY(arm_core, library) {
   library.def("attend(Tensor q, Tensor k, Tensor v, Tensor mask, float scale) -> Tensor");
-  library.class_<arm_core::Memory>("Memory").def(torch::init<>()).def("zeros", &arm_core::Memory::zeros);
+  library.class_<arm_core::Memory>("Memory").def(torch::init<at::Tensor>()).def("zeros", &arm_core::Memory::zeros);
   library.class_<arm_core::Layers>("Layers")
-      .def(torch::init<c10::intrusive_ptr<arm_core::Memory>, std::vector<at::Tensor>, std::vector<int64_t>>())
+      .def(torch::init<c10::intrusive_ptr<arm_core::Memory>, const std::vector<at::Tensor>&,
+                       const std::vector<int64_t>&>())
       .def("add", &arm_core::Layers::add)
       .def("run", &arm_core::Layers::run);
 }

@@ -28,10 +28,25 @@ struct Cell {
 // The rows of a cell: some of a table's, further on by `per_slot` for each slot before its own.
 struct Lookup {
   std::vector<int64_t> table;
-  int64_t each, per_slot;
+  int64_t each, per_slot, most;
 
+  Lookup(const Tensor& lines, int64_t per_slot) : each(lines.size(-1)), per_slot(per_slot) {
+    TORCH_CHECK(lines.dim() == 2 && lines.numel() > 0, "a table needs a line of rows for each cell");
+    const Tensor whole = lines.to(at::kLong).contiguous();
+    const int64_t* from = whole.const_data_ptr<int64_t>();
+    table.assign(from, from + whole.numel());
+    const auto [least, last] = std::minmax_element(table.begin(), table.end());
+    TORCH_CHECK(*least >= 0 && per_slot >= 0, "rows are counted from 0");
+    most = *last;
+  }
+
+  int64_t cells() const { return table.size() / each; }
   int64_t operator()(Cell cell, int64_t place = 0) const {
     return table[cell.number * each + place] + cell.slot * per_slot;
+  }
+  // Whether all of it, and `length` elements from there on, are there for so many slots.
+  bool fits(int64_t slots, int64_t width, int64_t length, int64_t elements) const {
+    return (most + (slots - 1) * per_slot) * width + length <= elements;
   }
 };
 
@@ -125,7 +140,7 @@ struct Panels {
   // (inputs, outputs) with the outputs of each panel together, zeros where there are none.
   Tensor pack(const Tensor& matrix, Memory& memory) const {
     const int64_t inputs = matrix.size(0);
-    const Tensor packed = memory.zeros(matrix, {inputs * halves * vectors * LANES});
+    const Tensor packed = memory.zeros({inputs * halves * vectors * LANES});
     T* to = packed.data_ptr<T>();
     const T* from = matrix.const_data_ptr<T>();
     for (int64_t panel = 0; panel < count; ++panel)
@@ -264,49 +279,73 @@ struct Share {
 
 class Layers : public torch::CustomClassHolder {
  public:
-  // Cells are of some kinds: the place where each lies in its slot, and how many places a slot has.
-  Layers(c10::intrusive_ptr<Memory> memory, std::vector<Tensor> places, std::vector<int64_t> per_slot)
+  // Cells are of some kinds. Where each lies in its slot, (cells, 1), and how many rows a slot has, a kind says.
+  Layers(c10::intrusive_ptr<Memory> memory, const std::vector<Tensor>& places, const std::vector<int64_t>& per_slot)
       : memory_(std::move(memory)) {
     TORCH_CHECK(places.size() == per_slot.size(), "each kind of cells needs its places and how many a slot has");
-    for (size_t kind = 0; kind < places.size(); ++kind) places_.push_back(lookup(places[kind], per_slot[kind]));
+    for (size_t kind = 0; kind < places.size(); ++kind) {
+      TORCH_CHECK(places[kind].size(-1) == 1, "a cell has one place");
+      places_.emplace_back(places[kind], per_slot[kind]);
+    }
   }
 
+  // One more layer on the cells of a kind, see `Layer`; each source is given by rows, a table, `per_slot` and a length.
   void add(
       int64_t kind, const std::vector<Tensor>& rows, const std::vector<Tensor>& tables,
       const std::vector<int64_t>& per_slot, const std::vector<int64_t>& lengths, int64_t tokens, const Maybe& matrix,
       const Maybe& bias, const Maybe& by_slot, bool gated, const Maybe& values, const Maybe& active) {
+    TORCH_CHECK(kind >= 0 && kind < int64_t(places_.size()), "no kind ", kind);
+    TORCH_CHECK(!rows.empty() && rows.size() == tables.size(), "a layer reads something");
+    TORCH_CHECK(rows.size() == per_slot.size() && rows.size() == lengths.size(), "each source needs its numbers");
     Layer layer{kind, {}, tokens, Tensor(), bias, by_slot, 0, 0, gated, values, active};
     int64_t inputs = 0;
     for (size_t i = 0; i < rows.size(); ++i) {
-      layer.sources.push_back({rows[i], lookup(tables[i], per_slot[i]), lengths[i]});
-      inputs += layer.sources.back().lookup.each * lengths[i];
+      check_rows(rows[i]);
+      layer.sources.push_back({rows[i], Lookup(tables[i], per_slot[i]), lengths[i]});
+      TORCH_CHECK(layer.sources[i].lookup.cells() == places_[kind].cells(), "a table needs a line for each cell");
+      inputs += layer.sources[i].lookup.each * lengths[i];
     }
     layer.outputs = matrix ? matrix->size(1) : lengths[0];
     if (matrix) {
+      TORCH_CHECK(matrix->size(0) == inputs && bias, "a matrix of ", inputs, " inputs and a bias are needed");
+      TORCH_CHECK(bias->is_contiguous() && bias->numel() == layer.outputs, "one bias for each output");
       layer.inputs = inputs;
-      const Tensor whole = matrix->contiguous();
-      AT_DISPATCH_FLOATING_TYPES(whole.scalar_type(), "layers", [&] { layer.packed = Panels<scalar_t>(layer).pack(whole, *memory_); });
+      const Tensor whole = matrix->to(dtype()).contiguous();
+      AT_DISPATCH_FLOATING_TYPES(dtype(), "layers", [&] {
+        layer.packed = Panels<scalar_t>(layer).pack(whole, *memory_);
+      });
+    } else {
+      TORCH_CHECK(rows.size() == 1 && !gated, "what is only summed comes from one source");
+      TORCH_CHECK(tokens == 0 || layer.sources[0].lookup.each * tokens <= rows[0].size(0), "rows for each token");
     }
+    TORCH_CHECK(!gated || (values && layer.outputs % 2 == 0), "what is gated needs values, and p and q");
+    for (const auto& [kept, width] : {std::pair(values, layer.width()), std::pair(active, 2 * layer.width())})
+      if (kept) {
+        check_rows(*kept);
+        TORCH_CHECK(kept->size(1) == width, "what is kept must be ", width, " wide");
+      }
+    if (by_slot) check_rows(*by_slot);
     layers_.push_back(std::move(layer));
   }
 
   // `tokens`: (slots, dims); each slot's cells of each kind are [begin, end), (slots, kinds).
-  // The cells of the last layer, counted over all slots, and the results.
+  // The cells of the last layer, counted over all slots, and what the layers give that keep nothing.
   std::tuple<Tensor, std::vector<Tensor>> run(const Tensor& tokens, const Tensor& begin, const Tensor& end) const {
-    const std::vector<std::vector<Cell>> cells = expand(begin, end);
+    TORCH_CHECK(!layers_.empty(), "no layers");
+    check(tokens, begin, end);
+    const std::vector<std::vector<Cell>> cells = expand(begin.contiguous(), end.contiguous());
     std::vector<Tensor> results;
     for (const Layer& layer : layers_)
       results.push_back(
           layer.values || layer.active
               ? Tensor()
-              : at::empty({int64_t(cells[layer.kind].size()), layer.width()}, layer.sources[0].rows.options()));
-    AT_DISPATCH_FLOATING_TYPES(layers_[0].sources[0].rows.scalar_type(), "layers", [&] {
-      execute<scalar_t>(cells, tokens.const_data_ptr<int64_t>(), results);
-    });
+              : at::empty({int64_t(cells[layer.kind].size()), layer.width()}, at::dtype(dtype())));
+    AT_DISPATCH_FLOATING_TYPES(
+        dtype(), "layers", [&] { execute<scalar_t>(cells, tokens.const_data_ptr<int64_t>(), results); });
     const std::vector<Cell>& last = cells[layers_.back().kind];
-    const int64_t per_slot = places_[layers_.back().kind].table.size();
     const Tensor where = at::empty({int64_t(last.size())}, at::kLong);
-    for (size_t i = 0; i < last.size(); ++i) where.data_ptr<int64_t>()[i] = last[i].slot * per_slot + last[i].number;
+    int64_t* to = where.data_ptr<int64_t>();
+    for (const Cell cell : last) *to++ = cell.slot * places_[layers_.back().kind].cells() + cell.number;
     std::erase_if(results, [](const Tensor& result) { return !result.defined(); });
     return {where, results};
   }
@@ -316,20 +355,43 @@ class Layers : public torch::CustomClassHolder {
   std::vector<Lookup> places_;
   std::vector<Layer> layers_;
 
-  static Lookup lookup(const Tensor& table, int64_t per_slot) {
-    const Tensor whole = table.contiguous();
-    const int64_t* from = whole.const_data_ptr<int64_t>();
-    return {{from, from + whole.numel()}, whole.numel() / whole.size(0), per_slot};
+  at::ScalarType dtype() const { return memory_->dtype(); }
+
+  void check_rows(const Tensor& rows) const {
+    TORCH_CHECK(rows.is_contiguous() && rows.dim() == 2, "rows must be contiguous");
+    TORCH_CHECK(rows.device().is_cpu() && rows.scalar_type() == dtype(), "rows must be ", dtype(), " on a CPU");
+  }
+
+  void check(const Tensor& tokens, const Tensor& begin, const Tensor& end) const {
+    for (const Tensor* each : {&tokens, &begin, &end})
+      TORCH_CHECK(each->scalar_type() == at::kLong && each->dim() == 2, "tokens and cells must be rows of int64");
+    const int64_t slots = begin.size(0);
+    TORCH_CHECK(tokens.is_contiguous() && tokens.size(0) == slots, "tokens must be contiguous, a row for each slot");
+    TORCH_CHECK(begin.sizes() == end.sizes() && begin.size(1) == int64_t(places_.size()), "cells of each slot and kind");
+    for (const Layer& layer : layers_) {
+      for (const auto& [rows, lookup, length] : layer.sources) {
+        const bool fits = layer.tokens ? lookup.fits(slots, 1, 1, tokens.numel())
+                                       : lookup.fits(slots, rows.size(1), length, rows.numel());
+        TORCH_CHECK(fits, "too few ", layer.tokens ? "tokens" : "rows", " for ", slots, " slots");
+      }
+      const Lookup& place = places_[layer.kind];
+      for (const Maybe& kept : {layer.values, layer.active})
+        TORCH_CHECK(!kept || place.fits(slots, 1, 1, kept->size(0)), "too little is kept for ", slots, " slots");
+      TORCH_CHECK(!layer.by_slot || layer.by_slot->size(0) >= slots, "too few slots");
+      if (layer.tokens && tokens.numel())
+        for (const int64_t* each = tokens.const_data_ptr<int64_t>(), *last = each + tokens.numel(); each < last; ++each)
+          TORCH_CHECK(*each >= 0 && *each < layer.tokens, "tokens must be in [0, ", layer.tokens, "), got ", *each);
+    }
   }
 
   std::vector<std::vector<Cell>> expand(const Tensor& begin, const Tensor& end) const {
-    const int64_t slots = begin.size(0), kinds = begin.size(1);
+    const int64_t kinds = places_.size();
+    const int64_t *from = begin.const_data_ptr<int64_t>(), *to = end.const_data_ptr<int64_t>();
     std::vector<std::vector<Cell>> cells(kinds);
-    for (int64_t slot = 0; slot < slots; ++slot)
-      for (int64_t kind = 0; kind < kinds; ++kind) {
-        const int64_t at = slot * kinds + kind;
-        for (int64_t number = begin.const_data_ptr<int64_t>()[at]; number < end.const_data_ptr<int64_t>()[at]; ++number)
-          cells[kind].push_back({slot, number});
+    for (int64_t slot = 0; slot < begin.size(0); ++slot)
+      for (int64_t kind = 0; kind < kinds; ++kind, ++from, ++to) {
+        TORCH_CHECK(*from >= 0 && *to <= places_[kind].cells(), "no cells [", *from, ", ", *to, ")");
+        for (int64_t number = *from; number < *to; ++number) cells[kind].push_back({slot, number});
       }
     return cells;
   }

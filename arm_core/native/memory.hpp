@@ -13,9 +13,13 @@ namespace arm_core {
 
 class Memory : public torch::CustomClassHolder {
  public:
+  explicit Memory(const at::Tensor& like) : dtype_(like.scalar_type()) {}
+
+  at::ScalarType dtype() const { return dtype_; }
+
   // Zeros of the dtype of `like`. What they lie in is given back when none of them is left.
-  at::Tensor zeros(const at::Tensor& like, const std::vector<int64_t>& sizes) {
-    int64_t bytes = like.element_size();
+  at::Tensor zeros(const std::vector<int64_t>& sizes) {
+    int64_t bytes = at::elementSize(dtype_);
     for (const int64_t size : sizes) bytes *= size;
     if (!chunk_ || used_ + bytes > chunk_->size) {
       chunk_ = std::make_shared<Chunk>(std::max(bytes, CHUNK));
@@ -23,7 +27,7 @@ class Memory : public torch::CustomClassHolder {
     }
     char* at = chunk_->begin + used_;
     used_ += (bytes + LINE - 1) / LINE * LINE;
-    return at::from_blob(at, sizes, [keep = chunk_](void*) {}, like.options());
+    return at::from_blob(at, sizes, [keep = chunk_](void*) {}, at::dtype(dtype_));
   }
 
  private:
@@ -44,6 +48,7 @@ class Memory : public torch::CustomClassHolder {
     ~Chunk() { munmap(mapped, size + PAGE); }
   };
 
+  at::ScalarType dtype_;
   std::shared_ptr<Chunk> chunk_;
   int64_t used_ = 0;
 };

@@ -18,18 +18,6 @@ from arm_core.elementwise import Rows
 from arm_core.product import Product
 
 
-class Memory:
-    """Where compiled layers keep things: in large pages. Of the dtype of `like`."""
-
-    def __init__(self, like: Tensor) -> None:
-        self.like, self.code = like, torch.classes.arm_core.Memory()
-
-    def zeros(self, shape: tuple[int, ...]) -> Tensor:
-        """Memory that can be written."""
-        memory: Tensor = self.code.zeros(self.like, list(shape))
-        return memory
-
-
 class Source(NamedTuple):
     """What a layer reads of each cell: stretches that begin at the rows in its line of a table, or as many further on
     for each slot."""
@@ -71,10 +59,10 @@ Values = tuple[Rows, Rows]
 class CompiledLayers:
     """Does what `layers` do, on a CPU."""
 
-    def __init__(self, layers: SpanLayers, grids: list[Grid], memory: Memory) -> None:
+    def __init__(self, layers: SpanLayers, grids: list[Grid], memory: Any) -> None:
         kinds = [grid for grid in grids for _ in range(2)]
-        places, per_slot = [grid.place for grid in kinds], [grid.per_slot for grid in kinds]
-        self._code: Any = torch.classes.arm_core.Layers(memory.code, places, per_slot)
+        places, per_slot = [grid.place[:, None] for grid in kinds], [grid.per_slot for grid in kinds]
+        self._code: Any = torch.classes.arm_core.Layers(memory, places, per_slot)
         self._memory, self._outside = memory, layers.stem.layout.categories
         self._list(layers, grids)
 
@@ -175,7 +163,7 @@ class CompiledLayers:
     ) -> Streams:
         """Those of a block, which goes on from `values`, and from `first` after the nonlinearity, if they are given."""
         filters, zeros = block.filters, self._memory.zeros
-        before = values or (zeros((grid.places, filters)), zeros((grid.places, filters)))
+        before = values or (zeros([grid.places, filters]), zeros([grid.places, filters]))
         active = [*block.u_kept], [*block.ul_kept, ActivationCache(grid, 2 * filters, 2, zeros)]
         for stream, given in zip(active, first or (), strict=False):
             stream[0] = given

@@ -24,7 +24,7 @@ MANY = 64
 """Rows from which on it pays to copy them in wide elements."""
 
 
-Zeros = Callable[[tuple[int, ...]], Tensor]
+Zeros = Callable[[list[int]], Tensor]
 """Memory of this shape, in the dtype of the ARM and on its device."""
 
 
@@ -84,7 +84,7 @@ class ActivationCache:
     """Activations of one layer at every place; what a kernel of `width` reads of a row is one stretch of them."""
 
     def __init__(self, grid: Grid, features: int, width: int, zeros: Zeros) -> None:
-        self.rows = zeros((grid.places, features))
+        self.rows = zeros([grid.places, features])
         self.stretches = self.rows.as_strided((grid.places - width + 1, width * features), (features, 1))
 
     def put(self, values: Rows, at: Cells) -> None:

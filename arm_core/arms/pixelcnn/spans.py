@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from arm_core.arms.pixelcnn.cells import SpanCells, build_grids
-from arm_core.arms.pixelcnn.compiled import CompiledLayers, Memory
+from arm_core.arms.pixelcnn.compiled import CompiledLayers
 from arm_core.arms.pixelcnn.layers import Trunk, label_rows
 from arm_core.arms.pixelcnn.span_layers import SpanLayers
 from arm_core.contracts import Contexts, SpanOutput
@@ -35,7 +35,7 @@ class PixelCNNSpans:
         self.grids = grids = build_grids(layout, slots, pixels, weight.device)
         self.cells = SpanCells(grids, slots, pixels, compact=compact, rounded=is_prepared(weight))
         self.channels = torch.arange(layout.channels, device=weight.device)
-        memory = Memory(weight) if compact and serves(weight) else None
+        memory = torch.classes.arm_core.Memory(weight) if compact and serves(weight) else None
         self.layers = SpanLayers(trunk, grids, weight.new_zeros if memory is None else memory.zeros)
         self.compiled = None if memory is None else CompiledLayers(self.layers, grids, memory)
         self._whole = sum(sum(cost) * grid.cells for cost, grid in zip(self.layers.costs, grids, strict=True))
