@@ -161,7 +161,10 @@ def _timed(run: Callable[[], Any], repetitions: int) -> tuple[float, int]:
 def parts(*, small: bool, native: bool) -> list[Part]:
     """All of them, or tiny ones."""
     if small:
-        return [*(Part(size, None, 0, (2,), 1, native) for size in models.SMALL), Part(None, SMALL[0], 2, repetitions=1)]
+        return [
+            *(Part(size, None, 0, (2,), 1, native) for size in models.SMALL),
+            Part(None, SMALL[0], 2, repetitions=1),
+        ]
     slots = {"R2 F60": (1, 16), "R5 F160": (1, 16), "R5 F162": (1, 4)}
     arms = [Part(size, None, 0, slots[size.name], native=native) for size in models.SIZES if size.name in slots]
     return [*arms, *(Part(None, recipe, 4) for recipe in PAPER), Part(None, None, 4)]

@@ -1,9 +1,10 @@
 """Kernels in C++ for CPUs, compiled on the machine that runs them: off, unless `native_kernels()` is around.
 
-Between two matrix products a span of a PixelCNN takes some ten operations of torch, each with its own pass over memory;
-`put_elu` and `gate` do with one. `attend` is attention of a few queries a slot, of which each reads as far as its own
-place: torch's takes all places, and multiplies small matrices by a library made for large ones. Sums are added up in
-another order than torch's, so that a near tie in float32 may fall otherwise; in float64 samples are the same.
+`layers.hpp` runs all layers of a PixelCNN on spans as one operation. It multiplies rows where they lie, which torch
+has to gather first, and does what follows a product before the result goes to memory; its threads meet between layers
+and do not go back to Python. `attention.hpp` is attention of a few queries a slot, of which each reads as far as its
+own place: torch's takes all places, and multiplies small matrices by a library made for large ones. Sums are added up
+in another order than torch's, so that a near tie in float32 may fall otherwise; in float64 samples are the same.
 """
 
 import hashlib

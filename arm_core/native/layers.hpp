@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -141,14 +142,13 @@ struct Panels {
   Tensor pack(const Tensor& matrix, Memory& memory) const {
     const int64_t inputs = matrix.size(0);
     const Tensor packed = memory.zeros({inputs * halves * vectors * LANES});
-    T* to = packed.data_ptr<T>();
     const T* from = matrix.const_data_ptr<T>();
-    for (int64_t panel = 0; panel < count; ++panel)
-      for (int64_t k = 0; k < inputs; ++k)
-        for (int64_t half = 0; half < halves; ++half)
-          for (int64_t lane = 0; lane < of_half(panel) * LANES; ++lane, ++to)
-            if (const int64_t feature = first(panel) + lane; feature < width)
-              *to = from[(k * halves + half) * width + feature];
+    T* to = packed.data_ptr<T>();
+    for (int64_t panel = 0; panel < count; ++panel) {
+      const int64_t lanes = of_half(panel) * LANES, size = std::min(lanes, width - first(panel));
+      for (int64_t line = 0; line < inputs * halves; ++line, to += lanes)
+        std::memcpy(to, from + line * width + first(panel), size * sizeof(T));
+    }
     return packed;
   }
 };

@@ -19,7 +19,6 @@ from arm_core.gumbel import KeyedNoise
 from arm_core.samplers.certified import Bound, Certified, Proof, drafting, in_dtype, proof_dtype
 from arm_core.samplers.mode import sampling_mode
 from arm_core.samplers.options import check_conditions, check_end, keyed_noise, span_cache
-from arm_core.samplers.processes import check_processes, in_processes, shares_of
 from arm_core.samplers.recorded import Steps
 from arm_core.samplers.window import WindowChoice
 from arm_core.samplers.work import Work
@@ -48,50 +47,30 @@ def sample_many(
     end: int | Sequence[int] | None = None,
     certified: Certified = False,
     draft_dtype: torch.dtype | None = None,
-    processes: int = 1,
 ) -> SampleTrace:
-    """`count` samples in the order of their ids; see `stream_samples`.
-
-    Args:
-        processes: that share the slots, with a thread each (`arm_core.samplers.processes`); on CPUs.
-
-    Raises:
-        InputError: also where there are no processes to be had, or one of them ends before it is done.
-    """
-    count, slots, first_id = whole("count", count), whole("slots", slots, 1), whole("first_id", first_id)
-    prefix = check_conditions(arm, count, prefix, context)
-
-    def drawn(rows: range, slots: int) -> SampleTrace:
-        stream = stream_samples(
-            arm,
-            count=len(rows),
-            seed=seed,
-            slots=slots,
-            forecaster=forecaster,
-            window=window,
-            first_id=first_id + rows.start,
-            prefix=None if prefix is None else prefix[rows.start : rows.stop],
-            temperature=temperature,
-            logits_processor=logits_processor,
-            context=None if context is None else select_contexts(context, rows),
-            end=end,
-            certified=certified,
-            draft_dtype=draft_dtype,
-        )
-        finished = [sample.trace for sample in sorted(stream, key=lambda sample: sample.sample_id)]
-        return SampleTrace.joined(finished) if finished else _nothing(arm, seed)
-
-    if whole("processes", processes, 1) > 1 and count > 1:
-        check_processes(arm)
-        shares = shares_of(count, slots, processes)
-        if len(shares) > 1:
-            return in_processes(drawn, shares)
-    return drawn(range(count), slots)
-
-
-def _nothing(arm: AutoregressiveModel, seed: int) -> SampleTrace:
-    noise, image = keyed_noise(arm, seed=seed, sample_ids=range(0)), span_cache(arm, 0, arm.layout.dims)
-    return Work(arm, 0, image, fixed_point_above, noise, Decision()).trace()
+    """`count` samples in the order of their ids; see `stream_samples`."""
+    stream = stream_samples(
+        arm,
+        count=count,
+        seed=seed,
+        slots=slots,
+        forecaster=forecaster,
+        window=window,
+        first_id=first_id,
+        prefix=prefix,
+        temperature=temperature,
+        logits_processor=logits_processor,
+        context=context,
+        end=end,
+        certified=certified,
+        draft_dtype=draft_dtype,
+    )
+    finished = [sample.trace for sample in sorted(stream, key=lambda sample: sample.sample_id)]
+    if not finished:
+        nothing = keyed_noise(arm, seed=seed, sample_ids=range(0))
+        image = span_cache(arm, 0, arm.layout.dims)
+        return Work(arm, 0, image, fixed_point_above, nothing, Decision()).trace()
+    return SampleTrace.joined(finished)
 
 
 def stream_samples(

@@ -144,7 +144,6 @@ def _plain_sampler(spec: SamplerSpec, checkpoint: Checkpoint) -> Sampler:
         slots=draw.width,
         forecaster=forecaster,
         window=window,
-        processes=spec.processes or 1,
         **options_of(spec, arm, draw.count),
         **proof_of(spec),
     )

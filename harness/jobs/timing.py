@@ -216,7 +216,7 @@ class Bench:
                 "repairs": trace.repairs.tolist() if spec.certified else None,
                 "dims_per_call": dims_per_call(trace),
                 "mistaken_per_call": dims_per_call(trace, mistaken=True),
-                "peak_mem_bytes": None if spec.processes else memory,  # those of others are not known
+                "peak_mem_bytes": memory,
                 "energy_j": joules,
                 "busy": busy,
             }

@@ -67,8 +67,6 @@ def named(description: str) -> Named:
         )
     if settings.get("stream"):
         parts.append("slots")
-    if "processes" in settings:
-        parts.append(f"{settings['processes']} processes")
     if settings.get("certified"):
         parts.append("certified")
     if "draft_dtype" in settings:

@@ -136,8 +136,7 @@ class TimingJob(_Job, TimingSettings):
 
     def widths_of(self, spec: SamplerSpec) -> list[int]:
         """At which a sampler is timed."""
-        widths = self.slots if spec.stream else self.batch_sizes
-        return [width for width in widths if width >= (spec.processes or 1)]
+        return self.slots if spec.stream else self.batch_sizes
 
     def seeds_of(self, spec: SamplerSpec) -> list[int]:
         """With which a sampler is timed at each width."""

@@ -39,7 +39,6 @@ class SamplerSpec(BaseModel):
             `row`: as many as a row of the image has; `image`: all of them, finished samples dropped; None: whole
             images, and a batch waits for its slowest. Of `sjd`, `scd` and `pac` dims, or a row.
         stream: samples go through slots, a finished one is replaced; timed at the numbers of `slots`.
-        processes: that share the slots of a stream on a CPU, with a thread each; timed at widths of as many and more.
         horizon: of `learned` and `gated`: how many modules; `auto` measures it on held-out noise; None uses all.
         resampled: fresh noise at every call (exact in law only), an ablation.
         coupling: of `scd`: how the drafts of two calls are drawn together; None: gumbel.
@@ -61,7 +60,6 @@ class SamplerSpec(BaseModel):
     block: Dims | None = None
     window: Dims | Literal["auto", "row", "image"] | None = None
     stream: bool = False
-    processes: Annotated[int, Field(ge=2)] | None = None
     horizon: Dims | Literal["auto"] | None = None
     resampled: bool = False
     coupling: Literal["gumbel", "maximal"] | None = None
@@ -160,8 +158,6 @@ def _misfits(given: SamplerSpec) -> Iterator[tuple[str, str]]:
     for key, whose in {"block": BLOCKS, "coupling": ("scd",), "first": DRAFTED}.items():
         if getattr(given, key) is not None:
             yield key, f"is for {' and '.join(whose)}; leave it out"
-    if given.processes is not None and not given.stream:
-        yield "processes", "share the slots of a stream; add `stream: true`, or leave it out"
     if given.native and given.window in (None, "image"):
         yield "native", "is for windows; add a `window:`, or leave it out"
     if given.window == "auto" and not given.stream:

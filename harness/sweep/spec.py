@@ -237,18 +237,12 @@ def _check_variants(sweep: Sweep) -> None:
 
 
 def _check_machines(sweep: Sweep) -> None:
-    """Samplers have the slots and the devices that they are for."""
-    if sweep.timing is None:
-        return
-    most, gpus = max(sweep.timing.slots or sweep.timing.batch_sizes), sweep.resources.timing.gpus
-    for index, spec in enumerate(sweep.timing.samplers):
-        if (spec.processes or 1) > most:
-            said = f"needs as many slots, and there are at most {most}; add `slots: [{spec.processes}]`, or use fewer"
-            raise sweep.error(("timing", "samplers", index, "processes"), said)
-        for key in ("native", "processes"):
-            if getattr(spec, key) and gpus:
-                said = f"is for CPUs, and timing jobs take {gpus} GPU (`resources`); leave it out"
-                raise sweep.error(("timing", "samplers", index, key), said)
+    """Samplers have the devices that they are for."""
+    gpus = sweep.resources.timing.gpus
+    for index, spec in enumerate(sweep.timing.samplers if sweep.timing is not None else []):
+        if spec.native and gpus:
+            said = f"is for CPUs, and timing jobs take {gpus} GPU (`resources`); leave it out"
+            raise sweep.error(("timing", "samplers", index, "native"), said)
 
 
 def _searched(sweep: Sweep) -> Sweep:

@@ -20,6 +20,7 @@ from arm_core import (
 )
 from arm_core.arms import PixelCNN, PixelCNNConfig
 from arm_core.arms.pixelcnn.cells import SpanCells, build_grids
+from arm_core.arms.pixelcnn.span_layers import SpanLayers
 from arm_core.arms.pixelcnn.spans import PixelCNNSpans
 from arm_core.decision import Decision
 from arm_core.forecasters import fixed_point_above, row_above, zeros
@@ -96,7 +97,9 @@ def activations(part, found=None):
             for inner in one if isinstance(one, tuple) else [one]:
                 if hasattr(inner, "stretches"):
                     found.append(inner)
-                elif type(inner).__module__ == PixelCNNSpans.__module__ and hasattr(inner, "__dict__"):
+                elif type(inner).__module__ in (PixelCNNSpans.__module__, SpanLayers.__module__) and hasattr(
+                    inner, "__dict__"
+                ):
                     activations(inner, found)
     return found
 

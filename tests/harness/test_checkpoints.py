@@ -90,23 +90,6 @@ def test_repairs_of_proved_samples_are_in_their_rows_and_in_the_report(tmp_path,
     assert f"same sample [{share:.1%} repaired]" in (tmp_path / "out" / "table1-sample.md").read_text()
 
 
-@pytest.mark.slow
-def test_a_stream_in_processes_draws_the_same_and_says_no_memory_that_it_does_not_know(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    save(tmp_path / "arm", 0)
-    stream = "{forecaster: fixed_point, stream: true"
-    samplers = f"samplers: [ancestral, {stream}}}, {stream}, processes: 2}}]"
-    file = sweep(tmp_path, {"mine": "arm"}, f"timing: {{{samplers}, batch_sizes: [3], seeds: [0], figure_count: 2}}\n")
-    ran = run("sweep", file, "--serial", "--store", "store")
-    assert ran.exit_code == 0, ran.output
-    rows = Store(tmp_path / "store").read("timings")
-    several = rows["sampler"].str.contains("processes")
-    assert rows["peak_mem_bytes"].isna().tolist() == several.tolist() and several.any() and not several.all()
-    assert (rows.loc[~rows["is_warmup"], "exact_fraction"] == 1).all()
-    assert run("report", "--store", "store", "--out", "out", "--figures", 0).exit_code == 0
-    assert "fixed point, slots, 2 processes" in (tmp_path / "out" / "table1-sample.md").read_text()
-
-
 def test_a_timing_is_of_the_weights_and_not_of_their_place(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         save(tmp_path / name, seed)

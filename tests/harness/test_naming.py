@@ -23,7 +23,6 @@ OWN = {"forecaster": "m.py:C", "window": 8, "stream": True, "options": {"rows": 
         ({"forecaster": "fixed_point", "stream": True}, "fixed point, slots", "ours"),
         (OURS, "fixed point above, auto window, slots", "ours"),
         ({**OURS, "certified": True}, "fixed point above, auto window, slots, certified", "ours"),
-        ({**OURS, "processes": 2}, "fixed point above, auto window, slots, 2 processes", "ours"),
         ({**OURS, "native": True}, "fixed point above, auto window, slots, in C++", "ours"),
         (
             {"forecaster": "zeros", "certified": True, "draft_dtype": "bfloat16"},

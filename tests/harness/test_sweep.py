@@ -100,8 +100,6 @@ def test_a_sweep_becomes_a_training_and_a_timing_per_dataset_and_seed(plan_of):
         ("forecaster: learned, horizon: 2", "forecaster: zeros, draft_dtype: bfloat16", "timing.samplers.2.draft_dtype: needs a proof; add `certified: true`"),
         ("forecaster: learned, horizon: 2", "forecaster: zeros, resampled: true, certified: true", "timing.samplers.2.certified: fresh noise at every call knows no"),
         ("forecaster: learned, horizon: 2", "sampler: ancestral, certified: true", "timing.samplers.2.certified: ancestral takes sampler,"),
-        ("horizon: 2}", "window: 4, stream: true, processes: 9}", "timing.samplers.2.processes: needs as many slots, and there are at most 8"),
-        ("horizon: 2}", "window: 4, processes: 2}", "timing.samplers.2.processes: share the slots of a stream"),
         ("forecaster: learned, horizon: 2", "sampler: jacobi, native: true", "timing.samplers.2.native: jacobi takes sampler,"),
         ("horizon: 2}", "native: true}", "timing.samplers.2.native: is for windows; add a `window:`"),
         ("horizon: 2}", "window: 4, native: true, certified: true, draft_dtype: bfloat16}", "timing.samplers.2.native: is for float32 and"),

@@ -13,14 +13,22 @@ from jaxtyping import Int
 from torch import Tensor
 
 from arm_core.arms.pixelcnn.cells import Grid
-from arm_core.arms.pixelcnn.span_layers import ActivationCache, SpanBlock, SpanGrow, SpanLayers, SpanResnet, SpanShrink, SpanStem
+from arm_core.arms.pixelcnn.span_layers import (
+    ActivationCache,
+    SpanBlock,
+    SpanGrow,
+    SpanLayers,
+    SpanResnet,
+    SpanShrink,
+    SpanStem,
+)
 from arm_core.elementwise import Rows
 from arm_core.product import Product
 
 
 class Source(NamedTuple):
-    """What a layer reads of each cell: stretches that begin at the rows in its line of a table, or as many further on
-    for each slot."""
+    """What a layer reads of each cell: stretches of `length` that begin at the rows in the cell's line of a table, in
+    slot k k times `per_slot` rows further on."""
 
     rows: Rows
     table: Int[Tensor, "cells reads"]
@@ -57,7 +65,13 @@ Values = tuple[Rows, Rows]
 
 
 class CompiledLayers:
-    """Does what `layers` do, on a CPU."""
+    """Does what `layers` do, on a CPU.
+
+    Args:
+        layers: whose weights and caches it uses.
+        grids: of every level.
+        memory: where it keeps more; the caches lie there too.
+    """
 
     def __init__(self, layers: SpanLayers, grids: list[Grid], memory: Any) -> None:
         kinds = [grid for grid in grids for _ in range(2)]
@@ -79,22 +93,25 @@ class CompiledLayers:
         return pixels, hidden, logits
 
     def _list(self, layers: SpanLayers, grids: list[Grid]) -> None:
-        levels = range(len(grids))
-        fine = [(shrink.u_kept.rows, shrink.ul_kept.rows) for shrink in layers.shrink]  # shrink reads what it keeps
-        up = [self._streams(layers.up[level], level, grids[level], values=dict(enumerate(fine)).get(level)) for level in levels]
+        read = [(shrink.u_kept.rows, shrink.ul_kept.rows) for shrink in layers.shrink]  # of the streams, by shrink
+        up = [
+            self._streams(block, level, grids[level], values=values)
+            for level, (block, values) in enumerate(zip(layers.up, [*read, None], strict=True))
+        ]
         skips: list[Skip] = []
         for level, here in enumerate(up):
             self._read_image(layers.stem, here) if level == 0 else self._shrink(layers.shrink[level - 1], here)
             self._pairs(layers.up[level], here, None)
             skips += zip(*(stream.active for stream in here), strict=True)
         top = skips.pop()
-        here = self._streams(layers.down[0], levels[-1], grids[-1], values=(up[-1][0].values, up[-1][1].values), first=top)
+        u, ul = up[-1]
+        here = self._streams(layers.down[0], len(up) - 1, u.grid, values=(u.values, ul.values), first=top)
         self._pairs(layers.down[0], here, skips)
-        for block, grow, level in zip(layers.down[1:], layers.grow, levels[-2::-1], strict=True):
-            coarse, here = here, self._streams(block, level, grids[level])
+        for step, (block, grow) in enumerate(zip(layers.down[1:], layers.grow, strict=True), start=2):
+            coarse, here = here, self._streams(block, len(up) - step, grids[-step])
             self._grow(grow, coarse, here)
             self._pairs(block, here, skips)
-        ul = here[1]
+        _, ul = here
         self._add(ul.kind, [ul.own(ul.values)])
         self._add(ul.kind, [ul.own(ul.active[-1].rows, ul.values.shape[1])], layers.head)  # elu: the first half of it
 
@@ -116,9 +133,7 @@ class CompiledLayers:
             shares = kept.rows.view(-1, part.filters)
             self._keep(to, [Source(shares, table, of.grid.per_slot * (len(shares) // len(kept.rows)), part.filters)])
 
-    def _pairs(
-        self, block: SpanBlock, streams: Streams, skips: list[Skip] | None
-    ) -> None:
+    def _pairs(self, block: SpanBlock, streams: Streams, skips: list[Skip] | None) -> None:
         u, ul = streams
         for i, (u_net, ul_net) in enumerate(block.pairs):
             skip = None if skips is None else skips.pop()
@@ -136,7 +151,9 @@ class CompiledLayers:
         between = stream.stretches(net.between)
         self._keep(stream, [between], net.outward, after=i + 1, by_slot=by_slot, gated=True)
 
-    def _keep(self, to: Stream, sources: list[Source], product: Product | None = None, *, after: int = 0, **more: Any) -> None:
+    def _keep(
+        self, to: Stream, sources: list[Source], product: Product | None = None, *, after: int = 0, **more: Any
+    ) -> None:
         self._add(to.kind, sources, product, values=to.values, active=to.active[after].rows, **more)
 
     def _add(
@@ -154,9 +171,7 @@ class CompiledLayers:
         """One more layer, see `Layer` in C++."""
         rows, tables, per_slot, lengths = map(list, zip(*sources, strict=True))
         matrix, bias = (None, None) if product is None else (product.matrix, product.bias)
-        self._code.add(
-            kind, rows, tables, per_slot, lengths, tokens, matrix, bias, by_slot, gated, values, active
-        )
+        self._code.add(kind, rows, tables, per_slot, lengths, tokens, matrix, bias, by_slot, gated, values, active)
 
     def _streams(
         self, block: SpanBlock, level: int, grid: Grid, *, values: Values | None = None, first: Skip | None = None
