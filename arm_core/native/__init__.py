@@ -93,8 +93,8 @@ def _load() -> None:
         torch.ops.load_library(str(library))
     except OSError as error:
         raise InputError(
-            f"native kernels cannot be kept at {library}, or loaded from there ({error}); remove that file, name "
-            "another folder by XDG_CACHE_HOME, or leave native out"
+            f"native kernels cannot be kept at {library}, or loaded from there ({error.__cause__ or error}); "
+            "remove that file, name another folder by XDG_CACHE_HOME, or leave native out"
         ) from error
 
 

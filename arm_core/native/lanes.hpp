@@ -5,8 +5,6 @@
 #include <ATen/Parallel.h>
 #include <ATen/cpu/vec/vec.h>
 
-#include <limits>
-
 namespace arm_core {
 
 using at::Tensor;

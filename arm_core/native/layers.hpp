@@ -1,7 +1,7 @@
 // A network's layers on cells of images: one call runs all of them, on threads that part each layer between them.
 //
 // A layer reads rows of memory, some for every cell, multiplies them by a matrix where they lie, and keeps what comes of
-// it at the place of the cell. Which cells, a call says; where their rows are, tables say.
+// it at the place of the cell. A call says which cells; tables say where their rows are.
 #pragma once
 
 #include <torch/custom_class.h>
@@ -9,13 +9,12 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <limits>
 #include <tuple>
 #include <utility>
 #include <vector>
 
-#ifdef _OPENMP
 #include <omp.h>
-#endif
 
 #include "lanes.hpp"
 #include "memory.hpp"
@@ -26,28 +25,28 @@ struct Cell {
   int64_t slot, number;
 };
 
-// The rows of a cell: some of a table's, further on by `per_slot` for each slot before its own.
+// The rows of a cell: its line of a table, plus `per_slot` for each slot before its own.
 struct Lookup {
-  std::vector<int64_t> table;
-  int64_t each, per_slot, most;
+  Tensor lines;
+  int64_t each, per_slot, last;
+  const int64_t* table;
 
-  Lookup(const Tensor& lines, int64_t per_slot) : each(lines.size(-1)), per_slot(per_slot) {
+  Lookup(const Tensor& given, int64_t per_slot)
+      : lines(given.to(at::kLong).contiguous()), each(given.size(-1)), per_slot(per_slot) {
     TORCH_CHECK(lines.dim() == 2 && lines.numel() > 0, "a table needs a line of rows for each cell");
-    const Tensor whole = lines.to(at::kLong).contiguous();
-    const int64_t* from = whole.const_data_ptr<int64_t>();
-    table.assign(from, from + whole.numel());
-    const auto [least, last] = std::minmax_element(table.begin(), table.end());
+    table = lines.const_data_ptr<int64_t>();
+    const auto [least, most] = std::minmax_element(table, table + lines.numel());
     TORCH_CHECK(*least >= 0 && per_slot >= 0, "rows are counted from 0");
-    most = *last;
+    last = *most;
   }
 
-  int64_t cells() const { return table.size() / each; }
+  int64_t cells() const { return lines.size(0); }
   int64_t operator()(Cell cell, int64_t place = 0) const {
     return table[cell.number * each + place] + cell.slot * per_slot;
   }
   // Whether all of it, and `length` elements from there on, are there for so many slots.
   bool fits(int64_t slots, int64_t width, int64_t length, int64_t elements) const {
-    return (most + (slots - 1) * per_slot) * width + length <= elements;
+    return (last + (slots - 1) * per_slot) * width + length <= elements;
   }
 };
 
@@ -174,7 +173,7 @@ struct Share {
 
   void run() const { layer.inputs > 0 ? multiply() : sum(); }
 
-  // Of what comes next `share` says which part is this thread's.
+  // The part of `count` items that is this thread's.
   std::pair<int64_t, int64_t> share(int64_t count) const {
     return {count * thread / threads, count * (thread + 1) / threads};
   }
@@ -193,7 +192,7 @@ struct Share {
       if (tile != known) {
         find(first, rows, pieces.data());
         const int64_t next = count * (tile + 1) / tiles;
-        if (next < count) ahead(next, count * (tile + 2) / tiles);
+        if (next < count) prefetch(next, count * (tile + 2) / tiles);
       }
       known = tile;
       const int64_t vectors = panels.of_half(panel) * panels.halves;
@@ -214,7 +213,8 @@ struct Share {
     }
   }
 
-  void ahead(int64_t first, int64_t last) const {
+  // What the next tile reads. Stretches of neighbours overlap: the first row of each will do, and all of the last one.
+  void prefetch(int64_t first, int64_t last) const {
     for (const Source& source : layer.sources) {
       const T* from = source.rows.const_data_ptr<T>();
       const int64_t width = source.rows.size(1);
@@ -250,16 +250,17 @@ struct Share {
   void keep(int64_t at, int64_t first, int64_t size, const T* sums, int64_t half) const {
     const T* more = by_slot ? by_slot + cells[at].slot * layer.outputs : nullptr;
     const int64_t row = place(cells[at]);
-    by_lanes(size, LANES, [&](int64_t ahead, int64_t count) {
-      const auto output = [&](int64_t ahead, int64_t output) {
-        const V y = V::loadu(sums + ahead) + V::loadu(bias + output, count);
+    by_lanes(size, LANES, [&](int64_t lane, int64_t count) {
+      const auto with_bias = [&](int64_t lane, int64_t output) {
+        const V y = V::loadu(sums + lane) + V::loadu(bias + output, count);
         return more ? y + V::loadu(more + output, count) : y;
       };
-      const int64_t feature = first + ahead;
-      V y = output(ahead, feature);
+      const int64_t feature = first + lane;
+      V y = with_bias(lane, feature);
       if (layer.gated) {
-        const V q = output(half + ahead, width + feature);
-        y = V::loadu(values + row * width + feature, count) + y / (V(1) + q.neg().exp_u20());
+        const V q = with_bias(half + lane, width + feature);
+        const V odds = V::blendv(q.neg().exp_u20(), q, q.isnan());  // exp_u20 loses NaNs
+        y = V::loadu(values + row * width + feature, count) + y / (V(1) + odds);
       }
       store(at, row, feature, count, y);
     });
@@ -279,7 +280,7 @@ struct Share {
 
 class Layers : public torch::CustomClassHolder {
  public:
-  // Cells are of some kinds. Where each lies in its slot, (cells, 1), and how many rows a slot has, a kind says.
+  // Each kind of cells says where its cells lie in a slot, (cells, 1), and how many rows a slot has.
   Layers(c10::intrusive_ptr<Memory> memory, const std::vector<Tensor>& places, const std::vector<int64_t>& per_slot)
       : memory_(std::move(memory)) {
     TORCH_CHECK(places.size() == per_slot.size(), "each kind of cells needs its places and how many a slot has");
@@ -301,6 +302,7 @@ class Layers : public torch::CustomClassHolder {
     int64_t inputs = 0;
     for (size_t i = 0; i < rows.size(); ++i) {
       check_rows(rows[i]);
+      TORCH_CHECK(lengths[i] > 0, "a stretch has elements");
       layer.sources.push_back({rows[i], Lookup(tables[i], per_slot[i]), lengths[i]});
       TORCH_CHECK(layer.sources[i].lookup.cells() == places_[kind].cells(), "a table needs a line for each cell");
       inputs += layer.sources[i].lookup.each * lengths[i];
@@ -309,22 +311,29 @@ class Layers : public torch::CustomClassHolder {
     if (matrix) {
       TORCH_CHECK(matrix->size(0) == inputs && bias, "a matrix of ", inputs, " inputs and a bias are needed");
       TORCH_CHECK(bias->is_contiguous() && bias->numel() == layer.outputs, "one bias for each output");
+      TORCH_CHECK(bias->scalar_type() == dtype() && tokens == 0, "biases of ", dtype(), ", and no tokens");
       layer.inputs = inputs;
       const Tensor whole = matrix->to(dtype()).contiguous();
       AT_DISPATCH_FLOATING_TYPES(dtype(), "layers", [&] {
         layer.packed = Panels<scalar_t>(layer).pack(whole, *memory_);
       });
     } else {
-      TORCH_CHECK(rows.size() == 1 && !gated, "what is only summed comes from one source");
-      TORCH_CHECK(tokens == 0 || layer.sources[0].lookup.each * tokens <= rows[0].size(0), "rows for each token");
+      TORCH_CHECK(rows.size() == 1 && !gated && !by_slot, "what is only summed comes from one source, without a bias");
+      TORCH_CHECK(
+          tokens == 0 || (layer.sources[0].lookup.each * tokens <= rows[0].size(0) && lengths[0] <= rows[0].size(1)),
+          "too few rows for the tokens");
     }
     TORCH_CHECK(!gated || (values && layer.outputs % 2 == 0), "what is gated needs values, and p and q");
     for (const auto& [kept, width] : {std::pair(values, layer.width()), std::pair(active, 2 * layer.width())})
       if (kept) {
         check_rows(*kept);
         TORCH_CHECK(kept->size(1) == width, "what is kept must be ", width, " wide");
+        for (const Tensor& read : rows) TORCH_CHECK(!read.is_same(*kept), "a layer reads what it keeps");
       }
-    if (by_slot) check_rows(*by_slot);
+    if (by_slot) {
+      check_rows(*by_slot);
+      TORCH_CHECK(by_slot->size(1) == layer.outputs, "slots add to each output");
+    }
     layers_.push_back(std::move(layer));
   }
 
@@ -368,6 +377,7 @@ class Layers : public torch::CustomClassHolder {
     const int64_t slots = begin.size(0);
     TORCH_CHECK(tokens.is_contiguous() && tokens.size(0) == slots, "tokens must be contiguous, a row for each slot");
     TORCH_CHECK(begin.sizes() == end.sizes() && begin.size(1) == int64_t(places_.size()), "cells of each slot and kind");
+    int64_t below = std::numeric_limits<int64_t>::max();
     for (const Layer& layer : layers_) {
       for (const auto& [rows, lookup, length] : layer.sources) {
         const bool fits = layer.tokens ? lookup.fits(slots, 1, 1, tokens.numel())
@@ -378,10 +388,11 @@ class Layers : public torch::CustomClassHolder {
       for (const Maybe& kept : {layer.values, layer.active})
         TORCH_CHECK(!kept || place.fits(slots, 1, 1, kept->size(0)), "too little is kept for ", slots, " slots");
       TORCH_CHECK(!layer.by_slot || layer.by_slot->size(0) >= slots, "too few slots");
-      if (layer.tokens && tokens.numel())
-        for (const int64_t* each = tokens.const_data_ptr<int64_t>(), *last = each + tokens.numel(); each < last; ++each)
-          TORCH_CHECK(*each >= 0 && *each < layer.tokens, "tokens must be in [0, ", layer.tokens, "), got ", *each);
+      if (layer.tokens) below = std::min(below, layer.tokens);
     }
+    const int64_t* token = tokens.const_data_ptr<int64_t>();
+    for (int64_t i = 0; i < tokens.numel(); ++i)
+      TORCH_CHECK(token[i] >= 0 && token[i] < below, "tokens must be in [0, ", below, "), got ", token[i]);
   }
 
   std::vector<std::vector<Cell>> expand(const Tensor& begin, const Tensor& end) const {
@@ -398,15 +409,13 @@ class Layers : public torch::CustomClassHolder {
 
   template <typename T>
   void execute(const std::vector<std::vector<Cell>>& cells, const int64_t* tokens, std::vector<Tensor>& results) const {
-    const int threads = at::get_num_threads();
-#pragma omp parallel num_threads(threads) if (threads > 1)
+    const int threads = at::get_num_threads();  // and OpenMP's too, from here on
+#pragma omp parallel if (threads > 1)
     {
-      int64_t thread = 0, count = 1;
-#ifdef _OPENMP
-      thread = omp_get_thread_num(), count = omp_get_num_threads();
-#endif
+      const int64_t thread = omp_get_thread_num(), count = omp_get_num_threads();
       for (size_t i = 0; i < layers_.size(); ++i) {
         const Layer& layer = layers_[i];
+        if (cells[layer.kind].empty()) continue;
         T* result = results[i].defined() ? results[i].template data_ptr<T>() : nullptr;
         Share<T>{layer, cells[layer.kind], places_[layer.kind], tokens, result, thread, count}.run();
 #pragma omp barrier

@@ -1,4 +1,4 @@
-// Memory for what every call walks through: in large pages, which an address is found in at once.
+// Memory in large pages, so that the CPU finds addresses in it with fewer look-ups.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -17,7 +17,7 @@ class Memory : public torch::CustomClassHolder {
 
   at::ScalarType dtype() const { return dtype_; }
 
-  // Zeros of the dtype of `like`. What they lie in is given back when none of them is left.
+  // Zeros of the dtype of `like`; their memory is given back when the last that lies in it is gone.
   at::Tensor zeros(const std::vector<int64_t>& sizes) {
     int64_t bytes = at::elementSize(dtype_);
     for (const int64_t size : sizes) bytes *= size;

@@ -86,14 +86,15 @@ class CompiledLayers:
         """The pixels counted over all slots, their last activations and their logits.
 
         Args:
-            x: the sequences.
+            x: the sequences, all of categories.
             begin, end: the cells of each kind.
         """
         pixels, (hidden, logits) = self._code.run(F.pad(x, (0, 1), value=self._outside), begin, end)
         return pixels, hidden, logits
 
     def _list(self, layers: SpanLayers, grids: list[Grid]) -> None:
-        read = [(shrink.u_kept.rows, shrink.ul_kept.rows) for shrink in layers.shrink]  # of the streams, by shrink
+        # What a shrink keeps, to read it, are the values of the block before.
+        read = [(shrink.u_kept.rows, shrink.ul_kept.rows) for shrink in layers.shrink]
         up = [
             self._streams(block, level, grids[level], values=values)
             for level, (block, values) in enumerate(zip(layers.up, [*read, None], strict=True))

@@ -116,7 +116,7 @@ def _matrix(conv: CausalConv2d | CausalConvTranspose2d) -> Tensor:
 
 def _bias(conv: CausalConv2d | CausalConvTranspose2d) -> Tensor:
     assert conv.bias is not None
-    return conv.bias.detach()
+    return conv.bias.detach().clone()
 
 
 class SpanResnet:
@@ -258,7 +258,7 @@ class SpanStem:
     """
 
     def __init__(self, layout: Layout, stem: Stem, grid: Grid) -> None:
-        self.layout, self.grid, self.filters = layout, grid, stem.above.weight.shape[0]
+        self.layout, self.grid = layout, grid
         above, row_above, left = (
             self._table(conv, bias_tap) for conv, bias_tap in ((stem.above, 4), (stem.row_above, 1), (stem.left, 1))
         )

@@ -11,6 +11,7 @@ from arm_core.arms.pixelcnn.compiled import CompiledLayers
 from arm_core.arms.pixelcnn.layers import Trunk, label_rows
 from arm_core.arms.pixelcnn.span_layers import SpanLayers
 from arm_core.contracts import Contexts, SpanOutput
+from arm_core.errors import InputError
 from arm_core.native import serves
 from arm_core.product import is_prepared
 
@@ -64,6 +65,8 @@ class PixelCNNSpans:
         channels = self.layout.channels
         first, end = (dims.div(channels, rounding_mode="floor") for dims in (start, stop + channels - 1))
         if self.compiled is not None:
+            if (widest := int((stop - start).max())) > self.window:
+                raise InputError(f"a span has {widest} dims, and this cache is for {self.window}")
             ranges = self.cells.ranges(first, end)
             counts = (ranges[1] - ranges[0]).sum(dim=0).tolist()
             pixels, hidden, logits = self.compiled(x, *ranges)
