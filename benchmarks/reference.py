@@ -45,7 +45,7 @@ FORECASTING = ("binary_digits", "photos_3bit")
 """Datasets of the ablations whose modules are measured further."""
 CHECKPOINT = Path("results/checkpoint")
 """The small binary ARM that comes with the repository."""
-SAMPLERS = ("--slots", "1,4,16,64,256", "--patience", "12")
+SAMPLERS = ("--native", "--slots", "1,16,64", "--patience", "12")
 RECORD = "reference.json"
 
 
