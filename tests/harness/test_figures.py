@@ -79,7 +79,17 @@ def test_ticks_are_plain_numbers_that_do_not_touch(plots):
 
 
 def test_a_logarithmic_axis_has_two_ticks_at_least_whatever_it_spans():
-    for least, most in [(97, 100), (3, 8), (0.5, 20), (4, 300), (12, 500), (11, 990), (1, 9000), (0.02, 1e5)]:
+    for least, most in [
+        (97, 100),
+        (3, 8),
+        (0.5, 20),
+        (4, 300),
+        (13, 500),
+        (13, 700),
+        (11, 990),
+        (1, 9000),
+        (0.02, 1e5),
+    ]:
         for axis in "xy":
             plot = Plot(figsize=(1.2, 1.2))
             ax = plot.subplots()

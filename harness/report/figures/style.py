@@ -192,8 +192,8 @@ def log_scale(ax: Axes, *names: str) -> None:
         if most < 4 * least:  # no power of ten, or only one, may lie between them
             axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         else:
-            powers = np.floor(np.log10(most)) - np.ceil(np.log10(least)) + 1  # of ten that lie between them
-            few = powers < 2 or most < (30 if name == "x" else 300) * least
+            low, high = np.log10(getattr(ax, f"get_{name}lim")())
+            few = np.floor(high) - np.ceil(low) < 1 or most < (30 if name == "x" else 300) * least  # powers of ten
             axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_locator(NullLocator())
